@@ -1,0 +1,184 @@
+"""The embedded engine: pocketsphinx decoders, each in a process of its own.
+
+An utterance takes a decoder when it begins and gives it back after its final, so no session
+waits for another's decoding until more people speak at once than there are decoders; then
+utterances wait their turn in the order in which they began, and lose nothing.
+"""
+
+import asyncio
+import contextlib
+import struct
+import sys
+from collections.abc import Hashable, Sequence
+
+from deployments.interfaces import BYTES_PER_SAMPLE, Emit, Guess, SpeechOptions, Utterance
+from deployments.transcriber.sphinx_decoder import LENGTH, Answer, Piece, frame_message
+
+START_TIMEOUT_S = 60.0
+
+
+class EngineFailed(Exception):
+    """A decoder could not start or died."""
+
+
+class _Process:
+    """A decoder process: one question at a time, and its answer."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+
+    @classmethod
+    async def start(cls) -> "_Process":
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "deployments.transcriber.sphinx_decoder",
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.DEVNULL,
+        )
+        started = cls(process)
+        try:
+            await asyncio.wait_for(started._read(), START_TIMEOUT_S)
+        except (TimeoutError, EngineFailed) as error:
+            started.kill()
+            raise EngineFailed("the pocketsphinx decoder process does not start") from error
+        return started
+
+    async def ask(self, piece: Piece) -> Answer:
+        assert self._process.stdin
+        try:
+            self._process.stdin.write(frame_message(piece))
+            await self._process.stdin.drain()
+        except ConnectionError as error:
+            raise EngineFailed("the pocketsphinx decoder process died") from error
+        return await self._read()
+
+    async def _read(self) -> Answer:
+        import pickle
+
+        assert self._process.stdout
+        try:
+            head = await self._process.stdout.readexactly(LENGTH.size)
+            body = await self._process.stdout.readexactly(LENGTH.unpack(head)[0])
+        except (asyncio.IncompleteReadError, struct.error) as error:
+            raise EngineFailed("the pocketsphinx decoder process died") from error
+        answer: Answer = pickle.loads(body)
+        return answer
+
+    def kill(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            self._process.kill()
+
+    async def stop(self) -> None:
+        self.kill()
+        await self._process.wait()
+
+
+class _Utterance:
+    """An utterance's audio, kept whole: for its final, and for another decoder should one die."""
+
+    def __init__(self, options: SpeechOptions) -> None:
+        self.options = options
+        self.pcm = bytearray()
+        self.ended = False
+        self.more = asyncio.Event()
+        self.task: asyncio.Task[None] | None = None
+
+
+class PocketSphinx:
+    """At most `decoders` processes, started when first needed; one stands ready from the start."""
+
+    name = "pocketsphinx"
+    languages = ("en",)
+
+    def __init__(self, decoders: int) -> None:
+        self._free: list[_Process] = []
+        self._places = asyncio.Semaphore(decoders)
+        self._utterances: dict[Hashable, _Utterance] = {}
+
+    async def start(self, emit: Emit) -> None:
+        self._emit = emit
+        self._free.append(await _Process.start())
+
+    async def feed(self, batch: Sequence[Utterance]) -> None:
+        for key, pcm, ended, options in batch:
+            utterance = self._utterances.get(key)
+            if utterance is None:
+                utterance = self._utterances[key] = _Utterance(options)
+                utterance.task = asyncio.create_task(self._decode(key, utterance))
+            utterance.pcm += pcm
+            utterance.ended = ended
+            if ended or options.interim_results:
+                utterance.more.set()
+
+    async def forget(self, keys: Sequence[Hashable]) -> None:
+        tasks = [u.task for key in keys if (u := self._utterances.pop(key, None)) and u.task]
+        for task in tasks:
+            task.cancel()
+
+    async def stop(self) -> None:
+        await self.forget(list(self._utterances))
+        for process in self._free:
+            await process.stop()
+        self._free.clear()
+
+    async def _decode(self, key: Hashable, utterance: _Utterance) -> None:
+        """Owned by `_utterances`; ends with the final, or with `forget`."""
+        async with self._places:
+            try:
+                await self._with_a_decoder(key, utterance)
+            except EngineFailed:
+                await self._again(key, utterance)
+
+    async def _again(self, key: Hashable, utterance: _Utterance) -> None:
+        """A decoder that dies is replaced once: audio that kills two would kill a third."""
+        try:
+            await self._with_a_decoder(key, utterance)
+        except EngineFailed as failed:
+            await self._fail(key, utterance, str(failed))
+
+    async def _with_a_decoder(self, key: Hashable, utterance: _Utterance) -> None:
+        process = self._free.pop() if self._free else await _Process.start()
+        try:
+            failure = await self._stream(process, key, utterance)
+        except BaseException:
+            process.kill()  # in the middle of an answer it is out of step: never used again
+            raise
+        self._free.append(process)
+        if failure:
+            await self._fail(key, utterance, failure)
+
+    async def _stream(
+        self, process: _Process, key: Hashable, utterance: _Utterance
+    ) -> str | None:
+        begin: SpeechOptions | None = utterance.options
+        heard = 0
+        utterance.more.set()
+        while True:
+            await utterance.more.wait()
+            utterance.more.clear()
+            piece, ended = bytes(utterance.pcm[heard:]), utterance.ended
+            answer = await process.ask(
+                Piece(begin, piece, bytes(utterance.pcm) if ended else None)
+            )
+            if answer.failure:
+                return answer.failure
+            begin = None
+            heard += len(piece)
+            self._emit_words(key, heard, answer, ended)
+            if ended:
+                return None
+
+    def _emit_words(self, key: Hashable, heard: int, answer: Answer, final: bool) -> None:
+        if final:
+            self._utterances.pop(key, None)
+        self._emit([Guess(key, heard // BYTES_PER_SAMPLE, answer.words, final)])
+
+    async def _fail(self, key: Hashable, utterance: _Utterance, reason: str) -> None:
+        """Tell once the utterance has ended: until then its audio still comes."""
+        while not utterance.ended:
+            utterance.more.clear()
+            await utterance.more.wait()
+        self._utterances.pop(key, None)
+        self._emit([Guess(key, len(utterance.pcm) // BYTES_PER_SAMPLE, (), True, 0, reason)])

@@ -1,0 +1,146 @@
+"""One pocketsphinx decoder, alone in its process: it holds the GIL for up to a second at a time.
+
+Run by `deployments.transcriber.pocketsphinx`. Requests come on stdin, answers go to stdout, both as
+a 4-byte big-endian length and a pickle; the process ends when stdin does, so it never outlives
+the replica. An utterance is fed in pieces, for partials, and decoded again in whole for its
+final: streaming normalises the cepstra with what it has heard so far, the whole knows better.
+"""
+
+import pickle
+import struct
+import sys
+from typing import Any, BinaryIO, NamedTuple
+
+from deployments.interfaces import RATE, SpeechOptions, Word
+
+FRAME_SAMPLES = RATE // 100
+"""A decoder's frame is 10 ms."""
+
+NOISE = frozenset({"<s>", "</s>", "<sil>", "(NULL)", "[NOISE]", "[SPEECH]", "++NOISE++"})
+
+LENGTH = struct.Struct(">I")
+
+
+class Piece(NamedTuple):
+    """The next audio of the utterance at hand; `begin` starts one, `whole` finishes it."""
+
+    begin: SpeechOptions | None
+    pcm: bytes
+    whole: bytes | None
+
+
+class Answer(NamedTuple):
+    words: tuple[Word, ...]
+    failure: str | None = None
+
+
+class UnusableOptions(Exception):
+    """The grammar does not parse, or a hotword is not in the dictionary."""
+
+
+def read_message(stream: BinaryIO) -> Any:
+    """The next message, or None at the end of the stream."""
+    head = stream.read(LENGTH.size)
+    return pickle.loads(stream.read(LENGTH.unpack(head)[0])) if len(head) == LENGTH.size else None
+
+
+def frame_message(message: object) -> bytes:
+    body = pickle.dumps(message)
+    return LENGTH.pack(len(body)) + body
+
+
+class SphinxDecoder:
+    """Streams one utterance after another; needs pocketsphinx and 91 MB."""
+
+    def __init__(self) -> None:
+        from pocketsphinx import Decoder
+
+        self._open_decoder = Decoder(samprate=RATE, loglevel="FATAL")
+        self._closed_decoder: Any = None
+        self._closed_search: str | None = None
+        self._new_decoder = lambda: Decoder(samprate=RATE, loglevel="FATAL", lm=None)
+        self._decoder = self._open_decoder
+        self._streaming = False
+
+    def hear(self, piece: Piece) -> Answer:
+        try:
+            if piece.begin is not None:
+                self._begin(piece.begin)
+        except UnusableOptions as unusable:
+            return Answer((), str(unusable))
+        return self._continue(piece)
+
+    def _begin(self, options: SpeechOptions) -> None:
+        self._decoder = self._decoder_for(options)
+        self._streaming = options.interim_results
+        if self._streaming:
+            self._start(self._decoder)
+
+    def _continue(self, piece: Piece) -> Answer:
+        if self._streaming and piece.pcm:
+            self._decoder.process_raw(piece.pcm)
+        if piece.whole is None:
+            return Answer(self._words())
+        if self._streaming:
+            self._decoder.end_utt()
+        self._start(self._decoder)
+        self._decoder.process_raw(piece.whole, full_utt=True)
+        self._decoder.end_utt()
+        return Answer(self._words())
+
+    def _start(self, decoder: Any) -> None:
+        decoder.reinit_feat()  # noise and cepstral means of the last utterance must not leak
+        decoder.start_utt()
+
+    def _decoder_for(self, options: SpeechOptions) -> Any:
+        """The open vocabulary, or a second decoder (28 MB) that knows only what was asked for."""
+        if not (options.hotwords or options.grammar):
+            return self._open_decoder
+        grammar = options.grammar or jsgf(options.hotwords)
+        if grammar != self._closed_search:
+            self._closed_decoder = self._new_decoder()
+            self._activate(grammar)
+            self._closed_search = grammar
+        return self._closed_decoder
+
+    def _activate(self, grammar: str) -> None:
+        try:
+            self._closed_decoder.add_jsgf_string("asked", grammar)
+            self._closed_decoder.activate_search("asked")
+        except Exception as error:  # pocketsphinx raises RuntimeError and ValueError alike
+            self._closed_search = None
+            raise UnusableOptions(
+                "the grammar (JSGF) does not parse, or has words that are not in the dictionary"
+            ) from error
+
+    def _words(self) -> tuple[Word, ...]:
+        segments = self._decoder.seg() if self._decoder.hyp() else ()
+        return tuple(
+            Word(
+                segment.word.split("(")[0],  # "the(2)" is the second pronunciation of "the"
+                segment.start_frame * FRAME_SAMPLES,
+                (segment.end_frame + 1) * FRAME_SAMPLES,
+                min(1.0, max(0.0, segment.prob)),
+            )
+            for segment in segments or ()
+            if segment.word not in NOISE
+        )
+
+
+def jsgf(hotwords: tuple[str, ...]) -> str:
+    """A grammar that hears any sequence of the given phrases, and nothing else."""
+    phrases = " | ".join(f"( {phrase.lower()} )" for phrase in hotwords)
+    return f"#JSGF V1.0; grammar hotwords; public <phrases> = ( {phrases} )+ ;"
+
+
+def main() -> None:
+    decoder = SphinxDecoder()
+    sys.stdout.buffer.write(frame_message("ready"))
+    sys.stdout.buffer.flush()
+    while (piece := read_message(sys.stdin.buffer)) is not None:
+        sys.stdout.buffer.write(frame_message(decoder.hear(piece)))
+        sys.stdout.buffer.flush()
+
+
+if __name__ == "__main__":
+    main()

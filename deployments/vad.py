@@ -1,0 +1,131 @@
+"""Voice activity detection: the WebRTC VAD on every frame, and endpointing on its flags.
+
+Endpointing is pure and knows nothing of the VAD; `Vad` keeps one of each for every session of
+every lane and must not know what an utterance is used for.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+
+from deployments.interfaces import BYTES_PER_SAMPLE, RATE, Judged, LaneLost, Transition, Unjudged
+
+FRAME_MS = 20
+FRAME_SAMPLES = RATE * FRAME_MS // 1000
+FRAME_BYTES = FRAME_SAMPLES * BYTES_PER_SAMPLE
+
+LANE_SILENT_S = 30.0
+"""A lane not heard of for this long belonged to an ingress that died: lanes call every second or two."""
+
+IsSpeech = Callable[[bytes, int], bool]
+
+
+class Endpointing:
+    """Turns a flag a frame into transitions.
+
+    Speech starts when `min_speech` frames in a row are voiced, and is dated back to the first
+    of them. It ends when `min_silence` frames in a row are not, dated to the end of that silence, so
+    that an utterance's audio holds its trailing silence (recognisers want it).
+    """
+
+    __slots__ = ("_min_silence", "_min_speech", "_run", "frame", "speaking")
+
+    def __init__(self, min_speech: int, min_silence: int, frame: int, speaking: bool) -> None:
+        self._min_speech = min_speech
+        self._min_silence = min_silence
+        self.frame = frame
+        self.speaking = speaking
+        self._run = 0
+        """Frames in a row that speak against the present state."""
+
+    def on(self, voiced: bool) -> Transition | None:
+        self.frame += 1
+        if voiced == self.speaking:
+            self._run = 0
+            return None
+        self._run += 1
+        if self._run < (self._min_silence if self.speaking else self._min_speech):
+            return None
+        run, self._run = self._run, 0
+        self.speaking = voiced
+        return Transition(voiced, (self.frame - run if voiced else self.frame) * FRAME_SAMPLES)
+
+
+class _Ear:
+    """One session: its noise floor, its endpointing, and the part of a frame not yet full."""
+
+    __slots__ = ("_endpointing", "_is_speech", "_rest")
+
+    def __init__(self, is_speech: IsSpeech, endpointing: Endpointing) -> None:
+        self._is_speech = is_speech
+        self._endpointing = endpointing
+        self._rest = b""
+
+    def hear(self, session: int, pcm: bytes) -> Judged:
+        if self._rest:
+            pcm = self._rest + pcm
+        whole = len(pcm) - len(pcm) % FRAME_BYTES
+        is_speech, on = self._is_speech, self._endpointing.on
+        flags = [is_speech(pcm[at : at + FRAME_BYTES], RATE) for at in range(0, whole, FRAME_BYTES)]
+        self._rest = pcm[whole:]
+        transitions = tuple(filter(None, map(on, flags)))
+        return Judged(session, self._endpointing.frame * FRAME_SAMPLES, transitions, True in flags)
+
+
+class _Lane:
+    def __init__(self, heard_at: float) -> None:
+        self.ears: dict[int, _Ear] = {}
+        self.heard_at = heard_at
+
+
+class Vad:
+    """Implements `interfaces.Vad` with the engine `webrtc`."""
+
+    name = "webrtc"
+
+    def __init__(self, aggressiveness: int, min_speech_ms: int, min_silence_ms: int) -> None:
+        import webrtcvad
+
+        self._new_vad = lambda: webrtcvad.Vad(aggressiveness)
+        self._min_speech = max(1, min_speech_ms // FRAME_MS)
+        self._min_silence = max(1, min_silence_ms // FRAME_MS)
+        self._lanes: dict[str, _Lane] = {}
+
+    async def exchange(
+        self, lane: str, batch: Sequence[Unjudged], left: Sequence[int]
+    ) -> list[Judged]:
+        """One answer a session in the batch, in its order.
+
+        Raises `LaneLost` for audio of a session this replica has never heard the beginning of.
+        """
+        here = self._lane(lane)
+        for session in left:
+            here.ears.pop(session, None)
+        return [self._ear(here, piece).hear(piece.session, piece.pcm) for piece in batch]
+
+    def sessions(self) -> int:
+        return sum(len(lane.ears) for lane in self._lanes.values())
+
+    def _lane(self, name: str) -> _Lane:
+        now = time.monotonic()
+        if name not in self._lanes:
+            self._drop_silent_lanes(now)
+            self._lanes[name] = _Lane(now)
+        lane = self._lanes[name]
+        lane.heard_at = now
+        return lane
+
+    def _drop_silent_lanes(self, now: float) -> None:
+        gone = [n for n, lane in self._lanes.items() if now - lane.heard_at > LANE_SILENT_S]
+        for name in gone:
+            del self._lanes[name]
+
+    def _ear(self, lane: _Lane, piece: Unjudged) -> _Ear:
+        if piece.resume:
+            start, speaking = piece.resume
+            endpointing = Endpointing(
+                self._min_speech, self._min_silence, start // FRAME_SAMPLES, speaking
+            )
+            lane.ears[piece.session] = _Ear(self._new_vad().is_speech, endpointing)
+        elif piece.session not in lane.ears:
+            raise LaneLost(f"session {piece.session} did not begin here")
+        return lane.ears[piece.session]

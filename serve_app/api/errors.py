@@ -1,0 +1,63 @@
+"""Every error of every route in one shape, the OpenAI one; nothing of the inside gets out."""
+
+import logging
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response
+from starlette.exceptions import HTTPException
+
+from serve_app.errors import ClientError
+from serve_app.metrics import Metrics
+
+log = logging.getLogger("voxray.api")
+
+HTTP_CODES = {404: "not_found", 405: "method_not_allowed"}
+
+
+def install(app: FastAPI, metrics: Metrics) -> None:
+    """Render errors, and count them by code."""
+
+    async def on_client_error(_: Request, error: Exception) -> Response:
+        assert isinstance(error, ClientError)
+        return _answer(error, metrics)
+
+    async def on_http_error(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        code = HTTP_CODES.get(error.status_code, "invalid_request")
+        message = f"{request.method} {request.url.path}: {error.detail}"
+        return _answer(ClientError(code, message), metrics, error.status_code, error.headers)
+
+    async def on_invalid(_: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)
+        first = error.errors()[0]
+        param = ".".join(str(part) for part in first["loc"][1:]) or None
+        return _answer(ClientError("invalid_request", first["msg"]), metrics, param=param)
+
+    async def on_bug(request: Request, error: Exception) -> Response:
+        log.exception("%s %s failed", request.method, request.url.path, exc_info=error)
+        return _answer(ClientError("internal_error", "voxray failed; the log knows more"), metrics)
+
+    app.add_exception_handler(ClientError, on_client_error)
+    app.add_exception_handler(HTTPException, on_http_error)
+    app.add_exception_handler(RequestValidationError, on_invalid)
+    app.add_exception_handler(Exception, on_bug)
+
+
+def retry_headers(error: ClientError) -> dict[str, str]:
+    return {"Retry-After": str(error.retry_after_s)} if error.retry_after_s is not None else {}
+
+
+def _answer(
+    error: ClientError,
+    metrics: Metrics,
+    status: int | None = None,
+    headers: object = None,
+    param: str | None = None,
+) -> Response:
+    metrics.count_error(error.code)
+    return JSONResponse(
+        error.body(param),
+        status or error.status,
+        {**(headers if isinstance(headers, dict) else {}), **retry_headers(error)},
+    )

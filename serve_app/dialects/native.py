@@ -1,0 +1,285 @@
+"""voxray's own live protocol, `WS /v1/transcribe/stream`. Pure; docs/protocol.md describes it.
+
+A text frame is one JSON object with a `type`; a binary frame is audio. Holds the only state that
+the wire itself has: the audio format, the next sequence number, and whether a start was refused.
+"""
+
+import binascii
+import re
+from typing import Annotated, Any, Literal
+
+import orjson
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from deployments.audio import SAMPLE_BYTES, Intake
+from deployments.interfaces import RATE, SpeechOptions, Word
+from serve_app.config import Limits
+from serve_app.errors import ClientError
+from serve_app.options import check_options
+from serve_app.session import (
+    AudioReceived,
+    Close,
+    Fact,
+    FinalizeRequested,
+    KeptAlive,
+    Metrics,
+    Started,
+    StopRequested,
+    TellError,
+    TellProgress,
+    TellSpeech,
+    TellTranscript,
+)
+
+TYPES = ("start", "audio_chunk", "finalize", "keepalive", "stop")
+MIN_RATE, MAX_RATE = 8_000, 48_000
+CHANNELS = (1, 2)
+SESSION_ID = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
+
+
+class Start(BaseModel):
+    """The first message of a client that is not content with 16 kHz mono pcm_s16le."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    type: Literal["start"]
+    sample_rate: int = RATE
+    encoding: str = "pcm_s16le"
+    channels: int = 1
+    language: str | None = None
+    interim_results: bool = True
+    session_id: Annotated[str, Field(pattern=f"^{SESSION_ID.pattern}$")] | None = None
+    hotwords: list[Annotated[str, Field(min_length=1, max_length=100)]] = []
+    grammar: str | None = None
+
+
+class NativeDialect:
+    """One connection's side of the protocol."""
+
+    def __init__(
+        self, limits: Limits, session_id: str, engine: str, languages: tuple[str, ...] | None
+    ) -> None:
+        self.session_id = session_id
+        self._limits = limits
+        self._engine = engine
+        self._languages = languages
+        self._start = Start(type="start")
+        self._intake = Intake(RATE, "pcm_s16le", 1)
+        self._refused = False
+        self._begun = False
+        self._sequence: int | None = None
+
+    # Frames in.
+
+    def parse(self, frame: str | bytes) -> list[Fact]:
+        """What the frame says. Raises `ClientError` for anything outside the protocol."""
+        if isinstance(frame, bytes):
+            return [self._audio(frame)]
+        message = _json_object(frame)
+        match message.get("type"):
+            case "audio_chunk":
+                return [self._audio_chunk(message)]
+            case "start":
+                return [self._on_start(message)]
+            case "finalize":
+                return [FinalizeRequested()]
+            case "keepalive":
+                return [KeptAlive()]
+            case "stop":
+                return [AudioReceived(pcm) for pcm in (self._intake.flush(),) if pcm] + [
+                    StopRequested()
+                ]
+            case other:
+                raise ClientError(
+                    "unknown_type", f"type {_quoted(other)} is not one of {', '.join(TYPES)}"
+                )
+
+    def _audio_chunk(self, message: dict[str, Any]) -> AudioReceived:
+        data = message.get("data")
+        if not isinstance(data, str):
+            raise ClientError("invalid_message", "audio_chunk needs data: a base64 string")
+        sequence = self._check_sequence(message)
+        try:
+            pcm = binascii.a2b_base64(data, strict_mode=True)
+        except ValueError as error:
+            raise ClientError("invalid_base64", "data is not base64 (RFC 4648)") from error
+        fact = self._audio(pcm)
+        self._sequence = sequence
+        return fact
+
+    def _check_sequence(self, message: dict[str, Any]) -> int:
+        sequence = message.get("sequence")
+        if sequence is None:
+            raise ClientError("missing_sequence", "audio_chunk needs sequence: a whole number")
+        if not isinstance(sequence, int) or isinstance(sequence, bool) or sequence < 0:
+            raise ClientError("wrong_sequence", "sequence must be a whole number from 0")
+        if self._sequence is not None and sequence != self._sequence + 1:
+            raise ClientError(
+                "wrong_sequence",
+                f"sequence {sequence} came, {self._sequence + 1} was next; the chunk was not taken",
+            )
+        return sequence
+
+    def _audio(self, pcm: bytes) -> AudioReceived:
+        if self._refused:
+            raise ClientError("audio_before_start", "start was refused; send a valid one first")
+        if len(pcm) > self._limits.max_chunk_bytes:
+            raise ClientError(
+                "chunk_too_large",
+                f"{len(pcm)} bytes of audio in one message; at most "
+                f"{self._limits.max_chunk_bytes} are allowed",
+            )
+        if len(pcm) % self._intake.frame_bytes:
+            raise ClientError(
+                "odd_byte_count",
+                f"{len(pcm)} bytes are not whole samples of {self._intake.frame_bytes} bytes",
+            )
+        self._begun = True
+        return AudioReceived(self._intake.push(pcm))
+
+    def _on_start(self, message: dict[str, Any]) -> Started:
+        if self._begun:
+            raise ClientError("start_not_first", "start comes once, before any audio")
+        self._refused = True
+        start = self._checked_start(message)
+        options = SpeechOptions(
+            start.language, start.interim_results, tuple(start.hotwords), start.grammar
+        )
+        check_options(options, self._engine, self._languages, self._limits)
+        self._refused, self._begun = False, True
+        self._start = start
+        self.session_id = start.session_id or self.session_id
+        self._intake = Intake(start.sample_rate, start.encoding, start.channels)  # type: ignore[arg-type]
+        return Started(options)
+
+    def _checked_start(self, message: dict[str, Any]) -> Start:
+        try:
+            start = Start.model_validate(message)
+        except ValidationError as error:
+            raise ClientError("invalid_message", f"start: {_complaint(error)}") from error
+        if not MIN_RATE <= start.sample_rate <= MAX_RATE:
+            raise ClientError(
+                "unsupported_sample_rate",
+                f"sample_rate {start.sample_rate} is not from {MIN_RATE} to {MAX_RATE} Hz",
+            )
+        if start.encoding not in SAMPLE_BYTES:
+            raise ClientError(
+                "unsupported_encoding",
+                f"encoding {_quoted(start.encoding)} is not one of {', '.join(SAMPLE_BYTES)}",
+            )
+        if start.channels not in CHANNELS:
+            raise ClientError("unsupported_channels", f"channels {start.channels} is not 1 or 2")
+        return start
+
+    # Events out.
+
+    def hello(self) -> bytes:
+        """The session, its limits and its format; again after `start`, as accepted."""
+        limits, start = self._limits, self._start
+        return orjson.dumps(
+            {
+                "type": "session",
+                "session_id": self.session_id,
+                "engine": self._engine,
+                "sample_rate": start.sample_rate,
+                "encoding": start.encoding,
+                "channels": start.channels,
+                "language": start.language,
+                "interim_results": start.interim_results,
+                "limits": {
+                    "max_chunk_bytes": limits.max_chunk_bytes,
+                    "max_audio_ahead_ms": int(limits.max_audio_ahead_s * 1000),
+                    "max_utterance_ms": int(limits.max_utterance_s * 1000),
+                    "max_session_ms": int(limits.max_session_s * 1000),
+                    "max_silence_ms": int(limits.max_silence_s * 1000),
+                    "idle_timeout_ms": int(limits.idle_timeout_s * 1000),
+                },
+            }
+        )
+
+    def render(
+        self, order: TellSpeech | TellTranscript | TellProgress | TellError | Close, timestamp: float
+    ) -> bytes:
+        """An event as a JSON frame. `timestamp` is in seconds since 1970."""
+        match order:
+            case TellTranscript():
+                return self._transcript(order, timestamp)
+            case TellSpeech(started, sample):
+                return orjson.dumps(
+                    {
+                        "type": "speech_started" if started else "speech_ended",
+                        "audio_ms": _ms(sample),
+                        "timestamp": timestamp,
+                    }
+                )
+            case TellProgress(sample):
+                return orjson.dumps({"type": "keepalive", "audio_ms": _ms(sample)})
+            case TellError(error):
+                return orjson.dumps(
+                    {
+                        "type": "error",
+                        "code": error.code,
+                        "message": error.message,
+                        "fatal": error.close is not None,
+                    }
+                )
+            case Close(_, metrics):
+                return self._closed(metrics)
+
+    def _transcript(self, told: TellTranscript, timestamp: float) -> bytes:
+        words = told.words
+        return orjson.dumps(
+            {
+                "type": "final" if told.final else "partial",
+                "text": " ".join([word.text for word in words]),
+                "timestamp": timestamp,
+                "audio_ms": _ms(told.until),
+                "start_ms": _ms(told.start),
+                "end_ms": _ms(told.until),
+                "utterance": told.utterance,
+                "confidence": confidence(words),
+                "words": [
+                    {
+                        "word": word.text,
+                        "start_ms": _ms(told.start + word.start),
+                        "end_ms": _ms(told.start + word.end),
+                        "confidence": round(word.confidence, 3),
+                    }
+                    for word in words
+                ],
+                "engine": self._engine,
+            }
+        )
+
+    def _closed(self, metrics: Metrics) -> bytes:
+        fields = {name: getattr(metrics, name) for name in metrics.__slots__}
+        return orjson.dumps({"type": "closed", "session_id": self.session_id, "metrics": fields})
+
+
+def confidence(words: tuple[Word, ...]) -> float:
+    """The mean of the words' own, 0 where there are none."""
+    return round(sum(word.confidence for word in words) / len(words), 3) if words else 0.0
+
+
+def _json_object(frame: str) -> dict[str, Any]:
+    try:
+        message = orjson.loads(frame)
+    except orjson.JSONDecodeError as error:
+        raise ClientError("invalid_json", "the message is not JSON") from error
+    if not isinstance(message, dict):
+        raise ClientError("invalid_json", "the message is not a JSON object")
+    return message
+
+
+def _complaint(error: ValidationError) -> str:
+    first = error.errors(include_url=False, include_input=False)[0]
+    return f"{'.'.join(map(str, first['loc'])) or 'message'}: {first['msg']}"
+
+
+def _quoted(value: object) -> str:
+    """A client's own value in a message to it, kept short."""
+    return repr(value)[:60]
+
+
+def _ms(samples: int) -> int:
+    return samples * 1000 // RATE

@@ -1,0 +1,83 @@
+"""Every error a client can see: its stable code, its HTTP status, its WebSocket close code.
+
+A code without a close code leaves the session open. Raise `ClientError` anywhere; the edges render it.
+"""
+
+from typing import NamedTuple
+
+
+class Code(NamedTuple):
+    status: int
+    """HTTP status where the error answers a request."""
+    close: int | None
+    """WebSocket close code where the error ends a session, else None."""
+    meaning: str
+
+
+CODES: dict[str, Code] = {
+    # What a client sent.
+    "invalid_json": Code(400, None, "The message is not a JSON object."),
+    "unknown_type": Code(400, None, "The message's `type` is not one of the protocol's."),
+    "invalid_message": Code(400, None, "A field is missing, unknown, or has the wrong type."),
+    "invalid_base64": Code(400, None, "`data` is not base64."),
+    "odd_byte_count": Code(400, None, "The audio does not end at a whole sample of every channel."),
+    "missing_sequence": Code(400, None, "An `audio_chunk` has no `sequence`."),
+    "wrong_sequence": Code(400, None, "`sequence` is not the last one plus one."),
+    "chunk_too_large": Code(413, None, "The message holds more audio than one message may."),
+    "start_not_first": Code(409, None, "`start` came after audio, or a second time."),
+    "audio_before_start": Code(409, None, "Audio came after a `start` that was refused."),
+    "audio_after_stop": Code(409, None, "Audio came after `stop`."),
+    "unsupported_sample_rate": Code(400, None, "The sample rate is not from 8000 to 48000 Hz."),
+    "unsupported_encoding": Code(400, None, "The encoding is not one of the protocol's."),
+    "unsupported_channels": Code(400, None, "Not one or two channels."),
+    "unsupported_language": Code(400, None, "The engine does not know the language."),
+    "too_many_hotwords": Code(400, None, "More hotwords than a session may have."),
+    "grammar_too_large": Code(413, None, "The grammar is larger than a session's may be."),
+    # How a session went.
+    "idle_timeout": Code(408, 1008, "No message came for too long."),
+    "silence_timeout": Code(408, 1008, "No speech came for too long."),
+    "session_too_long": Code(413, 1008, "The session reached its greatest length."),
+    "audio_overrun": Code(429, 1008, "Audio came further ahead of its recognition than allowed."),
+    "client_too_slow": Code(408, 1008, "The client did not read what it was sent."),
+    "too_many_sessions": Code(503, 1013, "No session is free here; see Retry-After."),
+    # What an engine did.
+    "utterance_failed": Code(500, None, "The engine could not recognise an utterance."),
+    "engine_timeout": Code(504, 1011, "The engine did not finish in time."),
+    # REST.
+    "not_found": Code(404, None, "There is nothing at this path."),
+    "method_not_allowed": Code(405, None, "The path does not take this method."),
+    "invalid_request": Code(422, None, "A parameter is missing or has the wrong type."),
+    "not_ready": Code(503, None, "The models are still starting; see Retry-After."),
+    "too_many_recordings": Code(503, None, "Enough recordings are at work; see Retry-After."),
+    "upload_too_large": Code(413, None, "The recording is larger than allowed."),
+    "unreadable_audio": Code(400, None, "The body is not audio in a known format."),
+    "recording_too_long": Code(413, None, "The recording holds more audio than allowed."),
+    "too_many_channels": Code(400, None, "The recording has more than eight channels."),
+    "decode_timeout": Code(422, None, "The recording takes too long to decode."),
+    "internal_error": Code(500, 1011, "voxray failed; the log knows more."),
+}
+
+
+class ClientError(Exception):
+    """Something to tell the client: what was wrong and what is allowed."""
+
+    def __init__(self, code: str, message: str, retry_after_s: int | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.retry_after_s = retry_after_s
+
+    @property
+    def status(self) -> int:
+        return CODES[self.code].status
+
+    @property
+    def close(self) -> int | None:
+        return CODES[self.code].close
+
+    def body(self, param: str | None = None) -> dict[str, object]:
+        """The OpenAI error shape."""
+        kind = "server_error" if self.status >= 500 else "invalid_request_error"
+        return {
+            "error": {"message": self.message, "type": kind, "param": param, "code": self.code}
+        }

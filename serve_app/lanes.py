@@ -1,0 +1,244 @@
+"""Many sessions over few calls: a lane joins this ingress to one model replica.
+
+A lane gathers what its sessions have for the replica and sends it in one call; the next call leaves
+when the last has returned, and no sooner than a tick, unless something urgent waits. Under load
+the calls carry more instead of becoming more. A lane is sticky: a session's state lives in the
+replica it reaches. When the replica dies, drains or stops answering, its sessions are seated in
+another lane and told so; they then say everything again that had no answer yet.
+"""
+
+import asyncio
+import itertools
+import logging
+import uuid
+from collections.abc import AsyncIterator, Sequence
+from typing import Any, NamedTuple, Protocol
+
+log = logging.getLogger("voxray.lanes")
+
+HEARTBEAT_S = 2.0
+"""An idle lane calls this often, so that each side learns of the other's death."""
+
+SURVEY_S = 2.0
+"""How often the replicas of a deployment are counted."""
+
+
+class Answer(Protocol):
+    @property
+    def session(self) -> int: ...
+
+
+class Replica(Protocol):
+    """One model replica, as a lane sees it."""
+
+    async def exchange(
+        self, lane: str, batch: Sequence[Any], left: Sequence[int]
+    ) -> Sequence[Answer] | None: ...
+
+    def listen(self, lane: str) -> AsyncIterator[Sequence[Answer]]: ...
+
+
+class Fleet(Protocol):
+    """All replicas of one deployment. `streams` if its answers come over `listen`."""
+
+    streams: bool
+
+    async def replicas(self) -> list[str]: ...
+
+    def replica(self, name: str) -> Replica: ...
+
+
+class Rider(Protocol):
+    """A session on a lane."""
+
+    def seated(self) -> None:
+        """A replica that knows nothing of you is now at the other end."""
+
+    def answered(self, answer: Any) -> None: ...
+
+
+class Terms(NamedTuple):
+    tick_s: float
+    patience_s: float
+    """A call that takes longer means that the replica is frozen."""
+
+
+class Seat:
+    """A rider's place: on a lane, or waiting for one, when what it puts is dropped."""
+
+    __slots__ = ("_lanes", "key", "lane", "rider")
+
+    def __init__(self, lanes: "Lanes", rider: Rider) -> None:
+        self._lanes = lanes
+        self.rider = rider
+        self.lane: Lane | None = None
+        self.key = 0
+
+    def put(self, item: Any, urgent: bool = False) -> None:
+        """`item` is a tuple whose place for the session's key is filled in here."""
+        if self.lane:
+            self.lane.put((self.key, *item), urgent)
+
+    def leave(self) -> None:
+        self._lanes.leave(self)
+
+
+class Lane:
+    """One replica's worth of sessions."""
+
+    def __init__(self, replica: Replica, name: str, terms: Terms, wrap: Any) -> None:
+        self.name = name
+        self._call_name = uuid.uuid4().hex
+        self._replica = replica
+        self._terms = terms
+        self._wrap = wrap
+        self._keys = itertools.count()
+        self.seats: dict[int, Seat] = {}
+        self._batch: list[Any] = []
+        self._left: list[int] = []
+        self._some = asyncio.Event()
+        self._urgent = asyncio.Event()
+
+    def seat(self, seat: Seat) -> None:
+        seat.lane, seat.key = self, next(self._keys)
+        self.seats[seat.key] = seat
+        seat.rider.seated()
+
+    def unseat(self, seat: Seat) -> None:
+        del self.seats[seat.key]
+        seat.lane = None
+        self._left.append(seat.key)
+        self._some.set()
+
+    def put(self, item: tuple[Any, ...], urgent: bool) -> None:
+        self._batch.append(self._wrap._make(item))
+        self._some.set()
+        if urgent:
+            self._urgent.set()
+
+    async def run(self, streams: bool) -> None:
+        """Carry until the replica fails; then raise what it raised."""
+        if not streams:
+            return await self._send()
+        listening = self._replica.listen(self._call_name)
+        async with asyncio.TaskGroup() as tasks:
+            await anext(listening)  # open: the replica knows the lane from here on
+            tasks.create_task(self._receive(listening))
+            tasks.create_task(self._send())
+
+    async def _receive(self, listening: AsyncIterator[Sequence[Answer]]) -> None:
+        async for answers in listening:
+            self._deliver(answers)
+        raise ConnectionError("the replica ended the lane")
+
+    async def _send(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await self._wait(self._some, HEARTBEAT_S)
+            leaves_at = loop.time() + self._terms.tick_s
+            batch, left = self._take()
+            async with asyncio.timeout(self._terms.patience_s):
+                answers = await self._replica.exchange(self._call_name, batch, left)
+            self._deliver(answers or ())
+            await self._wait(self._urgent, leaves_at - loop.time())
+
+    def _take(self) -> tuple[list[Any], list[int]]:
+        batch, left = self._batch, self._left
+        self._batch, self._left = [], []
+        self._some.clear()
+        self._urgent.clear()
+        return batch, left
+
+    async def _wait(self, event: asyncio.Event, seconds: float) -> None:
+        if seconds <= 0 or event.is_set():
+            return
+        try:
+            async with asyncio.timeout(seconds):
+                await event.wait()
+        except TimeoutError:
+            return
+
+    def _deliver(self, answers: Sequence[Answer]) -> None:
+        for answer in answers:
+            seat = self.seats.get(answer.session)
+            if seat:
+                seat.rider.answered(answer)
+
+
+class Lanes:
+    """All lanes from this ingress to one deployment. Run `run` in a task group; it ends by cancellation."""
+
+    def __init__(self, fleet: Fleet, terms: Terms, wrap: type) -> None:
+        self._fleet = fleet
+        self._terms = terms
+        self._wrap = wrap
+        self._lanes: dict[str, Lane] = {}
+        self._waiting: dict[Seat, None] = {}
+        self._changed = asyncio.Event()
+        self.losses = 0
+
+    def leave(self, seat: Seat) -> None:
+        self._waiting.pop(seat, None)
+        if seat.lane:
+            seat.lane.unseat(seat)
+
+    @property
+    def count(self) -> int:
+        return len(self._lanes)
+
+    async def run(self) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            while True:
+                self._open_lanes(tasks, await self._survey())
+                self._changed.clear()
+                try:
+                    async with asyncio.timeout(SURVEY_S if self._lanes else 0.2):
+                        await self._changed.wait()
+                except TimeoutError:
+                    continue
+
+    async def _survey(self) -> list[str]:
+        try:
+            async with asyncio.timeout(self._terms.patience_s):
+                return await self._fleet.replicas()
+        except Exception as error:  # whatever Ray raises: the lanes at hand go on, we ask again
+            log.warning("the replicas could not be counted: %s", type(error).__name__)
+            return list(self._lanes)
+
+    def _open_lanes(self, tasks: asyncio.TaskGroup, names: list[str]) -> None:
+        for name in names:
+            if name not in self._lanes:
+                lane = Lane(self._fleet.replica(name), name, self._terms, self._wrap)
+                self._lanes[name] = lane
+                tasks.create_task(self._carry(lane))
+        waiting, self._waiting = self._waiting, {}
+        for seat in waiting:
+            self.place(seat)
+
+    async def _carry(self, lane: Lane) -> None:
+        try:
+            await lane.run(self._fleet.streams)
+        except Exception as error:  # a replica can fail in any way; its sessions move on
+            log.warning("lane to %s lost: %s", lane.name, _name(error))
+            self._lose(lane)
+
+    def _lose(self, lane: Lane) -> None:
+        self.losses += 1
+        del self._lanes[lane.name]
+        self._changed.set()
+        for seat in list(lane.seats.values()):
+            seat.lane = None
+            self.place(seat)
+
+    def place(self, seat: Seat) -> None:
+        """Seat a rider in the emptiest lane, now or as soon as there is one."""
+        if self._lanes:
+            min(self._lanes.values(), key=lambda lane: len(lane.seats)).seat(seat)
+        else:
+            self._waiting[seat] = None
+
+
+def _name(error: BaseException) -> str:
+    if isinstance(error, BaseExceptionGroup):
+        return _name(error.exceptions[0])
+    return type(error).__name__

@@ -1,0 +1,149 @@
+"""What this ingress counts, and how the counts of several become one answer."""
+
+import time
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+from serve_app.session import Metrics as SessionMetrics
+
+WINDOW = 4096
+"""Latencies kept for percentiles: the newest ones, so that they speak of now."""
+
+RATE_WINDOW_S = 60.0
+
+
+class Latencies:
+    """The newest latencies of one kind, in ms."""
+
+    def __init__(self) -> None:
+        self._newest: deque[float] = deque(maxlen=WINDOW)
+
+    def add(self, ms: float) -> None:
+        self._newest.append(ms)
+
+    def values(self) -> list[float]:
+        return list(self._newest)
+
+
+class Metrics:
+    """Counters of one ingress replica. Requests are REST calls and live sessions alike."""
+
+    def __init__(self) -> None:
+        self.active_connections = 0
+        self.active_sessions = 0
+        self.total_requests = 0
+        self.total_sessions = 0
+        self.refused_sessions = 0
+        self.errors: dict[str, int] = {}
+        self.audio_ms = 0
+        self.utterances = 0
+        self.words = 0
+        self.replays = 0
+        self.dropped_partials = 0
+        self.request_ms = Latencies()
+        self.final_ms = Latencies()
+        self._recent: deque[float] = deque(maxlen=WINDOW)
+
+    def count_request(self) -> None:
+        self.total_requests += 1
+        self._recent.append(time.monotonic())
+
+    def count_error(self, code: str) -> None:
+        self.errors[code] = self.errors.get(code, 0) + 1
+
+    def count_session(self, session: SessionMetrics) -> None:
+        self.audio_ms += session.audio_ms
+        self.utterances += session.utterances
+        self.words += session.words
+        self.replays += session.replays
+        if session.finals:
+            self.final_ms.add(session.final_latency_ms_avg)
+
+    def snapshot(self) -> dict[str, Any]:
+        """Everything, in a form that `merge` adds up."""
+        since = time.monotonic() - RATE_WINDOW_S
+        return {
+            "active_connections": self.active_connections,
+            "active_sessions": self.active_sessions,
+            "total_requests": self.total_requests,
+            "recent_requests": sum(1 for at in self._recent if at >= since),
+            "total_sessions": self.total_sessions,
+            "refused_sessions": self.refused_sessions,
+            "audio_ms": self.audio_ms,
+            "utterances": self.utterances,
+            "words": self.words,
+            "replays": self.replays,
+            "dropped_partials": self.dropped_partials,
+            "errors": dict(self.errors),
+            "request_ms": self.request_ms.values(),
+            "final_ms": self.final_ms.values(),
+        }
+
+
+def merge(snapshots: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Add up the snapshots of all ingress replicas."""
+    total: dict[str, Any] = {"ingress_replicas": len(snapshots)}
+    for snapshot in snapshots:
+        for name, value in snapshot.items():
+            if isinstance(value, dict):
+                merged = total.setdefault(name, {})
+                for key, count in value.items():
+                    merged[key] = merged.get(key, 0) + count
+            else:
+                total[name] = total[name] + value if name in total else value
+    return total
+
+
+def report(total: dict[str, Any]) -> dict[str, Any]:
+    """The answer of GET /v1/metrics. Latencies in ms, rates a second or as shares."""
+    errors = sum(total["errors"].values())
+    return {
+        "ingress_replicas": total["ingress_replicas"],
+        "active_connections": total["active_connections"],
+        "active_sessions": total["active_sessions"],
+        "total_requests": total["total_requests"],
+        "requests_per_second": round(total["recent_requests"] / RATE_WINDOW_S, 3),
+        **_spread(total["request_ms"]),
+        "error_rate": round(errors / max(1, total["total_requests"]), 4),
+        "errors": total["errors"],
+        "live": {
+            "total_sessions": total["total_sessions"],
+            "refused_sessions": total["refused_sessions"],
+            "audio_ms": total["audio_ms"],
+            "utterances": total["utterances"],
+            "words": total["words"],
+            "replays": total["replays"],
+            "dropped_partials": total["dropped_partials"],
+            "final_latency": _spread(total["final_ms"]),
+        },
+    }
+
+
+def _spread(latencies: list[float]) -> dict[str, float]:
+    ordered = sorted(latencies)
+    return {
+        "avg_latency_ms": round(sum(ordered) / len(ordered), 2) if ordered else 0.0,
+        "p50_latency_ms": percentile(ordered, 0.50),
+        "p95_latency_ms": percentile(ordered, 0.95),
+        "p99_latency_ms": percentile(ordered, 0.99),
+    }
+
+
+def percentile(ordered: Sequence[float], share: float) -> float:
+    """Nearest rank of a sorted sequence; 0 of an empty one."""
+    if not ordered:
+        return 0.0
+    return round(ordered[min(len(ordered) - 1, int(share * len(ordered)))], 2)
+
+
+def flat(report_: dict[str, Any], prefix: str = "") -> dict[str, float]:
+    """A report as the flat numbers that Prometheus takes; counts by error code stay in JSON."""
+    numbers: dict[str, float] = {}
+    for name, value in report_.items():
+        if isinstance(value, dict):
+            if name != "errors":
+                numbers |= flat(value, f"{prefix}{name}_")
+        else:
+            numbers[prefix + name] = float(value)
+    return numbers

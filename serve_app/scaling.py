@@ -1,0 +1,25 @@
+"""How many replicas: by the live sessions they carry, never by CPU. Pure.
+
+A lane is one request to Serve however many sessions it carries, so Serve's own count of requests
+says nothing; every model replica reports `sessions` instead. Serve applies bounds and delays.
+"""
+
+import math
+from typing import Any
+
+SESSIONS = "sessions"
+
+
+class SessionsPolicy:
+    """Serve calls it with its `AutoscalingContext`; `sessions_per_replica` is the target."""
+
+    def __init__(self, sessions_per_replica: int) -> None:
+        self._target = sessions_per_replica
+
+    def __call__(self, context: Any) -> tuple[int, dict[str, Any]]:
+        reported = (context.aggregated_metrics or {}).get(SESSIONS, {})
+        return replicas_for(sum(reported.values()), self._target), {}
+
+
+def replicas_for(sessions: float, sessions_per_replica: int) -> int:
+    return max(1, math.ceil(sessions / sessions_per_replica))

@@ -1,0 +1,67 @@
+"""A finished transcript and its forms: text, SRT, WebVTT. Pure.
+
+SRT as SubRip writes it (`00:00:01,500 --> …`); WebVTT as in https://www.w3.org/TR/webvtt1/.
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+from pydantic import BaseModel
+
+Form = Literal["txt", "srt", "vtt", "json"]
+
+
+class WordOut(BaseModel):
+    """A word and its place in the recording, in ms."""
+
+    word: str
+    start_ms: int
+    end_ms: int
+    confidence: float
+
+
+class Segment(BaseModel):
+    """One utterance, in ms of the recording."""
+
+    id: int
+    start_ms: int
+    end_ms: int
+    text: str
+    confidence: float
+
+
+class Transcript(BaseModel):
+    """What was said in a recording."""
+
+    text: str
+    duration_ms: int
+    language: str | None
+    segments: list[Segment]
+    words: list[WordOut]
+    engine: str
+    processing_ms: int
+
+
+def render(form: Form, segments: Sequence[Segment]) -> str:
+    """The segments as plain text, SRT or WebVTT; segments without words are left out."""
+    spoken = [segment for segment in segments if segment.text]
+    if form == "srt":
+        return "".join(
+            f"{number}\n{_span(segment, ',')}\n{segment.text}\n\n"
+            for number, segment in enumerate(spoken, 1)
+        )
+    if form == "vtt":
+        cues = "".join(f"{_span(segment, '.')}\n{segment.text}\n\n" for segment in spoken)
+        return f"WEBVTT\n\n{cues}"
+    return "".join(f"{segment.text}\n" for segment in spoken)
+
+
+def _span(segment: Segment, point: str) -> str:
+    return f"{_clock(segment.start_ms, point)} --> {_clock(segment.end_ms, point)}"
+
+
+def _clock(ms: int, point: str) -> str:
+    seconds, ms = divmod(ms, 1000)
+    minutes, seconds = divmod(seconds, 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours:02}:{minutes:02}:{seconds:02}{point}{ms:03}"

@@ -7,12 +7,16 @@ utterances wait their turn in the order in which they began, and lose nothing.
 
 import asyncio
 import contextlib
+import logging
+import pickle
 import struct
 import sys
 from collections.abc import Hashable, Sequence
 
 from deployments.interfaces import BYTES_PER_SAMPLE, Emit, Guess, SpeechOptions, Utterance
 from deployments.transcriber.sphinx_decoder import LENGTH, Answer, Piece, frame_message
+
+log = logging.getLogger("voxray.pocketsphinx")
 
 START_TIMEOUT_S = 60.0
 
@@ -31,8 +35,8 @@ class _Process:
     async def start(cls) -> "_Process":
         process = await asyncio.create_subprocess_exec(
             sys.executable,
-            "-m",
-            "deployments.transcriber.sphinx_decoder",
+            "-c",
+            "from deployments.transcriber.sphinx_decoder import main; main()",
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.DEVNULL,
@@ -55,8 +59,6 @@ class _Process:
         return await self._read()
 
     async def _read(self) -> Answer:
-        import pickle
-
         assert self._process.stdout
         try:
             head = await self._process.stdout.readexactly(LENGTH.size)
@@ -130,6 +132,9 @@ class PocketSphinx:
                 await self._with_a_decoder(key, utterance)
             except EngineFailed:
                 await self._again(key, utterance)
+            except Exception:  # nobody above would see it, and the client would wait for ever
+                log.exception("decoding an utterance failed")
+                await self._fail(key, utterance, "the engine failed")
 
     async def _again(self, key: Hashable, utterance: _Utterance) -> None:
         """A decoder that dies is replaced once: audio that kills two would kill a third."""

@@ -141,6 +141,3 @@ def main() -> None:
         sys.stdout.buffer.write(frame_message(decoder.hear(piece)))
         sys.stdout.buffer.flush()
 
-
-if __name__ == "__main__":
-    main()

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Query, Request
 from fastapi.responses import PlainTextResponse, Response
 from pydantic import BaseModel, ConfigDict, ValidationError
 from starlette.datastructures import FormData, UploadFile
@@ -62,7 +62,7 @@ def router(models: Any, sessions: LiveSessions, metrics: Metrics) -> APIRouter:
 
     @routes.post("/transcribe", response_model=Transcript, openapi_extra=BODY)
     async def transcribe(
-        request: Request, asked: Annotated[Asked, Query(), Depends()]
+        request: Request, asked: Annotated[Asked, Query()]
     ) -> Response | Transcript:
         """Transcribe an audio file: wav, flac, mp3, ogg, opus, webm, m4a. The body is the file
         itself, or multipart with a `file`."""

@@ -1,0 +1,40 @@
+# Two commands do everything: `make run` and `make test`. PYTHON picks the interpreter.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+RUN ?=
+
+.PHONY: run test check bench-live docs clean
+
+run: $(VENV)/run.done
+	@PATH="$(abspath $(BIN)):$$PATH" exec $(BIN)/voxray run $(RUN)
+
+test: $(VENV)/test.done
+	$(BIN)/pytest $(TESTS)
+
+check: $(VENV)/test.done
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+bench-live: $(VENV)/test.done
+	$(BIN)/python -m loadtest.bench_live $(BENCH)
+
+docs: $(VENV)/test.done
+	$(BIN)/python -m docs.generate
+
+clean:
+	rm -rf $(VENV)
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "voxray needs Python 3.11 or newer; this is $$($(PYTHON) --version). Try: make run PYTHON=python3.12"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/run.done: pyproject.toml | $(BIN)/python
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[cpu]'
+	@touch $@
+
+$(VENV)/test.done: pyproject.toml | $(BIN)/python
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[cpu,loadtest,test]'
+	@touch $@ $(VENV)/run.done

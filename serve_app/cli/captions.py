@@ -1,0 +1,52 @@
+"""Live captions on a terminal: finals as lines, the running partial below them, progress."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.text import Text
+
+from serve_app.cli.client import Event
+
+
+class Captions:
+    """Feeds on a session's events. `total_s` is the recording's length, None for a microphone."""
+
+    def __init__(self, console: Console, title: str, total_s: float | None) -> None:
+        self._console = console
+        self._partial = Text("")
+        self._progress = Progress(
+            TextColumn(title), BarColumn(), TaskProgressColumn(), TimeElapsedColumn(), console=console
+        )
+        self._task = self._progress.add_task("", total=total_s)
+        self._live = Live(console=console, refresh_per_second=10, transient=True)
+        self.finals: list[Event] = []
+        self.errors: list[Event] = []
+
+    @contextmanager
+    def shown(self) -> Iterator["Captions"]:
+        with self._live:
+            yield self
+
+    def on_event(self, event: Event) -> None:
+        match event["type"]:
+            case "partial":
+                self._partial = Text(event["text"], style="dim italic")
+            case "final":
+                self._final(event)
+            case "error":
+                self.errors.append(event)
+                self._console.print(f"[red]{event['code']}: {event['message']}")
+        if "audio_ms" in event:
+            self._progress.update(self._task, completed=event["audio_ms"] / 1000)
+        if event["type"] == "closed":
+            self._progress.update(self._task, completed=event["metrics"]["audio_ms"] / 1000)
+        self._live.update(Group(self._partial, self._progress))
+
+    def _final(self, event: Event) -> None:
+        self.finals.append(event)
+        self._partial = Text("")
+        if event["text"] and self._console.is_terminal:
+            self._console.print(f"[cyan]{event['start_ms'] / 1000:7.1f}[/] {event['text']}")

@@ -1,0 +1,119 @@
+"""The commands and their options; each command's work is a file beside this one."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from serve_app.cli import FAILED, NO_SERVER
+from serve_app.transcript import Form
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Speech on your own machines. Exit codes: 0 done, 1 failed, 2 wrong usage, 3 no server.",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    pretty_exceptions_enable=False,
+)
+
+Server = Annotated[
+    str, typer.Option("--server", envvar="VOXRAY_SERVER", help="Where the server is.")
+]
+DEFAULT_SERVER = "http://127.0.0.1:8000"
+ConfigFile = Annotated[
+    Path, typer.Option("--config", help="The Serve configuration file.", exists=True)
+]
+Profile = Annotated[str | None, typer.Option(help="`cpu` or `twin`; over the file's.")]
+
+
+@app.command()
+def run(
+    config: ConfigFile = Path("serve_config.yaml"),
+    host: Annotated[str | None, typer.Option(help="Address to listen on; over the file's.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on; over the file's.")] = None,
+    profile: Profile = None,
+) -> None:
+    """Start Ray and the application here; Ctrl-C stops both."""
+    from serve_app.cli.server import run_server
+
+    raise typer.Exit(run_server(config, host, port, profile))
+
+
+@app.command()
+def transcribe(
+    files: Annotated[list[Path], typer.Argument(help="Recordings.", exists=True, dir_okay=False)],
+    server: Server = DEFAULT_SERVER,
+    realtime: Annotated[
+        bool, typer.Option("--realtime", help="Send as fast as it was spoken, not as fast as it goes.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Every final as JSON lines.")] = False,
+    srt: Annotated[bool, typer.Option("--srt", help="SubRip subtitles.")] = False,
+    vtt: Annotated[bool, typer.Option("--vtt", help="WebVTT subtitles.")] = False,
+    txt: Annotated[bool, typer.Option("--txt", help="Plain text, a line an utterance.")] = False,
+    language: Annotated[str | None, typer.Option(help="ISO 639-1 code of the speech.")] = None,
+    hotword: Annotated[
+        list[str] | None, typer.Option(help="A phrase to hear and nothing else; may be repeated.")
+    ] = None,
+    grammar: Annotated[
+        Path | None, typer.Option(help="A JSGF grammar to hear and nothing else.", exists=True)
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Write here, not to stdout.")] = None,
+) -> None:
+    """Stream recordings to the server and watch partials turn into finals."""
+    from serve_app.cli.transcribe import Job, transcribe_files
+
+    form = _one_form({"json": as_json, "srt": srt, "vtt": vtt, "txt": txt})
+    start = {
+        "language": language,
+        "hotwords": hotword or [],
+        "grammar": grammar.read_text() if grammar else None,
+    }
+    raise typer.Exit(transcribe_files(Job(server, realtime, form, start, out), files))
+
+
+@app.command()
+def mic(
+    server: Server = DEFAULT_SERVER,
+    language: Annotated[str | None, typer.Option(help="ISO 639-1 code of the speech.")] = None,
+    seconds: Annotated[float | None, typer.Option(help="Stop after so long.")] = None,
+) -> None:
+    """Captions of what the microphone hears; Ctrl-C stops."""
+    from serve_app.cli.mic import caption_microphone
+
+    raise typer.Exit(caption_microphone(server, {"language": language}, seconds))
+
+
+@app.command()
+def status(
+    server: Server = DEFAULT_SERVER,
+    dashboard: Annotated[
+        str, typer.Option(help="Ray's dashboard, which knows deployments and replicas.")
+    ] = "http://127.0.0.1:8265",
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> None:
+    """Deployments, replicas and sessions of a running server."""
+    from serve_app.cli.status import show_status
+
+    raise typer.Exit(show_status(server, dashboard, as_json))
+
+
+@app.command()
+def env(
+    config: ConfigFile = Path("serve_config.yaml"),
+    public: Annotated[
+        bool, typer.Option(help="HAProxy's metrics page may be reached from other machines.")
+    ] = False,
+) -> None:
+    """Print the environment that `ray start` and `serve run` need: eval "$(voxray env)"."""
+    from serve_app.cli.server import print_environment
+
+    print_environment(config, public)
+
+
+def _one_form(asked: dict[Form, bool]) -> Form | None:
+    chosen: list[Form] = [form for form, wanted in asked.items() if wanted]
+    if len(chosen) > 1:
+        raise typer.BadParameter(f"choose one of --{' and --'.join(chosen)}")
+    return chosen[0] if chosen else None
+
+
+__all__ = ["FAILED", "NO_SERVER", "app"]

@@ -1,0 +1,70 @@
+"""`voxray status`: what runs, in a table."""
+
+import contextlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import httpx
+from rich.console import Console
+from rich.table import Table
+
+from serve_app.cli import DONE, NO_SERVER
+
+
+def show_status(server: str, dashboard: str, as_json: bool) -> int:
+    console = Console(highlight=False)
+    try:
+        health = httpx.get(f"{server}/v1/health", timeout=5).raise_for_status().json()
+        metrics = httpx.get(f"{server}/v1/metrics", timeout=5).raise_for_status().json()
+    except (httpx.HTTPError, ValueError):
+        Console(stderr=True).print(
+            f"[red]no voxray server at {server}: start one with `voxray run`"
+        )
+        return NO_SERVER
+    deployments = _deployments(dashboard)
+    if as_json:
+        print(json.dumps({"health": health, "metrics": metrics, "deployments": deployments}))
+        return DONE
+    console.print(
+        f"{server}: [bold]{health['status']}[/], engine {health['engine']}, "
+        f"{health['active_sessions']} sessions open, {metrics['live']['total_sessions']} in all, "
+        f"{metrics['total_requests']} requests"
+    )
+    console.print(_table(deployments) if deployments else f"(no Ray dashboard at {dashboard})")
+    return DONE
+
+
+def _deployments(dashboard: str) -> list[dict[str, Any]]:
+    """From Ray's own API, which only its own machine reaches."""
+    token = Path(os.environ.get("RAY_AUTH_TOKEN_PATH", "~/.ray/auth_token")).expanduser()
+    headers = {}
+    with contextlib.suppress(OSError):
+        headers = {"Authorization": f"Bearer {token.read_text().strip()}"}
+    try:
+        answer = httpx.get(f"{dashboard}/api/serve/applications/", headers=headers, timeout=5)
+        applications = answer.raise_for_status().json()["applications"]
+    except (httpx.HTTPError, ValueError, KeyError):
+        return []
+    return [
+        {
+            "name": name,
+            "status": deployment["status"],
+            "replicas": [
+                {"id": replica["replica_id"], "state": replica["state"], "pid": replica["pid"]}
+                for replica in deployment["replicas"]
+            ],
+        }
+        for application in applications.values()
+        for name, deployment in application["deployments"].items()
+    ]
+
+
+def _table(deployments: list[dict[str, Any]]) -> Table:
+    table = Table("deployment", "status", "replicas", "pids")
+    for deployment in deployments:
+        replicas = deployment["replicas"]
+        pids = ", ".join(str(replica["pid"]) for replica in replicas)
+        table.add_row(deployment["name"], deployment["status"], str(len(replicas)), pids)
+    return table

@@ -1,0 +1,41 @@
+"""What must stand in the environment of Ray's head, workers and `serve run`, before Ray is imported.
+
+Serve reads these when it starts, so serve_config.yaml cannot carry them: `voxray run` sets them
+itself, and `voxray env` prints them for `ray start` on a cluster.
+"""
+
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+
+def serve_environment(public: bool, max_session_s: float) -> dict[str, str]:
+    """Variables for Ray. `public`: HAProxy's own pages may be reached from other machines.
+
+    HAProxy is replaced whenever the set of replicas changes, and the old one, which holds the
+    open sockets, is killed after HARD_STOP: that must be longer than the longest session.
+    """
+    place = Path(tempfile.gettempdir()) / f"voxray-haproxy-{os.getuid()}-{os.getpid()}"
+    return {
+        "RAY_SERVE_ENABLE_HA_PROXY": "1",
+        "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+        "RAY_SERVE_HAPROXY_BINARY_PATH": str(Path(sys.executable).parent / "voxray-haproxy"),
+        "RAY_SERVE_HAPROXY_NBTHREAD": str(min(4, os.cpu_count() or 1)),
+        "RAY_SERVE_HAPROXY_MAXCONN": "20000",
+        "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": str(int(max_session_s) + 120),
+        "RAY_SERVE_PORT_QUARANTINE_S": "60",
+        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(place / "haproxy.cfg"),
+        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(place / "admin.sock"),
+        "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(place / "metrics.sock"),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(place),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(place / "server-state"),
+        "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "serve_app.edge:middlewares",
+        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "5",
+        "RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "1",
+        "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
+        "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "1",
+        "RAY_worker_niceness": "0",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "VOXRAY_HAPROXY_PUBLIC": "1" if public else "0",
+    }

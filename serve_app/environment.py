@@ -5,6 +5,7 @@ itself, and `voxray env` prints them for `ray start` on a cluster.
 """
 
 import os
+import resource
 import sys
 import tempfile
 from pathlib import Path
@@ -22,7 +23,7 @@ def serve_environment(public: bool, max_session_s: float) -> dict[str, str]:
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
         "RAY_SERVE_HAPROXY_BINARY_PATH": str(Path(sys.executable).parent / "voxray-haproxy"),
         "RAY_SERVE_HAPROXY_NBTHREAD": str(min(4, os.cpu_count() or 1)),
-        "RAY_SERVE_HAPROXY_MAXCONN": "20000",
+        "RAY_SERVE_HAPROXY_MAXCONN": str(_max_connections()),
         "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": str(int(max_session_s) + 120),
         "RAY_SERVE_PORT_QUARANTINE_S": "60",
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(place / "haproxy.cfg"),
@@ -39,3 +40,9 @@ def serve_environment(public: bool, max_session_s: float) -> dict[str, str]:
         "RAY_USAGE_STATS_ENABLED": "0",
         "VOXRAY_HAPROXY_PUBLIC": "1" if public else "0",
     }
+
+
+def _max_connections() -> int:
+    """HAProxy takes two and a half descriptors a connection, and refuses to start with too few."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return 20_000 if hard == resource.RLIM_INFINITY else min(20_000, hard // 3)

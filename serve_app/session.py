@@ -200,6 +200,8 @@ class _Utterance:
     recognized: int = 0
     ended_at: float | None = None
     words: list[Word] = field(default_factory=list)
+    final: Hypothesis | None = None
+    """Has come, but waits for the finals of earlier utterances."""
 
     def append(self, pcm: bytes) -> None:
         self.pcm.append(pcm)
@@ -449,29 +451,35 @@ class Session:
 
     def _on_hypothesis(self, hypothesis: Hypothesis, now: float) -> list[Order]:
         utterance = self._pending.get(hypothesis.utterance)
-        if utterance is None:
+        if utterance is None or utterance.final:
             return []
         utterance.recognized = max(utterance.recognized, hypothesis.until)
         utterance.words[hypothesis.keep :] = hypothesis.words
         if hypothesis.final:
-            return self._on_final(utterance, hypothesis, now)
+            utterance.final = hypothesis
+            return self._tell_finals(now)
         self._tally.partials += 1
         if not self._options.interim_results:
             return []
         return [self._transcript(utterance, False, utterance.start + utterance.recognized)]
 
-    def _on_final(
-        self, utterance: _Utterance, hypothesis: Hypothesis, now: float
-    ) -> list[Order]:
-        del self._pending[utterance.number]
-        self._count_final(utterance, now)
-        if hypothesis.failure:
-            self._tally.failures += 1
-            orders: list[Order] = [TellError(self._failed(utterance, hypothesis.failure))]
-        else:
-            until = utterance.start + utterance.length
-            orders = [self._transcript(utterance, True, until)]
+    def _tell_finals(self, now: float) -> list[Order]:
+        """Finals in the order of speech, though engines may finish in another."""
+        orders: list[Order] = []
+        while self._pending:
+            utterance = next(iter(self._pending.values()))
+            if utterance.final is None:
+                return orders
+            del self._pending[utterance.number]
+            orders.append(self._tell_final(utterance, utterance.final, now))
         return orders + (self._finish(now) if self.state is State.CLOSING else [])
+
+    def _tell_final(self, utterance: _Utterance, final: Hypothesis, now: float) -> Order:
+        self._count_final(utterance, now)
+        if final.failure:
+            self._tally.failures += 1
+            return TellError(self._failed(utterance, final.failure))
+        return self._transcript(utterance, True, utterance.start + utterance.length)
 
     def _count_final(self, utterance: _Utterance, now: float) -> None:
         latency = now - (utterance.ended_at if utterance.ended_at is not None else now)

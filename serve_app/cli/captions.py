@@ -3,19 +3,19 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from rich.console import Console, Group
+from rich.console import Group
 from rich.live import Live
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
+from serve_app.cli import complain, console
 from serve_app.cli.client import Event
 
 
 class Captions:
     """Feeds on a session's events. `total_s` is the recording's length, None for a microphone."""
 
-    def __init__(self, console: Console, title: str, total_s: float | None) -> None:
-        self._console = console
+    def __init__(self, title: str, total_s: float | None) -> None:
         self._partial = Text("")
         self._progress = Progress(
             TextColumn(title), BarColumn(), TaskProgressColumn(), TimeElapsedColumn(), console=console
@@ -38,7 +38,7 @@ class Captions:
                 self._final(event)
             case "error":
                 self.errors.append(event)
-                self._console.print(f"[red]{event['code']}: {event['message']}")
+                complain(f"{event['code']}: {event['message']}")
         if "audio_ms" in event:
             self._progress.update(self._task, completed=event["audio_ms"] / 1000)
         if event["type"] == "closed":
@@ -48,5 +48,5 @@ class Captions:
     def _final(self, event: Event) -> None:
         self.finals.append(event)
         self._partial = Text("")
-        if event["text"] and self._console.is_terminal:
-            self._console.print(f"[cyan]{event['start_ms'] / 1000:7.1f}[/] {event['text']}")
+        if event["text"] and console.is_terminal:
+            console.print(f"[cyan]{event['start_ms'] / 1000:7.1f}[/] {event['text']}")

@@ -5,7 +5,6 @@ from typing import Annotated
 
 import typer
 
-from serve_app.cli import FAILED, NO_SERVER
 from serve_app.transcript import Form
 
 app = typer.Typer(
@@ -115,5 +114,3 @@ def _one_form(asked: dict[Form, bool]) -> Form | None:
         raise typer.BadParameter(f"choose one of --{' and --'.join(chosen)}")
     return chosen[0] if chosen else None
 
-
-__all__ = ["FAILED", "NO_SERVER", "app"]

@@ -6,10 +6,8 @@ import time
 from collections.abc import AsyncIterator
 from typing import Any
 
-from rich.console import Console
-
 from deployments.interfaces import RATE
-from serve_app.cli import DONE, FAILED, NO_SERVER
+from serve_app.cli import DONE, FAILED, NO_SERVER, complain, console
 from serve_app.cli.captions import Captions
 from serve_app.cli.client import NoServer, SessionFailed, run_session
 
@@ -23,17 +21,16 @@ class NoMicrophone(Exception):
 
 
 def caption_microphone(server: str, start: dict[str, Any], seconds: float | None) -> int:
-    console = Console(stderr=True, highlight=False)
     try:
-        asyncio.run(_caption(server, start, seconds, console))
+        asyncio.run(_caption(server, start, seconds))
     except NoMicrophone as error:
-        console.print(f"[red]no microphone: {error}")
+        complain(f"no microphone: {error}")
         return FAILED
     except NoServer as error:
-        console.print(f"[red]{error}")
+        complain(str(error))
         return NO_SERVER
     except SessionFailed as error:
-        console.print(f"[red]{error}")
+        complain(str(error))
         return FAILED
     except KeyboardInterrupt:
         pass
@@ -41,10 +38,10 @@ def caption_microphone(server: str, start: dict[str, Any], seconds: float | None
 
 
 async def _caption(
-    server: str, start: dict[str, Any], seconds: float | None, console: Console
+    server: str, start: dict[str, Any], seconds: float | None
 ) -> None:
-    blocks = _microphone(seconds, console)
-    captions = Captions(console, "listening", seconds)
+    blocks = _microphone(seconds)
+    captions = Captions("listening", seconds)
     first = await anext(blocks)  # say that there is no microphone before asking for a server
 
     async def pcm() -> AsyncIterator[bytes]:
@@ -59,7 +56,7 @@ async def _caption(
             print(final["text"])
 
 
-async def _microphone(seconds: float | None, console: Console) -> AsyncIterator[bytes]:
+async def _microphone(seconds: float | None) -> AsyncIterator[bytes]:
     try:
         import sounddevice
     except OSError as error:

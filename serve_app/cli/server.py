@@ -17,17 +17,14 @@ from typing import Any
 import psutil
 import yaml
 from pydantic import ValidationError
-from rich.console import Console
 
-from serve_app.cli import DONE, FAILED
+from serve_app.cli import DONE, FAILED, complain, console
 from serve_app.config import Config
 from serve_app.environment import serve_environment
 
 OBJECT_STORE_BYTES = 200_000_000
 STOP_PATIENCE_S = 10.0
 DASHBOARD_PORT = 8265
-
-console = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 def run_server(file: Path, host: str | None, port: int | None, profile: str | None) -> int:
@@ -36,10 +33,10 @@ def run_server(file: Path, host: str | None, port: int | None, profile: str | No
         args, listen = _settings(file, host, port, profile)
         config = Config.model_validate(args)
     except (ValidationError, ValueError) as error:
-        console.print(f"[red]{file}: {error}")
+        complain(f"{file}: {error}")
         return FAILED
     if taken := who_listens(*listen):
-        console.print(f"[red]port {listen[1]} on {listen[0]} is taken by {taken}")
+        complain(f"port {listen[1]} on {listen[0]} is taken by {taken}")
         return FAILED
     public = not is_loopback(listen[0])
     if public:
@@ -119,7 +116,7 @@ def _serve_until_told(args: dict[str, Any], listen: tuple[str, int], began: floa
     except KeyboardInterrupt:
         pass
     except Exception as error:  # the outermost edge: say it plainly, stop what was started
-        console.print(f"[red]could not start: {error}")
+        complain(f"could not start: {error}")
         outcome = FAILED
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)

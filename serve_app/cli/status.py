@@ -10,7 +10,7 @@ import httpx
 from rich.console import Console
 from rich.table import Table
 
-from serve_app.cli import DONE, NO_SERVER
+from serve_app.cli import DONE, NO_SERVER, complain
 
 
 def show_status(server: str, dashboard: str, as_json: bool) -> int:
@@ -19,9 +19,7 @@ def show_status(server: str, dashboard: str, as_json: bool) -> int:
         health = httpx.get(f"{server}/v1/health", timeout=5).raise_for_status().json()
         metrics = httpx.get(f"{server}/v1/metrics", timeout=5).raise_for_status().json()
     except (httpx.HTTPError, ValueError):
-        Console(stderr=True).print(
-            f"[red]no voxray server at {server}: start one with `voxray run`"
-        )
+        complain(f"no voxray server at {server}: start one with `voxray run`")
         return NO_SERVER
     deployments = _deployments(dashboard)
     if as_json:

@@ -7,10 +7,8 @@ from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rich.console import Console
-
 from deployments.decoding import Bounds, Undecodable, decode, duration_s
-from serve_app.cli import DONE, FAILED, NO_SERVER
+from serve_app.cli import DONE, FAILED, NO_SERVER, complain
 from serve_app.cli.captions import Captions
 from serve_app.cli.client import NoServer, SessionFailed, run_session
 from serve_app.transcript import Form, Segment, render
@@ -30,24 +28,23 @@ class Job(NamedTuple):
 
 
 def transcribe_files(job: Job, files: Sequence[Path]) -> int:
-    console = Console(stderr=True, highlight=False)
     written: list[str] = []
     outcome = DONE
     for file in files:
         try:
-            written.append(asyncio.run(_transcribe(job, file, console)))
+            written.append(asyncio.run(_transcribe(job, file)))
         except NoServer as error:
-            console.print(f"[red]{error}")
+            complain(str(error))
             return NO_SERVER
         except (SessionFailed, Undecodable) as error:
-            console.print(f"[red]{file}: {error}")
+            complain(f"{file}: {error}")
             outcome = FAILED
     _write(job, "".join(written))
     return outcome
 
 
-async def _transcribe(job: Job, file: Path, console: Console) -> str:
-    captions = Captions(console, file.name, duration_s(file))
+async def _transcribe(job: Job, file: Path) -> str:
+    captions = Captions(file.name, duration_s(file))
     with captions.shown():
         await run_session(job.server, job.start, _chunks(file), captions.on_event, job.realtime)
     if captions.errors:

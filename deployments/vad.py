@@ -4,17 +4,14 @@ Endpointing is pure and knows nothing of the VAD; `Vad` keeps one of each for ev
 every lane and must not know what an utterance is used for.
 """
 
-import time
-from collections.abc import Callable, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
 
 from deployments.interfaces import BYTES_PER_SAMPLE, RATE, Judged, LaneLost, Transition, Unjudged
 
 FRAME_MS = 20
 FRAME_SAMPLES = RATE * FRAME_MS // 1000
 FRAME_BYTES = FRAME_SAMPLES * BYTES_PER_SAMPLE
-
-LANE_SILENT_S = 30.0
-"""A lane not heard of for this long belonged to an ingress that died: lanes call every second or two."""
 
 IsSpeech = Callable[[bytes, int], bool]
 
@@ -71,12 +68,6 @@ class _Ear:
         return Judged(session, self._endpointing.frame * FRAME_SAMPLES, transitions, True in flags)
 
 
-class _Lane:
-    def __init__(self, heard_at: float) -> None:
-        self.ears: dict[int, _Ear] = {}
-        self.heard_at = heard_at
-
-
 class Vad:
     """Implements `interfaces.Vad` with the engine `webrtc`."""
 
@@ -88,7 +79,16 @@ class Vad:
         self._new_vad = lambda: webrtcvad.Vad(aggressiveness)
         self._min_speech = max(1, min_speech_ms // FRAME_MS)
         self._min_silence = max(1, min_silence_ms // FRAME_MS)
-        self._lanes: dict[str, _Lane] = {}
+        self._lanes: dict[str, dict[int, _Ear]] = {}
+
+    async def listen(self, lane: str) -> AsyncIterator[list[Judged]]:
+        """Open a lane; yields only once, for all answers come from `exchange`. Closing it ends the lane."""
+        self._lanes[lane] = {}
+        try:
+            yield []
+            await asyncio.Event().wait()
+        finally:
+            del self._lanes[lane]
 
     async def exchange(
         self, lane: str, batch: Sequence[Unjudged], left: Sequence[int]
@@ -97,35 +97,27 @@ class Vad:
 
         Raises `LaneLost` for audio of a session this replica has never heard the beginning of.
         """
-        here = self._lane(lane)
+        ears = self._lanes[lane]
         for session in left:
-            here.ears.pop(session, None)
-        return [self._ear(here, piece).hear(piece.session, piece.pcm) for piece in batch]
+            ears.pop(session, None)
+        return [self._ear(ears, piece).hear(piece.session, piece.pcm) for piece in batch]
+
+    async def start(self) -> None:
+        """Nothing to load."""
+
+    async def stop(self) -> None:
+        self._lanes.clear()
 
     def sessions(self) -> int:
-        return sum(len(lane.ears) for lane in self._lanes.values())
+        return sum(map(len, self._lanes.values()))
 
-    def _lane(self, name: str) -> _Lane:
-        now = time.monotonic()
-        if name not in self._lanes:
-            self._drop_silent_lanes(now)
-            self._lanes[name] = _Lane(now)
-        lane = self._lanes[name]
-        lane.heard_at = now
-        return lane
-
-    def _drop_silent_lanes(self, now: float) -> None:
-        gone = [n for n, lane in self._lanes.items() if now - lane.heard_at > LANE_SILENT_S]
-        for name in gone:
-            del self._lanes[name]
-
-    def _ear(self, lane: _Lane, piece: Unjudged) -> _Ear:
+    def _ear(self, ears: dict[int, _Ear], piece: Unjudged) -> _Ear:
         if piece.resume:
             start, speaking = piece.resume
             endpointing = Endpointing(
                 self._min_speech, self._min_silence, start // FRAME_SAMPLES, speaking
             )
-            lane.ears[piece.session] = _Ear(self._new_vad().is_speech, endpointing)
-        elif piece.session not in lane.ears:
+            ears[piece.session] = _Ear(self._new_vad().is_speech, endpointing)
+        elif piece.session not in ears:
             raise LaneLost(f"session {piece.session} did not begin here")
-        return lane.ears[piece.session]
+        return ears[piece.session]

@@ -1,8 +1,8 @@
 """A lean load generator: thousands of paced WebSocket sessions in one process (picows, Cython).
 
 Sessions send chunks on a fixed schedule whatever the server does. The latency of a chunk runs from
-its scheduled sending to the first transcript whose `audio_ms` covers it; chunks that no utterance
-covers are silence and have none. Run as a process: a JSON plan on argv, a JSON result on stdout.
+its scheduled sending to the first transcript whose `audio_ms` covers it; chunks before `speech_started`
+are silence and have none. Run as a process: a JSON plan on argv, a JSON result on stdout.
 """
 
 import asyncio
@@ -63,6 +63,8 @@ class Client(WSListener):  # type: ignore[misc]
         self.open = False
         self.sent: list[float] = []
         self.covered = 0
+        self.speech = 0
+        """The first chunk that is all speech."""
 
     def on_ws_connected(self, transport: WSTransport) -> None:
         self.transport = transport
@@ -85,8 +87,9 @@ class Client(WSListener):  # type: ignore[misc]
     def hear(self, event: bytes) -> None:
         chunk_ms = self.load.plan.chunk_ms
         if event.startswith((b'{"type":"partial"', b'{"type":"final"')):
-            begin = -(-number_after(event, b'"start_ms":') // chunk_ms)
-            self.load.cover(self, begin, number_after(event, b'"audio_ms":') // chunk_ms)
+            self.load.cover(self, self.speech, number_after(event, b'"audio_ms":') // chunk_ms)
+        elif event.startswith(b'{"type":"speech_started"'):
+            self.speech = -(-number_after(event, b'"audio_ms":') // chunk_ms)
         elif event.startswith(b'{"type":"error"'):
             code = json.loads(event)["code"]
             self.load.result.errors[code] = self.load.result.errors.get(code, 0) + 1

@@ -7,17 +7,19 @@ from typing import Any
 
 from ray import serve
 from ray.serve import Application
-from ray.serve.config import AutoscalingConfig, AutoscalingPolicy, RequestRouterConfig
+from ray.serve.config import AutoscalingConfig, AutoscalingPolicy
 from ray.serve.handle import DeploymentHandle
+from ray.util import get_node_ip_address
 
-from deployments.interfaces import TranscriberEngine
+from deployments.interfaces import Hypothesis, Judged, Speech, TranscriberEngine, Unjudged
 from deployments.transcriber import Transcriber
 from deployments.transcriber.pocketsphinx import PocketSphinx
 from deployments.transcriber.twin import Twin
 from deployments.vad import Vad
 from serve_app.api import Models, create_app
-from serve_app.clients import LaneRouter, PrometheusExporter, RemoteFleet, broadcast
+from serve_app.clients import PrometheusExporter, RemoteFleet, broadcast
 from serve_app.config import Config, Scale, TranscriberConfig, VadConfig
+from serve_app.lane_wire import Address, LaneServer
 from serve_app.metrics import Metrics, flat, merge, report
 from serve_app.scaling import SESSIONS, SessionsPolicy
 
@@ -48,37 +50,45 @@ def engine_args(name: str, config: TranscriberConfig) -> dict[str, Any]:
     return own[name].model_dump() if name in own else dict(config.engine_args)
 
 
-class VadReplica(Vad):
-    """What Serve adds to `Vad`: a name to be called by, and a load to be scaled by."""
+class ModelReplica:
+    """A model as Serve holds it: reached by lanes, scaled by its sessions."""
 
-    def __init__(self, config: VadConfig) -> None:
-        super().__init__(config.aggressiveness, config.min_speech_ms, config.min_silence_ms)
-
-    async def whoami(self) -> str:
-        return _replica_name()
-
-    async def record_autoscaling_stats(self) -> dict[str, float]:
-        return {SESSIONS: self.sessions()}
-
-
-class TranscriberReplica(Transcriber):
-    """What Serve adds to `Transcriber`."""
-
-    def __init__(self, engine: str, config: TranscriberConfig) -> None:
-        super().__init__(engine_class(engine)(**engine_args(engine, config)))
+    def __init__(self, model: Vad | Transcriber, item: type) -> None:
+        _log_like_serve()
+        self._model = model
+        self._lanes = LaneServer(model, item)
+        self._address: Address | None = None
 
     async def reconfigure(self, _: dict[str, Any]) -> None:
-        """Serve awaits this before the replica counts as ready: an engine that cannot load fails it."""
-        await self.start()
+        """Serve awaits this before the replica counts as ready: a model that cannot load fails it."""
+        if self._address is None:
+            await self._model.start()
+            self._address = await self._lanes.start(
+                serve.get_replica_context().replica_id.unique_id, get_node_ip_address()
+            )
 
-    async def whoami(self) -> str:
-        return _replica_name()
+    async def address(self) -> tuple[str, str, int, str]:
+        assert self._address, "Serve awaits reconfigure before it sends anyone here"
+        return tuple(self._address)
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
-        return {SESSIONS: self.sessions()}
+        return {SESSIONS: self._model.sessions()}
 
     async def __del__(self) -> None:
-        await self.stop()
+        self._lanes.stop()
+        await self._model.stop()
+
+
+class VadReplica(ModelReplica):
+    def __init__(self, config: VadConfig) -> None:
+        vad = Vad(config.aggressiveness, config.min_speech_ms, config.min_silence_ms)
+        super().__init__(vad, Unjudged)
+
+
+class TranscriberReplica(ModelReplica):
+    def __init__(self, engine: str, config: TranscriberConfig) -> None:
+        own = engine_class(engine)(**engine_args(engine, config))
+        super().__init__(Transcriber(own), Speech)
 
 
 @serve.ingress()  # type: ignore[misc]
@@ -88,12 +98,12 @@ class Ingress:
     def __init__(
         self, config: Config, vad: DeploymentHandle[Any], transcriber: DeploymentHandle[Any]
     ) -> None:
-        logging.getLogger("voxray").setLevel(logging.INFO)
+        _log_like_serve()
         self._config = config
         self._metrics = Metrics()
         self._models = Models(
-            vad=RemoteFleet(vad, streams=False),
-            transcriber=RemoteFleet(transcriber, streams=True),
+            vad=RemoteFleet(vad, Judged),
+            transcriber=RemoteFleet(transcriber, Hypothesis),
             engine=config.transcriber_engine,
             languages=engine_class(config.transcriber_engine).languages,
             snapshots=self._snapshots,
@@ -123,9 +133,7 @@ def build(args: dict[str, Any]) -> Application:
     config = Config.model_validate(args)
     engine_class(config.transcriber_engine)
     vad = _models(VadReplica, "Vad", config.vad.scale)
-    transcriber = _models(TranscriberReplica, "Transcriber", config.transcriber.scale).options(
-        user_config={}
-    )
+    transcriber = _models(TranscriberReplica, "Transcriber", config.transcriber.scale)
     ingress = serve.deployment(
         name="Ingress",
         max_ongoing_requests=UNBOUNDED,
@@ -144,9 +152,9 @@ def _models(replica: type, name: str, scale: Scale) -> Any:
     """A deployment behind lanes."""
     return serve.deployment(
         name=name,
+        user_config={},
         max_ongoing_requests=UNBOUNDED,
         autoscaling_config=_autoscaling(scale, by_sessions=True),
-        request_router_config=RequestRouterConfig(request_router_class=LaneRouter),
         ray_actor_options=_resources(scale),
         health_check_period_s=2,
         health_check_timeout_s=5,
@@ -175,5 +183,8 @@ def _resources(scale: Scale) -> dict[str, float]:
     return {"num_cpus": scale.num_cpus, "num_gpus": scale.num_gpus}
 
 
-def _replica_name() -> str:
-    return str(serve.get_replica_context().replica_id.unique_id)
+def _log_like_serve() -> None:
+    """Into the replica's own log file, beside what Serve writes there."""
+    ours, serves = logging.getLogger("voxray"), logging.getLogger("ray.serve")
+    ours.setLevel(logging.INFO)
+    ours.handlers, ours.propagate = serves.handlers, False

@@ -10,8 +10,7 @@ another lane and told so; they then say everything again that had no answer yet.
 import asyncio
 import itertools
 import logging
-import uuid
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
 log = logging.getLogger("voxray.lanes")
@@ -23,29 +22,32 @@ SURVEY_S = 2.0
 """How often the replicas of a deployment are counted."""
 
 
+RETRY_S = 3.0
+"""A replica that failed is left alone for so long: dead ones are counted for a while yet."""
+
+
 class Answer(Protocol):
     @property
     def session(self) -> int: ...
 
 
-class Replica(Protocol):
-    """One model replica, as a lane sees it."""
+class Connection(Protocol):
+    """One model replica, as a lane sees it. Both methods raise when the replica is gone."""
 
-    async def exchange(
-        self, lane: str, batch: Sequence[Any], left: Sequence[int]
-    ) -> Sequence[Answer] | None: ...
+    async def exchange(self, batch: Sequence[Any], left: Sequence[int]) -> None:
+        """Returns when the replica has taken what it was sent."""
 
-    def listen(self, lane: str) -> AsyncIterator[Sequence[Answer]]: ...
+    async def receive(self) -> Sequence[Answer]: ...
+
+    def close(self) -> None: ...
 
 
 class Fleet(Protocol):
-    """All replicas of one deployment. `streams` if its answers come over `listen`."""
-
-    streams: bool
+    """All replicas of one deployment."""
 
     async def replicas(self) -> list[str]: ...
 
-    def replica(self, name: str) -> Replica: ...
+    async def connect(self, name: str) -> Connection: ...
 
 
 class Rider(Protocol):
@@ -61,6 +63,10 @@ class Terms(NamedTuple):
     tick_s: float
     patience_s: float
     """A call that takes longer means that the replica is frozen."""
+
+
+class Drained(Exception):
+    """Serve no longer counts the replica among those to use."""
 
 
 class Seat:
@@ -86,10 +92,8 @@ class Seat:
 class Lane:
     """One replica's worth of sessions."""
 
-    def __init__(self, replica: Replica, name: str, terms: Terms, wrap: Any) -> None:
+    def __init__(self, name: str, terms: Terms, wrap: Any) -> None:
         self.name = name
-        self._call_name = uuid.uuid4().hex
-        self._replica = replica
         self._terms = terms
         self._wrap = wrap
         self._keys = itertools.count()
@@ -98,6 +102,13 @@ class Lane:
         self._left: list[int] = []
         self._some = asyncio.Event()
         self._urgent = asyncio.Event()
+        self._draining = False
+
+    def drain(self) -> None:
+        """The replica is on its way out: leave it before it goes."""
+        self._draining = True
+        self._urgent.set()
+        self._some.set()
 
     def seat(self, seat: Seat) -> None:
         seat.lane, seat.key = self, next(self._keys)
@@ -116,30 +127,34 @@ class Lane:
         if urgent:
             self._urgent.set()
 
-    async def run(self, streams: bool) -> None:
-        """Carry until the replica fails; then raise what it raised."""
-        if not streams:
-            return await self._send()
-        listening = self._replica.listen(self._call_name)
-        async with asyncio.TaskGroup() as tasks:
-            await anext(listening)  # open: the replica knows the lane from here on
-            tasks.create_task(self._receive(listening))
-            tasks.create_task(self._send())
+    async def run(self, fleet: Fleet) -> None:
+        """Carry until the replica fails; then raise what told of it."""
+        async with asyncio.timeout(self._terms.patience_s):
+            connection = await fleet.connect(self.name)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._receive(connection))
+                tasks.create_task(self._send(connection))
+        finally:
+            connection.close()
 
-    async def _receive(self, listening: AsyncIterator[Sequence[Answer]]) -> None:
-        async for answers in listening:
-            self._deliver(answers)
-        raise ConnectionError("the replica ended the lane")
+    async def _receive(self, connection: Connection) -> None:
+        while True:
+            for answer in await connection.receive():
+                seat = self.seats.get(answer.session)
+                if seat:
+                    seat.rider.answered(answer)
 
-    async def _send(self) -> None:
+    async def _send(self, connection: Connection) -> None:
         loop = asyncio.get_running_loop()
         while True:
             await self._wait(self._some, HEARTBEAT_S)
+            if self._draining:
+                raise Drained
             leaves_at = loop.time() + self._terms.tick_s
             batch, left = self._take()
             async with asyncio.timeout(self._terms.patience_s):
-                answers = await self._replica.exchange(self._call_name, batch, left)
-            self._deliver(answers or ())
+                await connection.exchange(batch, left)
             await self._wait(self._urgent, leaves_at - loop.time())
 
     def _take(self) -> tuple[list[Any], list[int]]:
@@ -158,12 +173,6 @@ class Lane:
         except TimeoutError:
             return
 
-    def _deliver(self, answers: Sequence[Answer]) -> None:
-        for answer in answers:
-            seat = self.seats.get(answer.session)
-            if seat:
-                seat.rider.answered(answer)
-
 
 class Lanes:
     """All lanes from this ingress to one deployment. Run `run` in a task group; it ends by cancellation."""
@@ -175,6 +184,7 @@ class Lanes:
         self._lanes: dict[str, Lane] = {}
         self._waiting: dict[Seat, None] = {}
         self._changed = asyncio.Event()
+        self._lost_at: dict[str, float] = {}
         self.losses = 0
 
     def leave(self, seat: Seat) -> None:
@@ -206,24 +216,27 @@ class Lanes:
             return list(self._lanes)
 
     def _open_lanes(self, tasks: asyncio.TaskGroup, names: list[str]) -> None:
+        now = asyncio.get_running_loop().time()
         for name in names:
-            if name not in self._lanes:
-                lane = Lane(self._fleet.replica(name), name, self._terms, self._wrap)
-                self._lanes[name] = lane
+            if name not in self._lanes and self._lost_at.get(name, 0.0) < now - RETRY_S:
+                lane = self._lanes[name] = Lane(name, self._terms, self._wrap)
                 tasks.create_task(self._carry(lane))
+        for name in self._lanes.keys() - set(names):
+            self._lanes[name].drain()
         waiting, self._waiting = self._waiting, {}
         for seat in waiting:
             self.place(seat)
 
     async def _carry(self, lane: Lane) -> None:
         try:
-            await lane.run(self._fleet.streams)
+            await lane.run(self._fleet)
         except Exception as error:  # a replica can fail in any way; its sessions move on
             log.warning("lane to %s lost: %s", lane.name, _name(error))
             self._lose(lane)
 
     def _lose(self, lane: Lane) -> None:
         self.losses += 1
+        self._lost_at[lane.name] = asyncio.get_running_loop().time()
         del self._lanes[lane.name]
         self._changed.set()
         for seat in list(lane.seats.values()):

@@ -74,10 +74,11 @@ class Transcriber:
             await self._forget(lane, here, list(here.open))
 
     async def exchange(self, lane: str, batch: Sequence[Speech], left: Sequence[int]) -> None:
-        """Take audio of many sessions, and the news that some have left. Raises `LaneLost`."""
-        here = self._lanes.get(lane)
-        if here is None:
-            raise LaneLost(f"lane {lane} is not open here")
+        """Take audio of many sessions, and the news that some have left.
+
+        Raises `LaneLost` for audio of a session that did not begin in this lane.
+        """
+        here = self._lanes[lane]
         await self._forget(lane, here, left)
         if batch:
             await self._engine.feed([self._utterance(lane, here, piece) for piece in batch])

@@ -1,0 +1,167 @@
+"""A lane on the wire: one TCP connection from an ingress replica to a model replica.
+
+A Serve handle call costs a millisecond and more of processor time on each side, a frame here some
+tens of microseconds; and a connection sticks to its replica and breaks when that dies. Serve
+still says where replicas are and which are to be used: an address comes only over a handle, with
+the token that the replica demands first.
+
+Frames both ways are a 4-byte big-endian length and msgpack (typed, so that nothing but data gets
+in). Up: the token, then `Up` after `Up`. Down: `Down`s, of which each `Up` gets one that `took` it.
+"""
+
+import asyncio
+import hmac
+import logging
+import secrets
+import struct
+from collections.abc import AsyncIterator, Sequence
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+
+import msgspec
+
+log = logging.getLogger("voxray.lanes")
+
+Item = TypeVar("Item")
+LENGTH = struct.Struct(">I")
+MAX_FRAME_BYTES = 256 << 20
+"""A minute of audio from every one of a hundred sessions; more is not a lane's frame."""
+
+HELLO_TIMEOUT_S = 5.0
+
+
+class Address(NamedTuple):
+    """Where a replica takes lanes, and the word it wants to hear."""
+
+    name: str
+    host: str
+    port: int
+    token: str
+
+
+class Up(msgspec.Struct, Generic[Item], array_like=True):
+    batch: list[Item]
+    left: list[int]
+
+
+class Down(msgspec.Struct, Generic[Item], array_like=True):
+    took: bool
+    answers: list[Item]
+
+
+class Model(Protocol):
+    """What stands behind a replica's lanes: a `Vad` or a `Transcriber`."""
+
+    async def exchange(self, lane: str, batch: Sequence[Any], left: Sequence[int]) -> Any: ...
+
+    def listen(self, lane: str) -> AsyncIterator[Sequence[Any]]: ...
+
+
+class LaneServer:
+    """Takes lanes for one model replica."""
+
+    def __init__(self, model: Model, item: type) -> None:
+        self._model = model
+        self._decoder = msgspec.msgpack.Decoder(Up[item])  # type: ignore[valid-type]
+        self._token = secrets.token_hex(32)
+        self._server: asyncio.Server | None = None
+
+    async def start(self, name: str, host: str) -> Address:
+        """Listen on a free port of `host`."""
+        self._server = await asyncio.start_server(self._serve, host)
+        port = self._server.sockets[0].getsockname()[1]
+        return Address(name, host, port, self._token)
+
+    def stop(self) -> None:
+        if self._server:
+            self._server.close()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            async with asyncio.timeout(HELLO_TIMEOUT_S):
+                said = await _read(reader)
+            if hmac.compare_digest(said, self._token.encode()):
+                await self._carry(reader, writer)
+        except (OSError, asyncio.IncompleteReadError, msgspec.DecodeError):
+            pass  # the other end went away, or is none of ours
+        except Exception:  # the model failed: end the lane, whose sessions then go elsewhere
+            log.exception("a lane failed")
+        finally:
+            writer.close()
+
+    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        lane = secrets.token_hex(8)
+        async with asyncio.TaskGroup() as tasks:
+            listening = self._model.listen(lane)
+            await anext(listening)
+            pushing = tasks.create_task(_push(listening, writer))
+            try:
+                while True:
+                    up = self._decoder.decode(await _read(reader))
+                    answers = await self._model.exchange(lane, up.batch, up.left)
+                    _write(writer, Down(True, answers or []))
+                    await writer.drain()
+            except (OSError, asyncio.IncompleteReadError, msgspec.DecodeError):
+                pushing.cancel()
+
+
+async def _push(listening: AsyncIterator[Sequence[Any]], writer: asyncio.StreamWriter) -> None:
+    async for answers in listening:
+        _write(writer, Down(False, list(answers)))
+        await writer.drain()
+
+
+class LaneConnection:
+    """The ingress's end; implements `lanes.Connection`."""
+
+    def __init__(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, answer: type
+    ) -> None:
+        self._reader = reader
+        self._writer = writer
+        self._decoder = msgspec.msgpack.Decoder(Down[answer])  # type: ignore[valid-type]
+        self._taken = asyncio.Event()
+
+    @classmethod
+    async def open(cls, address: Address, answer: type) -> "LaneConnection":
+        reader, writer = await asyncio.open_connection(address.host, address.port)
+        _frame(writer, address.token.encode())
+        return cls(reader, writer, answer)
+
+    async def exchange(self, batch: Sequence[Any], left: Sequence[int]) -> None:
+        """Send, and return when the replica has taken it."""
+        self._taken.clear()
+        _write(self._writer, Up(list(batch), list(left)))
+        await self._writer.drain()
+        await self._taken.wait()
+
+    async def receive(self) -> Sequence[Any]:
+        """The next answers. Raises `ConnectionError` when the replica is gone."""
+        try:
+            down = self._decoder.decode(await _read(self._reader))
+        except asyncio.IncompleteReadError as error:
+            raise ConnectionResetError("the replica closed the lane") from error
+        if down.took:
+            self._taken.set()
+        answers: Sequence[Any] = down.answers
+        return answers
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+_encoder = msgspec.msgpack.Encoder()
+
+
+def _write(writer: asyncio.StreamWriter, message: object) -> None:
+    _frame(writer, _encoder.encode(message))
+
+
+def _frame(writer: asyncio.StreamWriter, body: bytes) -> None:
+    writer.write(LENGTH.pack(len(body)) + body)
+
+
+async def _read(reader: asyncio.StreamReader) -> bytes:
+    (length,) = LENGTH.unpack(await reader.readexactly(LENGTH.size))
+    if length > MAX_FRAME_BYTES:
+        raise ConnectionAbortedError(f"a frame of {length} bytes is not a lane's")
+    return await reader.readexactly(length)

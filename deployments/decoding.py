@@ -51,7 +51,9 @@ def decode(path: Path, bounds: Bounds) -> Iterator[bytes]:
     import soxr
 
     try:
-        with av.open(str(path), metadata_errors="ignore", options={"protocol_whitelist": "file"}) as file:
+        with av.open(
+            str(path), metadata_errors="ignore", options={"protocol_whitelist": "file"}
+        ) as file:
             stream = _audio_stream(file)
             resampler = soxr.ResampleStream(stream.rate, RATE, 1, dtype="float32", quality="HQ")
             left = int(bounds.max_s * stream.rate)

@@ -64,7 +64,9 @@ def _await_ready(process: subprocess.Popen[bytes]) -> None:
     raise RuntimeError("voxray did not start")
 
 
-def measure(server: tuple[int, str], sessions: int, args: argparse.Namespace, echo: bool) -> dict[str, Any]:
+def measure(
+    server: tuple[int, str], sessions: int, args: argparse.Namespace, echo: bool
+) -> dict[str, Any]:
     """One load on one server: the generator's result, and what the server's processes used."""
     pid, url = server
     plan = Plan(url, sessions, args.chunk_ms, args.seconds, args.warm_up, echo)
@@ -114,7 +116,10 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write everything measured here")
     args = parser.parse_args()
     rows: dict[str, list[dict[str, Any]]] = {"echo": [], "voxray": []}
-    print(f"{os.cpu_count()} cores, {args.chunk_ms} ms chunks, {args.seconds:g} s a row; latencies are beyond the engine's {ENGINE_MS:g} ms", flush=True)
+    print(
+        f"{os.cpu_count()} cores, {args.chunk_ms} ms chunks, {args.seconds:g} s a row; latencies are beyond the engine's {ENGINE_MS:g} ms",
+        flush=True,
+    )
     print("server   asked  held   p50 ms   p99 ms  us/chunk KiB/sess", flush=True)
     if not args.no_echo:
         with echo_server() as server:

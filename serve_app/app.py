@@ -26,6 +26,9 @@ from serve_app.scaling import SESSIONS, SessionsPolicy
 APP_NAME = "voxray"
 EXPORT_EVERY_S = 5.0
 
+LOOK_BACK_S = 10.1
+"""Serve wants it longer than its metrics' interval, which is 10 s."""
+
 UNBOUNDED = 100_000
 """Above any limit of ours: past its own bound Serve answers 500 and lets handshakes hang."""
 
@@ -113,6 +116,9 @@ class Ingress:
     def __serve_build_asgi_app__(self) -> Any:
         return create_app(self._models, self._config, self._metrics)
 
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        return {SESSIONS: self._metrics.active_sessions}
+
     async def snapshot(self) -> dict[str, Any]:
         return self._metrics.snapshot()
 
@@ -144,7 +150,9 @@ def build(args: dict[str, Any]) -> Application:
         graceful_shutdown_timeout_s=20,
     )(Ingress)
     return ingress.bind(
-        config, vad.bind(config.vad), transcriber.bind(config.transcriber_engine, config.transcriber)
+        config,
+        vad.bind(config.vad),
+        transcriber.bind(config.transcriber_engine, config.transcriber),
     )
 
 
@@ -154,7 +162,7 @@ def _models(replica: type, name: str, scale: Scale) -> Any:
         name=name,
         user_config={},
         max_ongoing_requests=UNBOUNDED,
-        autoscaling_config=_autoscaling(scale, by_sessions=True),
+        autoscaling_config=_autoscaling(scale),
         ray_actor_options=_resources(scale),
         health_check_period_s=2,
         health_check_timeout_s=5,
@@ -162,8 +170,7 @@ def _models(replica: type, name: str, scale: Scale) -> Any:
     )(replica)
 
 
-def _autoscaling(scale: Scale, by_sessions: bool = False) -> AutoscalingConfig:
-    """An ingress replica's sockets are Serve's requests; a model replica's sessions are not."""
+def _autoscaling(scale: Scale) -> AutoscalingConfig:
     policy = AutoscalingPolicy(
         policy_function=SessionsPolicy,
         policy_kwargs={"sessions_per_replica": scale.sessions_per_replica},
@@ -171,11 +178,10 @@ def _autoscaling(scale: Scale, by_sessions: bool = False) -> AutoscalingConfig:
     return AutoscalingConfig(
         min_replicas=scale.min_replicas,
         max_replicas=scale.max_replicas,
-        target_ongoing_requests=scale.sessions_per_replica,
         upscale_delay_s=scale.upscale_delay_s,
         downscale_delay_s=scale.downscale_delay_s,
-        look_back_period_s=max(2.0, scale.upscale_delay_s),
-        **({"policy": policy} if by_sessions else {}),
+        look_back_period_s=LOOK_BACK_S,
+        policy=policy,
     )
 
 

@@ -72,7 +72,9 @@ class Limits(Leaf):
         256, ge=8, description="Finals and notices kept for a client that does not read."
     )
     max_hotwords: int = Field(100, ge=0, description="Hotwords in one session.")
-    max_grammar_bytes: int = Field(16_384, ge=0, description="Bytes of JSGF grammar in one session.")
+    max_grammar_bytes: int = Field(
+        16_384, ge=0, description="Bytes of JSGF grammar in one session."
+    )
     max_upload_bytes: int = Field(
         104_857_600, ge=1, description="Bytes of a recording sent to POST /v1/transcribe."
     )

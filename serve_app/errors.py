@@ -78,6 +78,4 @@ class ClientError(Exception):
     def body(self, param: str | None = None) -> dict[str, object]:
         """The OpenAI error shape."""
         kind = "server_error" if self.status >= 500 else "invalid_request_error"
-        return {
-            "error": {"message": self.message, "type": kind, "param": param, "code": self.code}
-        }
+        return {"error": {"message": self.message, "type": kind, "param": param, "code": self.code}}

@@ -1,18 +1,18 @@
 """Drives live sessions: gives each its seats in the lanes, its clock, and does what it orders.
 
-Knows sessions and lanes; does not know sockets or the wire. A session's events wait in its
-`Outbox` for whoever reads them: a socket's writer, or a recording's collector.
+Knows sessions and lanes; does not know sockets or the wire. A session's events go to its sink: a
+socket, or a recording's collector.
 """
 
 import asyncio
 import logging
 import time
-from collections import deque
 from collections.abc import Callable
 
 import anyio
 
 from deployments.interfaces import Hypothesis, Judged, Speech, Unjudged
+from serve_app.backlog import ReaderTooSlow
 from serve_app.config import Config, Limits
 from serve_app.errors import ClientError
 from serve_app.lanes import Fleet, Lanes, Seat, Terms
@@ -20,15 +20,12 @@ from serve_app.metrics import Metrics
 from serve_app.session import (
     ClientVanished,
     Close,
+    Event,
     Fact,
     Judge,
     Order,
     Recognize,
     Session,
-    TellError,
-    TellProgress,
-    TellSpeech,
-    TellTranscript,
     Ticked,
     TranscriberSeated,
     VadSeated,
@@ -40,47 +37,11 @@ log = logging.getLogger("voxray.live")
 LANE_PATIENCE_S = 5.0
 TICK_S = 1.0
 
-Event = TellSpeech | TellTranscript | TellProgress | TellError | Close
+Sink = Callable[[Event], None]
+"""Gets a session's events as they happen; may raise `ReaderTooSlow`."""
 
-
-class ReaderTooSlow(Exception):
-    """The outbox is full of things that must not be dropped."""
-
-
-class Outbox:
-    """Events that wait for a slow reader: of partials only the newest is kept, finals all.
-
-    Raises `ReaderTooSlow` when more than `bound` events wait that cannot be dropped.
-    """
-
-    __slots__ = ("_bound", "_events", "_some", "dropped")
-
-    def __init__(self, bound: int) -> None:
-        self._bound = bound
-        self._events: deque[Event] = deque()
-        self._some = asyncio.Event()
-        self.dropped = 0
-
-    def put(self, event: Event) -> None:
-        events = self._events
-        if events and _is_partial(events[-1]) and _is_partial(event):
-            events[-1] = event
-            self.dropped += 1
-            return
-        if len(events) >= self._bound and not isinstance(event, Close):
-            raise ReaderTooSlow
-        events.append(event)
-        self._some.set()
-
-    async def take(self) -> Event:
-        while not self._events:
-            self._some.clear()
-            await self._some.wait()
-        return self._events.popleft()
-
-
-def _is_partial(event: Event) -> bool:
-    return isinstance(event, TellTranscript) and not event.final
+Abandon = Callable[[str], None]
+"""Gets the error code of a session that ends without having told its client."""
 
 
 class _VadRider:
@@ -112,32 +73,19 @@ class _TranscriberRider:
 class LiveSession:
     """One session with its seats; `feed` tells it what happened and does what it orders."""
 
-    __slots__ = (
-        "_session",
-        "_speech",
-        "_vad",
-        "abandon",
-        "closed",
-        "failure",
-        "moved",
-        "outbox",
-        "write_began",
-    )
+    __slots__ = ("_abandon", "_session", "_sink", "_speech", "_vad", "closed", "progressed", "unread_since")
 
-    def __init__(self, session: Session, bound: int) -> None:
+    def __init__(self, session: Session, sink: Sink, abandon: Abandon) -> None:
         self._session = session
-        self.outbox = Outbox(bound)
+        self._sink = sink
+        self._abandon = abandon
         self._vad: Seat | None = None
         self._speech: Seat | None = None
         self.closed: SessionMetrics | None = None
-        self.failure: str | None = None
-        """The error code of a session that ended without being able to tell its client."""
-        self.abandon: Callable[[], None] = lambda: None
-        """Called when whoever reads the outbox does not, or must not wait any longer."""
-        self.write_began: float | None = None
-        """When the client was given the event that it has not taken yet."""
-        self.moved: asyncio.Event | None = None
-        """Set, where somebody wants to know, whenever a model has answered."""
+        self.progressed: Callable[[], None] | None = None
+        """Called, where somebody wants to know, after whatever happened."""
+        self.unread_since: float | None = None
+        """When the client stopped reading, if it has."""
 
     @property
     def ahead(self) -> int:
@@ -164,8 +112,8 @@ class LiveSession:
         try:
             for order in self._session.on(fact, time.monotonic()):
                 self._do(order)
-            if self.moved:
-                self.moved.set()
+            if self.progressed:
+                self.progressed()
         except ReaderTooSlow:
             self.fail("client_too_slow")
         except Exception:
@@ -179,9 +127,8 @@ class LiveSession:
         """End at once; what the client has not read by now is lost to it."""
         if self.closed is None:
             self.closed = self._session.metrics()
-            self.failure = code
             self._session.on(ClientVanished(), 0.0)
-            self.abandon()
+            self._abandon(code)
 
     def _do(self, order: Order) -> None:
         match order:
@@ -193,9 +140,9 @@ class LiveSession:
                     self._speech.put((utterance, pcm, ended, options), ended)
             case Close(_, metrics):
                 self.closed = metrics
-                self.outbox.put(order)
+                self._sink(order)
             case _:
-                self.outbox.put(order)
+                self._sink(order)
 
 
 class LiveSessions:
@@ -222,7 +169,8 @@ class LiveSessions:
     def ready(self) -> bool:
         return self.vad.count > 0 and self.transcriber.count > 0
 
-    def _admit(self) -> None:
+    def admit(self) -> None:
+        """Raises `ClientError` when no session is free."""
         if self.count >= self.limits.max_sessions:
             self._metrics.refused_sessions += 1
             raise ClientError(
@@ -231,15 +179,15 @@ class LiveSessions:
                 self.limits.retry_after_s,
             )
 
-    def open(self, limits: Limits | None = None) -> LiveSession:
+    def open(self, sink: Sink, abandon: Abandon, limits: Limits | None = None) -> LiveSession:
         """A new session, seated. The caller gives it to `close` whatever happens.
 
         Raises `ClientError` when no session is free.
         """
-        self._admit()
+        self.admit()
         vad, limits = self._config.vad, limits or self.limits
         session = Session(limits, vad.prefix_ms, vad.min_speech_ms, time.monotonic())
-        live = LiveSession(session, limits.max_unsent_events)
+        live = LiveSession(session, sink, abandon)
         self._open.add(live)
         self._metrics.total_sessions += 1
         self._metrics.active_sessions = self.count
@@ -252,7 +200,6 @@ class LiveSessions:
         self._open.discard(live)
         self._metrics.active_sessions = self.count
         self._metrics.count_session(metrics)
-        self._metrics.dropped_partials += live.outbox.dropped
 
     async def run(self) -> None:
         """Keep lanes and clock going until cancelled."""
@@ -267,6 +214,5 @@ class LiveSessions:
             latest = time.monotonic() - self.limits.client_write_timeout_s
             for live in list(self._open):
                 live.feed(Ticked())
-                if live.write_began is not None and live.write_began < latest:
+                if live.unread_since is not None and live.unread_since < latest:
                     live.fail("client_too_slow")
-

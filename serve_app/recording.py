@@ -4,8 +4,6 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 
-import anyio
-
 from deployments.decoding import WINDOW_BYTES
 from deployments.interfaces import BYTES_PER_SAMPLE, RATE, SpeechOptions
 from serve_app.errors import ClientError
@@ -13,6 +11,7 @@ from serve_app.live import LiveSession
 from serve_app.session import (
     AudioReceived,
     Close,
+    Event,
     Started,
     StopRequested,
     TellError,
@@ -25,21 +24,36 @@ AHEAD_SHARE = 0.5
 
 
 class Collector:
-    """Finals as they come; raises what ended the session before its time."""
+    """The sink of a recording's session: keeps the finals, and the first thing that went wrong."""
 
     def __init__(self) -> None:
         self.segments: list[Segment] = []
         self.words: list[WordOut] = []
+        self.failure: ClientError | None = None
+        self.ended = False
+        self.moved = asyncio.Event()
 
-    async def collect(self, live: LiveSession) -> None:
-        while True:
-            match await live.outbox.take():
-                case TellTranscript(final=True) as told:
-                    self._add(told)
-                case TellError(error):
-                    raise error
-                case Close():
-                    return
+    def on_event(self, event: Event) -> None:
+        match event:
+            case TellTranscript(final=True):
+                self._add(event)
+            case TellError(error):
+                self.failure = self.failure or error
+            case Close():
+                self.ended = True
+        self.moved.set()
+
+    def on_abandoned(self, code: str) -> None:
+        self.failure = self.failure or ClientError(code, "the recording could not be transcribed")
+        self.ended = True
+        self.moved.set()
+
+    async def wait(self) -> None:
+        """Until something has happened. Raises what went wrong."""
+        await self.moved.wait()
+        self.moved.clear()
+        if self.failure:
+            raise self.failure
 
     def _add(self, told: TellTranscript) -> None:
         words = [
@@ -64,39 +78,26 @@ class Collector:
 
 
 async def transcribe(
-    live: LiveSession, windows: AsyncIterator[bytes], options: SpeechOptions, ahead_s: float
-) -> Collector:
-    """Feed the windows (16 kHz mono pcm) with a bound on what waits, and collect the finals.
+    live: LiveSession,
+    collector: Collector,
+    windows: AsyncIterator[bytes],
+    options: SpeechOptions,
+    ahead_s: float,
+) -> None:
+    """Feed the windows (16 kHz mono pcm) with a bound on what waits, until all finals are in.
 
     Raises `ClientError` when an utterance fails or the session ends early.
     """
-    collector = Collector()
+    ahead = int(ahead_s * AHEAD_SHARE * RATE)
+    live.progressed = collector.moved.set
     live.feed(Started(options))
-    failure: ClientError | None = None
-    try:
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(collector.collect, live)
-            await _feed(live, windows, int(ahead_s * AHEAD_SHARE * RATE))
-    except* ClientError as errors:
-        failure = _first(errors)
-    if failure:
-        raise failure
-    return collector
-
-
-def _first(errors: BaseExceptionGroup[ClientError]) -> ClientError:
-    first = errors.exceptions[0]
-    return _first(first) if isinstance(first, BaseExceptionGroup) else first
-
-
-async def _feed(live: LiveSession, windows: AsyncIterator[bytes], ahead: int) -> None:
-    moved = live.moved = asyncio.Event()
     async for window in windows:
         while live.ahead + WINDOW_BYTES // BYTES_PER_SAMPLE > ahead:
-            moved.clear()
-            await moved.wait()
+            await collector.wait()
         live.feed(AudioReceived(window))
     live.feed(StopRequested())
+    while not collector.ended:
+        await collector.wait()
 
 
 def transcript(

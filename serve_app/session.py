@@ -182,7 +182,10 @@ class Close:
     metrics: Metrics
 
 
-Order = Judge | Recognize | TellSpeech | TellTranscript | TellProgress | TellError | Close
+Event = TellSpeech | TellTranscript | TellProgress | TellError | Close
+"""What the client gets to know."""
+
+Order = Judge | Recognize | Event
 
 
 class ProtocolViolation(Exception):
@@ -312,7 +315,9 @@ class Session:
                 self._options = options
                 return []
             case _, Started():
-                return self._err(ClientError("start_not_first", "start comes once, before audio"), now)
+                return self._err(
+                    ClientError("start_not_first", "start comes once, before audio"), now
+                )
             case _, KeptAlive():
                 return [TellProgress(self.position)]
             case State.CLOSING, (FinalizeRequested() | StopRequested()):

@@ -154,9 +154,7 @@ class PocketSphinx:
         if failure:
             await self._fail(key, utterance, failure)
 
-    async def _stream(
-        self, process: _Process, key: Hashable, utterance: _Utterance
-    ) -> str | None:
+    async def _stream(self, process: _Process, key: Hashable, utterance: _Utterance) -> str | None:
         begin: SpeechOptions | None = utterance.options
         heard = 0
         utterance.more.set()
@@ -164,9 +162,7 @@ class PocketSphinx:
             await utterance.more.wait()
             utterance.more.clear()
             piece, ended = bytes(utterance.pcm[heard:]), utterance.ended
-            answer = await process.ask(
-                Piece(begin, piece, bytes(utterance.pcm) if ended else None)
-            )
+            answer = await process.ask(Piece(begin, piece, bytes(utterance.pcm) if ended else None))
             if answer.failure:
                 return answer.failure
             begin = None

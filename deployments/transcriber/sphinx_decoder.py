@@ -140,4 +140,3 @@ def main() -> None:
     while (piece := read_message(sys.stdin.buffer)) is not None:
         sys.stdout.buffer.write(frame_message(decoder.hear(piece)))
         sys.stdout.buffer.flush()
-

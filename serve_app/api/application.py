@@ -8,6 +8,7 @@ from typing import Any
 import anyio
 from fastapi import FastAPI
 
+from serve_app import upgrade
 from serve_app.api import errors, recordings, status, stream
 from serve_app.config import Config
 from serve_app.lanes import Fleet
@@ -51,5 +52,5 @@ def create_app(models: Models, config: Config, metrics: Metrics | None = None) -
     errors.install(app, counted)
     app.include_router(status.router(models, sessions, counted))
     app.include_router(recordings.router(models, sessions, counted))
-    app.router.routes.append(stream.route(models, sessions, counted))
+    upgrade.install({stream.PATH: stream.accept(models, sessions, counted)})
     return app

@@ -70,9 +70,12 @@ def router(models: Any, sessions: LiveSessions, metrics: Metrics) -> APIRouter:
         metrics.count_request()
         async with busy.place(), _uploaded(request, asked, limits) as (path, asked):
             options = _options(asked, models, limits)
-            live = sessions.open(_recording_limits(limits))
+            collected = recording.Collector()
+            live = sessions.open(
+                collected.on_event, collected.on_abandoned, _recording_limits(limits)
+            )
             try:
-                collected = await _transcribe(live, path, options, limits)
+                await _transcribe(live, collected, path, options, limits)
             finally:
                 sessions.close(live)
         result = recording.transcript(collected, live, asked.language, models.engine, began)
@@ -123,12 +126,16 @@ def _options(asked: Asked, models: Any, limits: Limits) -> SpeechOptions:
 
 
 async def _transcribe(
-    live: LiveSession, path: Path, options: SpeechOptions, limits: Limits
-) -> recording.Collector:
+    live: LiveSession,
+    collected: recording.Collector,
+    path: Path,
+    options: SpeechOptions,
+    limits: Limits,
+) -> None:
     bounds = Bounds(limits.max_recording_s, limits.decode_timeout_s)
     try:
         windows = decode_in_process(path, bounds)
-        return await recording.transcribe(live, windows, options, limits.max_audio_ahead_s)
+        await recording.transcribe(live, collected, windows, options, limits.max_audio_ahead_s)
     except Undecodable as error:
         raise ClientError(error.code, str(error)) from error
 

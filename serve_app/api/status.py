@@ -16,9 +16,7 @@ def router(models: Any, sessions: LiveSessions, metrics: Metrics) -> APIRouter:
     began = time.monotonic()
 
     async def total() -> dict[str, Any]:
-        return merge(
-            await models.snapshots() if models.snapshots else [metrics.snapshot()]
-        )
+        return merge(await models.snapshots() if models.snapshots else [metrics.snapshot()])
 
     @routes.get("/health")
     async def health() -> dict[str, Any]:

@@ -1,116 +1,217 @@
 """`WS /v1/transcribe/stream`: a socket in front of a live session.
 
-The reader turns frames into facts, the writer turns events into frames; whichever ends first ends
-the other. The reader stops reading while the session has a message's worth of audio too much
-ahead only through the session's own bound: past it the client is told and the session closes.
+Without tasks: a frame that comes in is parsed and fed to the session at once, an event is
+rendered and written at once. While the client does not read, events wait in the `Backlog`.
 """
 
+import asyncio
+import json
 import time
 import uuid
 from typing import Any
 
-import anyio
-from starlette.responses import JSONResponse
-from starlette.routing import WebSocketRoute
-from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
+from picows import (
+    WSCloseCode,
+    WSFrame,
+    WSListener,
+    WSMsgType,
+    WSTransport,
+    WSUpgradeRequest,
+    WSUpgradeResponse,
+    WSUpgradeResponseWithListener,
+)
 
 from serve_app.api.errors import retry_headers
+from serve_app.backlog import Backlog
 from serve_app.dialects.native import NativeDialect
-from serve_app.errors import ClientError
-from serve_app.live import LiveSession, LiveSessions
+from serve_app.errors import CODES, ClientError
+from serve_app.live import Event, LiveSession, LiveSessions
 from serve_app.metrics import Metrics
-from serve_app.session import ClientErred, Close, KeptAlive, Started, TellError
+from serve_app.session import ClientErred, Close, Fact, Started, TellError
+from serve_app.upgrade import MAX_MESSAGE_BYTES, Accept
 
-CLOSE_TIMEOUT_S = 1.0
+PATH = "/v1/transcribe/stream"
+
+GOODBYE_S = 5.0
+
+WRITE_HIGH_BYTES = 64 << 10
+"""Unsent bytes at which a client counts as not reading."""
 
 
-def route(models: Any, sessions: LiveSessions, metrics: Metrics) -> WebSocketRoute:
-    async def endpoint(socket: WebSocket) -> None:
+def accept(models: Any, sessions: LiveSessions, metrics: Metrics) -> Accept:
+    """Answers handshakes: a session each, or 503 with Retry-After."""
+
+    def answer(_: WSUpgradeRequest) -> WSUpgradeResponseWithListener:
         metrics.count_request()
         try:
-            live = sessions.open()
+            sessions.admit()
         except ClientError as refusal:
             metrics.count_error(refusal.code)
-            return await _refuse(socket, refusal)
-        metrics.active_connections += 1
-        dialect = NativeDialect(
-            sessions.limits, uuid.uuid4().hex, models.engine, models.languages
-        )
+            return _refusal(refusal)
+        dialect = NativeDialect(sessions.limits, uuid.uuid4().hex, models.engine, models.languages)
+        response = WSUpgradeResponse.create_101_response()
+        return WSUpgradeResponseWithListener(response, Stream(sessions, dialect, metrics))
+
+    return answer
+
+
+def _refusal(refusal: ClientError) -> WSUpgradeResponseWithListener:
+    headers = {"Content-Type": "application/json", **retry_headers(refusal)}
+    response = WSUpgradeResponse.create_error_response(
+        refusal.status, json.dumps(refusal.body()).encode(), headers
+    )
+    return WSUpgradeResponseWithListener(response, None)
+
+
+class Stream(WSListener):  # type: ignore[misc]
+    """One connection."""
+
+    __slots__ = (
+        "_backlog",
+        "_dialect",
+        "_fragments",
+        "_live",
+        "_metrics",
+        "_paused",
+        "_sessions",
+        "_transport",
+    )
+
+    def __init__(self, sessions: LiveSessions, dialect: NativeDialect, metrics: Metrics) -> None:
+        self._sessions = sessions
+        self._dialect = dialect
+        self._metrics = metrics
+        self._live: LiveSession | None = None
+        self._transport: WSTransport | None = None
+        self._paused = False
+        self._fragments: list[bytes] = []
+        self._backlog = Backlog(sessions.limits.max_unsent_events)
+
+    # The connection.
+
+    def on_ws_connected(self, transport: WSTransport) -> None:
+        self._transport = transport
+        transport.underlying_transport.set_write_buffer_limits(WRITE_HIGH_BYTES)
+        self._send(self._dialect.hello())
         try:
-            await socket.accept()
-            await _serve(socket, live, dialect, metrics)
-        except WebSocketDisconnect:
-            pass
-        finally:
-            metrics.active_connections -= 1
-            sessions.close(live)
+            self._live = self._sessions.open(self._on_event, self._end)
+        except ClientError as refusal:  # admitted at the handshake, but others were faster
+            return self._end(refusal.code)
+        self._metrics.active_connections += 1
 
-    return WebSocketRoute("/v1/transcribe/stream", endpoint)
+    def on_ws_disconnected(self, transport: WSTransport) -> None:
+        if self._live:
+            self._metrics.active_connections -= 1
+            self._metrics.dropped_partials += self._backlog.dropped
+            self._sessions.close(self._live)
+            self._live = None
 
+    def pause_writing(self) -> None:
+        self._paused = True
+        if self._live:
+            self._live.unread_since = time.monotonic()
 
-async def _refuse(socket: WebSocket, refusal: ClientError) -> None:
-    """Before the upgrade: a plain HTTP answer."""
-    answer = JSONResponse(refusal.body(), refusal.status, retry_headers(refusal))
-    await socket.send_denial_response(answer)
+    def resume_writing(self) -> None:
+        self._paused = False
+        if self._live:
+            self._live.unread_since = None
+        while self._backlog and not self._paused:
+            self._write(self._backlog.take())
 
+    # Frames in.
 
-async def _serve(
-    socket: WebSocket, live: LiveSession, dialect: NativeDialect, metrics: Metrics
-) -> None:
-    await _send(socket, dialect.hello())
-    async with anyio.create_task_group() as tasks:
-        live.abandon = tasks.cancel_scope.cancel
-        tasks.start_soon(_write, socket, live, dialect, metrics, tasks.cancel_scope)
-        await _read(socket, live, dialect)
-        tasks.cancel_scope.cancel()
-    if live.failure and socket.client_state is WebSocketState.CONNECTED:
-        await _close_failed(socket, live.failure, metrics)
-
-
-async def _read(socket: WebSocket, live: LiveSession, dialect: NativeDialect) -> None:
-    receive = socket.receive
-    while True:
-        message = await receive()
-        if message["type"] == "websocket.disconnect":
+    def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
+        kind = frame.msg_type
+        if frame.rsv1 or frame.rsv2 or frame.rsv3:
+            return self._break(WSCloseCode.PROTOCOL_ERROR)
+        if kind == WSMsgType.CLOSE:
+            return self._on_close(transport, frame)
+        if kind == WSMsgType.PONG:
             return
-        frame = message.get("bytes")
+        if kind == WSMsgType.CONTINUATION or not frame.fin or self._fragments:
+            return self._on_fragment(frame)
+        payload = frame.get_payload_as_bytes()
+        self._on_message(payload if kind == WSMsgType.BINARY else self._text(payload))
+
+    def _on_close(self, transport: WSTransport, frame: WSFrame) -> None:
+        if not transport.is_close_frame_sent:
+            transport.send_close(frame.get_close_code() or WSCloseCode.OK)
+        transport.disconnect()
+
+    def _on_fragment(self, frame: WSFrame) -> None:
+        """RFC 6455 5.4: a first frame of a type, then continuations, the last one final."""
+        begins = frame.msg_type != WSMsgType.CONTINUATION
+        if begins == bool(self._fragments):
+            return self._break(WSCloseCode.PROTOCOL_ERROR)
+        if begins:
+            self._fragments = [b"T" if frame.msg_type == WSMsgType.TEXT else b"B"]
+        self._fragments.append(frame.get_payload_as_bytes())
+        if sum(map(len, self._fragments)) > MAX_MESSAGE_BYTES:
+            return self._break(WSCloseCode.MESSAGE_TOO_BIG)
+        if frame.fin:
+            kind, *parts = self._fragments
+            self._fragments = []
+            payload = b"".join(parts)
+            self._on_message(payload if kind == b"B" else self._text(payload))
+
+    def _text(self, payload: bytes) -> str | None:
         try:
-            facts = dialect.parse(message["text"] if frame is None else frame)
+            return payload.decode()
+        except UnicodeDecodeError:
+            self._break(WSCloseCode.INVALID_TEXT)
+            return None
+
+    def _on_message(self, message: str | bytes | None) -> None:
+        live = self._live
+        if live is None or message is None:
+            return
+        try:
+            facts: list[Fact] = self._dialect.parse(message)
         except ClientError as error:
             facts = [ClientErred(error)]
         for fact in facts:
             live.feed(fact)
             if isinstance(fact, Started):
-                await _send(socket, dialect.hello())
+                self._send(self._dialect.hello())
 
+    # Events out.
 
-async def _write(
-    socket: WebSocket,
-    live: LiveSession,
-    dialect: NativeDialect,
-    metrics: Metrics,
-    scope: anyio.CancelScope,
-) -> None:
-    take = live.outbox.take
-    while True:
-        event = await take()
+    def _on_event(self, event: Event) -> None:
         if isinstance(event, TellError):
-            metrics.count_error(event.error.code)
-        live.write_began = time.monotonic()
-        await _send(socket, dialect.render(event, time.time()))
-        live.write_began = None
+            self._metrics.count_error(event.error.code)
+        if self._paused:
+            self._backlog.put(event)
+        else:
+            self._write(event)
+
+    def _write(self, event: Event) -> None:
+        self._send(self._dialect.render(event, round(time.time(), 3)))
         if isinstance(event, Close):
-            await socket.close(event.code)
-            return scope.cancel()
+            self._finish(event.code)
 
+    def _send(self, frame: bytes) -> None:
+        if self._transport and not self._transport.is_disconnected:
+            self._transport.send(WSMsgType.TEXT, frame)
 
-async def _send(socket: WebSocket, frame: bytes) -> None:
-    await socket.send({"type": "websocket.send", "text": frame.decode()})
+    # The end.
 
+    def _finish(self, code: int) -> None:
+        """After `closed`; the client has some seconds to say goodbye too."""
+        transport = self._transport
+        if transport and not transport.is_close_frame_sent:
+            transport.send_close(WSCloseCode(code))
+            asyncio.get_running_loop().call_later(GOODBYE_S, transport.disconnect, False)
 
-async def _close_failed(socket: WebSocket, code: str, metrics: Metrics) -> None:
-    """A client that does not read gets a close code, if that."""
-    error = ClientError(code, code)
-    metrics.count_error(code)
-    with anyio.move_on_after(CLOSE_TIMEOUT_S):
-        await socket.close(error.close or 1011, code)
+    def _break(self, code: WSCloseCode) -> None:
+        """The client does not speak WebSocket."""
+        if self._transport:
+            self._transport.send_close(code)
+            self._transport.disconnect()
+
+    def _end(self, code: str) -> None:
+        """End without a session's goodbye: the client does not read, or voxray failed."""
+        self._metrics.count_error(code)
+        transport = self._transport
+        if transport and not transport.is_disconnected:
+            transport.send_close(WSCloseCode(CODES[code].close or 1011), code.encode())
+            transport.disconnect(graceful=not self._paused)

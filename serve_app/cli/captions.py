@@ -18,7 +18,11 @@ class Captions:
     def __init__(self, title: str, total_s: float | None) -> None:
         self._partial = Text("")
         self._progress = Progress(
-            TextColumn(title), BarColumn(), TaskProgressColumn(), TimeElapsedColumn(), console=console
+            TextColumn(title),
+            BarColumn(),
+            TaskProgressColumn(),
+            TimeElapsedColumn(),
+            console=console,
         )
         self._task = self._progress.add_task("", total=total_s)
         self._live = Live(console=console, refresh_per_second=10, transient=True)

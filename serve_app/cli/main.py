@@ -42,7 +42,8 @@ def transcribe(
     files: Annotated[list[Path], typer.Argument(help="Recordings.", exists=True, dir_okay=False)],
     server: Server = DEFAULT_SERVER,
     realtime: Annotated[
-        bool, typer.Option("--realtime", help="Send as fast as it was spoken, not as fast as it goes.")
+        bool,
+        typer.Option("--realtime", help="Send as fast as it was spoken, not as fast as it goes."),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Every final as JSON lines.")] = False,
     srt: Annotated[bool, typer.Option("--srt", help="SubRip subtitles.")] = False,
@@ -55,7 +56,9 @@ def transcribe(
     grammar: Annotated[
         Path | None, typer.Option(help="A JSGF grammar to hear and nothing else.", exists=True)
     ] = None,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Write here, not to stdout.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Write here, not to stdout.")
+    ] = None,
 ) -> None:
     """Stream recordings to the server and watch partials turn into finals."""
     from serve_app.cli.transcribe import Job, transcribe_files
@@ -113,4 +116,3 @@ def _one_form(asked: dict[Form, bool]) -> Form | None:
     if len(chosen) > 1:
         raise typer.BadParameter(f"choose one of --{' and --'.join(chosen)}")
     return chosen[0] if chosen else None
-

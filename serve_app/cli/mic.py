@@ -37,9 +37,7 @@ def caption_microphone(server: str, start: dict[str, Any], seconds: float | None
     return DONE
 
 
-async def _caption(
-    server: str, start: dict[str, Any], seconds: float | None
-) -> None:
+async def _caption(server: str, start: dict[str, Any], seconds: float | None) -> None:
     blocks = _microphone(seconds)
     captions = Captions("listening", seconds)
     first = await anext(blocks)  # say that there is no microphone before asking for a server

@@ -50,7 +50,9 @@ def run_server(file: Path, host: str | None, port: int | None, profile: str | No
 
 def print_environment(file: Path, public: bool) -> None:
     args, _ = _settings(file, None, None, None)
-    for name, value in serve_environment(public, Config.model_validate(args).limits.max_session_s).items():
+    for name, value in serve_environment(
+        public, Config.model_validate(args).limits.max_session_s
+    ).items():
         print(f"export {name}={shlex.quote(value)}")
 
 
@@ -132,7 +134,9 @@ def _start(args: dict[str, Any], listen: tuple[str, int], began: float) -> None:
         import ray
         from ray import serve
 
-        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [os.getcwd(), os.environ.get("PYTHONPATH")]))
+        os.environ["PYTHONPATH"] = os.pathsep.join(
+            filter(None, [os.getcwd(), os.environ.get("PYTHONPATH")])
+        )
         ray.init(
             include_dashboard=True,
             dashboard_host="127.0.0.1",
@@ -152,8 +156,12 @@ def _start(args: dict[str, Any], listen: tuple[str, int], began: float) -> None:
         _await_ready(host, port)
     total_s = time.monotonic() - began
     shown = f"[{host}]" if ":" in host else host
-    console.print(f"voxray is ready at [bold]http://{shown}:{port}[/] ({total_s:.1f} s, {ray_s:.1f} of them Ray's)")
-    console.print(f"  try    voxray transcribe FILE    API    http://{shown}:{port}/docs    Ray    http://127.0.0.1:{DASHBOARD_PORT}")
+    console.print(
+        f"voxray is ready at [bold]http://{shown}:{port}[/] ({total_s:.1f} s, {ray_s:.1f} of them Ray's)"
+    )
+    console.print(
+        f"  try    voxray transcribe FILE    API    http://{shown}:{port}/docs    Ray    http://127.0.0.1:{DASHBOARD_PORT}"
+    )
     console.print("  Ctrl-C stops everything")
 
 

@@ -68,7 +68,9 @@ def _formatted(form: Form | None, captions: Captions) -> str:
     if form == "json":
         return "".join(json.dumps(final) + "\n" for final in captions.finals)
     segments = [
-        Segment(id=f["utterance"], **{k: f[k] for k in ("start_ms", "end_ms", "text", "confidence")})
+        Segment(
+            id=f["utterance"], **{k: f[k] for k in ("start_ms", "end_ms", "text", "confidence")}
+        )
         for f in captions.finals
     ]
     return render(form or "txt", segments)

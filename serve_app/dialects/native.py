@@ -198,7 +198,9 @@ class NativeDialect:
         )
 
     def render(
-        self, order: TellSpeech | TellTranscript | TellProgress | TellError | Close, timestamp: float
+        self,
+        order: TellSpeech | TellTranscript | TellProgress | TellError | Close,
+        timestamp: float,
     ) -> bytes:
         """An event as a JSON frame. `timestamp` is in seconds since 1970."""
         match order:

@@ -35,8 +35,8 @@ class SpeechOptions(NamedTuple):
 class Unjudged(NamedTuple):
     """Audio of one session that the VAD has not heard yet.
 
-    `resume` stands on the first piece a replica gets of a session: the sample at which the
-    piece begins and whether the person was speaking there.
+    `resume` stands on the first piece a replica gets of a session: the sample at which the piece
+    begins, at the border of a frame of 20 ms, and whether the person was speaking there.
     """
 
     session: int
@@ -52,7 +52,11 @@ class Transition(NamedTuple):
 
 
 class Judged(NamedTuple):
-    """The VAD has heard a session up to sample `until`; `voiced` if any frame of it was voice."""
+    """The VAD has heard a session up to sample `until`; `voiced` if any frame of it was voice.
+
+    The part of a frame at the end counts as heard: no transition will lie before it, for speech
+    ends only at the end of a frame, and its start is dated back.
+    """
 
     session: int
     until: int

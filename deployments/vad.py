@@ -24,18 +24,19 @@ class Endpointing:
     that an utterance's audio holds its trailing silence (recognisers want it).
     """
 
-    __slots__ = ("_min_silence", "_min_speech", "_run", "frame", "speaking")
+    __slots__ = ("_min_silence", "_min_speech", "_run", "sample", "speaking")
 
-    def __init__(self, min_speech: int, min_silence: int, frame: int, speaking: bool) -> None:
+    def __init__(self, min_speech: int, min_silence: int, sample: int, speaking: bool) -> None:
         self._min_speech = min_speech
         self._min_silence = min_silence
-        self.frame = frame
+        self.sample = sample
+        """How far the frames went."""
         self.speaking = speaking
         self._run = 0
         """Frames in a row that speak against the present state."""
 
     def on(self, voiced: bool) -> Transition | None:
-        self.frame += 1
+        self.sample += FRAME_SAMPLES
         if voiced == self.speaking:
             self._run = 0
             return None
@@ -44,7 +45,7 @@ class Endpointing:
             return None
         run, self._run = self._run, 0
         self.speaking = voiced
-        return Transition(voiced, (self.frame - run if voiced else self.frame) * FRAME_SAMPLES)
+        return Transition(voiced, self.sample - run * FRAME_SAMPLES if voiced else self.sample)
 
 
 class _Ear:
@@ -65,7 +66,8 @@ class _Ear:
         flags = [is_speech(pcm[at : at + FRAME_BYTES], RATE) for at in range(0, whole, FRAME_BYTES)]
         self._rest = pcm[whole:]
         transitions = tuple(filter(None, map(on, flags)))
-        return Judged(session, self._endpointing.frame * FRAME_SAMPLES, transitions, True in flags)
+        until = self._endpointing.sample + len(self._rest) // BYTES_PER_SAMPLE
+        return Judged(session, until, transitions, True in flags)
 
 
 class Vad:
@@ -114,9 +116,7 @@ class Vad:
     def _ear(self, ears: dict[int, _Ear], piece: Unjudged) -> _Ear:
         if piece.resume:
             start, speaking = piece.resume
-            endpointing = Endpointing(
-                self._min_speech, self._min_silence, start // FRAME_SAMPLES, speaking
-            )
+            endpointing = Endpointing(self._min_speech, self._min_silence, start, speaking)
             ears[piece.session] = _Ear(self._new_vad().is_speech, endpointing)
         elif piece.session not in ears:
             raise LaneLost(f"session {piece.session} did not begin here")

@@ -26,6 +26,9 @@ LENGTH = struct.Struct(">I")
 MAX_FRAME_BYTES = 256 << 20
 """A minute of audio from every one of a hundred sessions; more is not a lane's frame."""
 
+READ_AHEAD_BYTES = 4 << 20
+"""Frames are hundreds of kilobytes under load; asyncio's 64 would stop and start at each."""
+
 HELLO_TIMEOUT_S = 5.0
 
 
@@ -67,7 +70,9 @@ class LaneServer:
 
     async def start(self, name: str, host: str) -> Address:
         """Listen on a free port of `host`."""
-        self._server = await asyncio.start_server(self._serve, host)
+        self._server = await asyncio.start_server(
+            self._serve, host, limit=READ_AHEAD_BYTES
+        )
         port = self._server.sockets[0].getsockname()[1]
         return Address(name, host, port, self._token)
 
@@ -123,7 +128,9 @@ class LaneConnection:
 
     @classmethod
     async def open(cls, address: Address, answer: type) -> "LaneConnection":
-        reader, writer = await asyncio.open_connection(address.host, address.port)
+        reader, writer = await asyncio.open_connection(
+            address.host, address.port, limit=READ_AHEAD_BYTES
+        )
         _frame(writer, address.token.encode())
         return cls(reader, writer, answer)
 
@@ -157,7 +164,7 @@ def _write(writer: asyncio.StreamWriter, message: object) -> None:
 
 
 def _frame(writer: asyncio.StreamWriter, body: bytes) -> None:
-    writer.write(LENGTH.pack(len(body)) + body)
+    writer.writelines((LENGTH.pack(len(body)), body))
 
 
 async def _read(reader: asyncio.StreamReader) -> bytes:

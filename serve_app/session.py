@@ -22,7 +22,7 @@ from serve_app.config import Limits
 from serve_app.errors import ClientError
 
 FRAME_SAMPLES = RATE // 50
-"""The VAD judges whole frames of 20 ms."""
+"""The VAD hears frames of 20 ms; a replica begins at the border of one."""
 
 NORMAL_CLOSURE = 1000
 
@@ -348,9 +348,16 @@ class Session:
         return [Judge(pcm, None)]
 
     def _reseat_vad(self) -> list[Order]:
-        """A new replica gets where we are, and all that was not judged."""
+        """A new replica gets where we are, from the border of a frame, and all that follows."""
         self._tally.seatings += 1
-        return [Judge(b"".join(self._unjudged), (self._judged, self._speaking))]
+        over = self._judged % FRAME_SAMPLES
+        begun = self._latest()[-over * BYTES_PER_SAMPLE :] if over else b""
+        resume = (self._judged - over, self._speaking)
+        return [Judge(begun + b"".join(self._unjudged), resume)]
+
+    def _latest(self) -> bytes:
+        """Audio that ends at `_judged`: at least a frame of it."""
+        return b"".join(self._running.pcm[-2:]) if self._running else self._tail
 
     # What the VAD said.
 
@@ -503,9 +510,8 @@ class Session:
     def _finalize(self, now: float) -> list[Order]:
         """End the running utterance after the audio received so far."""
         orders: list[Order] = []
-        at = self._received - self._received % FRAME_SAMPLES
-        if at > self._judged:
-            self._finalize_at = at
+        if self._received > self._judged:
+            self._finalize_at = self._received
         elif self._running:
             self._end_utterance(orders, now)
         return orders
@@ -519,10 +525,9 @@ class Session:
     def _finish(self, now: float) -> list[Order]:
         """Close if all audio is judged and all finals are in; else wait for them."""
         orders: list[Order] = []
-        if self._received - self._judged >= FRAME_SAMPLES:
+        if self._judged < self._received:
             return orders
         if self._running:
-            self._take(self._pop_unjudged(self._received), orders) if self._unjudged else None
             self._end_utterance(orders, now)
         if not self._pending:
             orders.append(self._close(self._close_code))

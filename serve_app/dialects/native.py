@@ -68,6 +68,7 @@ class NativeDialect:
         self._refused = False
         self._begun = False
         self._sequence: int | None = None
+        self._rendered: list[tuple[Word, orjson.Fragment]] = []
 
     # Frames in.
 
@@ -230,28 +231,31 @@ class NativeDialect:
 
     def _transcript(self, told: TellTranscript, timestamp: float) -> bytes:
         words = told.words
+        end_ms = _ms(told.until)
         return orjson.dumps(
             {
                 "type": "final" if told.final else "partial",
-                "text": " ".join([word.text for word in words]),
+                "text": " ".join([word[0] for word in words]),
                 "timestamp": timestamp,
-                "audio_ms": _ms(told.until),
+                "audio_ms": end_ms,
                 "start_ms": _ms(told.start),
-                "end_ms": _ms(told.until),
+                "end_ms": end_ms,
                 "utterance": told.utterance,
                 "confidence": confidence(words),
-                "words": [
-                    {
-                        "word": word.text,
-                        "start_ms": _ms(told.start + word.start),
-                        "end_ms": _ms(told.start + word.end),
-                        "confidence": round(word.confidence, 3),
-                    }
-                    for word in words
-                ],
+                "words": self._render_words(told.start, words),
                 "engine": self._engine,
             }
         )
+
+    def _render_words(self, start: int, words: tuple[Word, ...]) -> list[orjson.Fragment]:
+        """A partial repeats most words of the last one: those are rendered once."""
+        known, self._rendered = self._rendered, []
+        for at, word in enumerate(words):
+            if at < len(known) and known[at][0] is word:
+                self._rendered.append(known[at])
+            else:
+                self._rendered.append((word, orjson.Fragment(_render_word(start, word))))
+        return [fragment for _, fragment in self._rendered]
 
     def _closed(self, metrics: Metrics) -> bytes:
         fields = {name: getattr(metrics, name) for name in metrics.__slots__}
@@ -260,7 +264,18 @@ class NativeDialect:
 
 def confidence(words: tuple[Word, ...]) -> float:
     """The mean of the words' own, 0 where there are none."""
-    return round(sum(word.confidence for word in words) / len(words), 3) if words else 0.0
+    return round(sum([word[3] for word in words]) / len(words), 3) if words else 0.0
+
+
+def _render_word(start: int, word: Word) -> bytes:
+    return orjson.dumps(
+        {
+            "word": word.text,
+            "start_ms": _ms(start + word.start),
+            "end_ms": _ms(start + word.end),
+            "confidence": round(word.confidence, 3),
+        }
+    )
 
 
 def _json_object(frame: str) -> dict[str, Any]:

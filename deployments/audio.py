@@ -43,13 +43,15 @@ def to_int16(pcm: bytes, encoding: Encoding) -> Int16:
         return np.frombuffer(pcm, "<i2")
     if encoding == "pcm_f32le":
         return float_to_int16(np.frombuffer(pcm, "<f4"))
-    return (MULAW if encoding == "mulaw" else ALAW)[np.frombuffer(pcm, np.uint8)]
+    table: Int16 = MULAW if encoding == "mulaw" else ALAW
+    return table.take(np.frombuffer(pcm, np.uint8))
 
 
 def float_to_int16(samples: NDArray[np.float32]) -> Int16:
     """[-1, 1] to int16, rounded; +1.0 becomes 32767."""
     scaled = np.rint(np.nan_to_num(samples, posinf=1.0, neginf=-1.0) * 32768.0)
-    return np.clip(scaled, -32768, 32767).astype(np.int16)
+    clipped: Int16 = np.clip(scaled, -32768, 32767).astype(np.int16)
+    return clipped
 
 
 def mix(samples: Int16, channels: int) -> Int16:
@@ -79,7 +81,7 @@ class Intake:
         )
 
     def push(self, pcm: bytes) -> bytes:
-        """Whole frames in (the dialect has checked that), 16 kHz mono out, perhaps a little later."""
+        """Whole frames in (the dialect has checked), 16 kHz mono out, perhaps a little later."""
         if self._as_is:
             return pcm
         samples = mix(to_int16(pcm, self._encoding), self._channels)
@@ -91,4 +93,5 @@ class Intake:
         """What the resampler still held back, at the end of the stream."""
         if not self._resampler:
             return b""
-        return self._resampler.resample_chunk(np.zeros(0, np.int16), last=True).tobytes()
+        rest: Int16 = self._resampler.resample_chunk(np.zeros(0, np.int16), last=True)
+        return rest.tobytes()

@@ -29,6 +29,8 @@ FORMATS = frozenset(
 )
 """FFmpeg demuxers that read one file and nothing else: no playlists, no network."""
 
+ONE_FILE = {"protocol_whitelist": "file"}
+
 
 class Bounds(NamedTuple):
     max_s: float
@@ -74,7 +76,7 @@ def duration_s(path: Path) -> float | None:
     import av
 
     try:
-        with av.open(str(path), options={"protocol_whitelist": "file"}) as file:
+        with av.open(str(path), options=ONE_FILE) as file:
             return file.duration / 1_000_000 if file.duration else None
     except av.FFmpegError:
         return None
@@ -116,7 +118,7 @@ def _pcm(samples: NDArray[np.float32]) -> bytes:
 
 
 async def decode_in_process(path: Path, bounds: Bounds) -> AsyncIterator[bytes]:
-    """`decode` in a process of its own, killed when the reader stops. Yields windows of a second."""
+    """`decode` in a process of its own, killed when the reader stops; windows of a second."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",

@@ -6,6 +6,7 @@ every lane and must not know what an utterance is used for.
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any
 
 from deployments.interfaces import BYTES_PER_SAMPLE, RATE, Judged, LaneLost, Transition, Unjudged
 
@@ -20,8 +21,8 @@ class Endpointing:
     """Turns a flag a frame into transitions.
 
     Speech starts when `min_speech` frames in a row are voiced, and is dated back to the first
-    of them. It ends when `min_silence` frames in a row are not, dated to the end of that silence, so
-    that an utterance's audio holds its trailing silence (recognisers want it).
+    of them. It ends when `min_silence` frames in a row are not, dated to the end of that silence,
+    so that an utterance's audio holds its trailing silence (recognisers want it).
     """
 
     __slots__ = ("_min_silence", "_min_speech", "_run", "sample", "speaking")
@@ -78,13 +79,13 @@ class Vad:
     def __init__(self, aggressiveness: int, min_speech_ms: int, min_silence_ms: int) -> None:
         import webrtcvad
 
-        self._new_vad = lambda: webrtcvad.Vad(aggressiveness)
+        self._new_vad: Callable[[], Any] = lambda: webrtcvad.Vad(aggressiveness)
         self._min_speech = max(1, min_speech_ms // FRAME_MS)
         self._min_silence = max(1, min_silence_ms // FRAME_MS)
         self._lanes: dict[str, dict[int, _Ear]] = {}
 
     async def listen(self, lane: str) -> AsyncIterator[list[Judged]]:
-        """Open a lane; yields only once, for all answers come from `exchange`. Closing it ends the lane."""
+        """Open a lane until closed; yields once, for the answers come from `exchange`."""
         self._lanes[lane] = {}
         try:
             yield []

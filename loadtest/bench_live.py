@@ -85,7 +85,7 @@ def _cost(before: Usage, after: Usage, result: dict[str, Any], plan: Plan) -> di
     share = plan.seconds / (plan.seconds + plan.warm_up_s)
     chunks = max(1, round(result["chunks"] / share))
     by_process = {
-        name: round((seconds - before.cpu_s[name]) * 1e6 / chunks, 1)
+        name: round((seconds - before.cpu_s.get(name, 0.0)) * 1e6 / chunks, 1)
         for name, seconds in after.cpu_s.items()
     }
     largest = sorted(by_process.items(), key=lambda item: -item[1])[:MAIN_PROCESSES]

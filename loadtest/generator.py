@@ -1,8 +1,8 @@
 """A lean load generator: thousands of paced WebSocket sessions in one process (picows, Cython).
 
 Sessions send chunks on a fixed schedule whatever the server does. The latency of a chunk runs from
-its scheduled sending to the first transcript whose `audio_ms` covers it; chunks before `speech_started`
-are silence and have none. Run as a process: a JSON plan on argv, a JSON result on stdout.
+its scheduled sending to the first transcript whose `audio_ms` covers it; chunks before
+`speech_started` are silence and have none. Run as a process: a JSON plan on argv, a JSON result on stdout.
 """
 
 import asyncio
@@ -53,7 +53,7 @@ class Result:
     errors: dict[str, int] = field(default_factory=dict)
 
 
-class Client(WSListener):  # type: ignore[misc]
+class Client(WSListener):
     """One session."""
 
     def __init__(self, load: "Load", first: int) -> None:

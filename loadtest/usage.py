@@ -2,14 +2,14 @@
 
 import contextlib
 import re
-from collections import Counter
+from collections import defaultdict
 from typing import NamedTuple
 
 import psutil
 
 
 class Usage(NamedTuple):
-    cpu_s: Counter[str]
+    cpu_s: dict[str, float]
     """Seconds of processor time by process name."""
     pss: int
     """Bytes, shared pages divided among their users."""
@@ -17,7 +17,7 @@ class Usage(NamedTuple):
 
 def usage(root: int) -> Usage:
     """Of the process `root` and everything below it."""
-    cpu: Counter[str] = Counter()
+    cpu: defaultdict[str, float] = defaultdict(float)
     pss = 0
     with contextlib.suppress(psutil.Error):
         parent = psutil.Process(root)

@@ -5,11 +5,11 @@ import importlib
 import logging
 from typing import Any
 
+import ray
 from ray import serve
 from ray.serve import Application
 from ray.serve.config import AutoscalingConfig, AutoscalingPolicy
 from ray.serve.handle import DeploymentHandle
-from ray.util import get_node_ip_address
 
 from deployments.interfaces import Hypothesis, Judged, Speech, TranscriberEngine, Unjudged
 from deployments.transcriber import Transcriber
@@ -63,16 +63,16 @@ class ModelReplica:
         self._address: Address | None = None
 
     async def reconfigure(self, _: dict[str, Any]) -> None:
-        """Serve awaits this before the replica counts as ready: a model that cannot load fails it."""
+        """Serve awaits this before the replica is ready: a model that cannot load fails it."""
         if self._address is None:
             await self._model.start()
             self._address = await self._lanes.start(
-                serve.get_replica_context().replica_id.unique_id, get_node_ip_address()
+                serve.get_replica_context().replica_id.unique_id, _own_address()
             )
 
-    async def address(self) -> tuple[str, str, int, str]:
+    async def address(self) -> Address:
         assert self._address, "Serve awaits reconfigure before it sends anyone here"
-        return tuple(self._address)
+        return self._address
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
         return {SESSIONS: self._model.sessions()}
@@ -94,7 +94,7 @@ class TranscriberReplica(ModelReplica):
         super().__init__(Transcriber(own), Speech)
 
 
-@serve.ingress()  # type: ignore[misc]
+@serve.ingress()
 class Ingress:
     """Sockets, REST, sessions. Holds no model."""
 
@@ -171,7 +171,7 @@ def _models(replica: type, name: str, scale: Scale) -> Any:
 
 
 def _autoscaling(scale: Scale) -> AutoscalingConfig:
-    policy = AutoscalingPolicy(
+    policy = AutoscalingPolicy(  # type: ignore[no-untyped-call]
         policy_function=SessionsPolicy,
         policy_kwargs={"sessions_per_replica": scale.sessions_per_replica},
     )
@@ -187,6 +187,11 @@ def _autoscaling(scale: Scale) -> AutoscalingConfig:
 
 def _resources(scale: Scale) -> dict[str, float]:
     return {"num_cpus": scale.num_cpus, "num_gpus": scale.num_gpus}
+
+
+def _own_address() -> str:
+    host: str = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
+    return host
 
 
 def _log_like_serve() -> None:

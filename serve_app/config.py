@@ -92,7 +92,7 @@ class Limits(Leaf):
 class IngressConfig(Leaf):
     """Sockets and REST."""
 
-    scale: Scale = Scale(min_replicas=1, max_replicas=4, sessions_per_replica=600)
+    scale: Scale = Scale(min_replicas=1, max_replicas=4, sessions_per_replica=800)
 
 
 class VadConfig(Leaf):
@@ -107,7 +107,7 @@ class VadConfig(Leaf):
     prefix_ms: int = Field(
         300, ge=0, description="Milliseconds of audio before speech that its utterance includes."
     )
-    tick_ms: float = Field(20.0, gt=0, description="Milliseconds between a lane's calls, at least.")
+    tick_ms: float = Field(15.0, gt=0, description="Milliseconds between a lane's calls, at least.")
     scale: Scale = Scale(sessions_per_replica=1000)
 
 
@@ -138,7 +138,7 @@ class TranscriberConfig(Leaf):
     engine_args: dict[str, Any] = Field(
         default_factory=dict, description="Keyword arguments for an engine of your own."
     )
-    tick_ms: float = Field(60.0, gt=0, description="Milliseconds between a lane's calls, at least.")
+    tick_ms: float = Field(40.0, gt=0, description="Milliseconds between a lane's calls, at least.")
     twin: TwinConfig = TwinConfig()
     pocketsphinx: PocketSphinxConfig = PocketSphinxConfig()
     scale: Scale = Scale(sessions_per_replica=1000)
@@ -155,7 +155,7 @@ class Config(Leaf):
 
     profile: Literal["cpu", "twin"] = Field(
         "cpu",
-        description="`cpu`: real engines out of pip wheels; `twin`: stand-ins with a stated timing.",
+        description="`cpu`: real engines out of pip wheels; `twin`: stand-ins with a timing.",
     )
     limits: Limits = Limits()
     ingress: IngressConfig = IngressConfig()

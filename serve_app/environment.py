@@ -1,4 +1,4 @@
-"""What must stand in the environment of Ray's head, workers and `serve run`, before Ray is imported.
+"""What must stand in the environment of Ray's head, workers and `serve run` before they start.
 
 Serve reads these when it starts, so serve_config.yaml cannot carry them: `voxray run` sets them
 itself, and `voxray env` prints them for `ray start` on a cluster.

@@ -1,6 +1,6 @@
 """Every error a client can see: its stable code, its HTTP status, its WebSocket close code.
 
-A code without a close code leaves the session open. Raise `ClientError` anywhere; the edges render it.
+A code without a close code leaves the session open. Raise `ClientError` anywhere; edges render it.
 """
 
 from typing import NamedTuple

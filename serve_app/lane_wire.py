@@ -70,9 +70,7 @@ class LaneServer:
 
     async def start(self, name: str, host: str) -> Address:
         """Listen on a free port of `host`."""
-        self._server = await asyncio.start_server(
-            self._serve, host, limit=READ_AHEAD_BYTES
-        )
+        self._server = await asyncio.start_server(self._serve, host, limit=READ_AHEAD_BYTES)
         port = self._server.sockets[0].getsockname()[1]
         return Address(name, host, port, self._token)
 

@@ -175,7 +175,7 @@ class Lane:
 
 
 class Lanes:
-    """All lanes from this ingress to one deployment. Run `run` in a task group; it ends by cancellation."""
+    """All lanes from this ingress to one deployment, while `run` runs."""
 
     def __init__(self, fleet: Fleet, terms: Terms, wrap: type) -> None:
         self._fleet = fleet

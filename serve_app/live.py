@@ -73,7 +73,16 @@ class _TranscriberRider:
 class LiveSession:
     """One session with its seats; `feed` tells it what happened and does what it orders."""
 
-    __slots__ = ("_abandon", "_session", "_sink", "_speech", "_vad", "closed", "progressed", "unread_since")
+    __slots__ = (
+        "_abandon",
+        "_session",
+        "_sink",
+        "_speech",
+        "_vad",
+        "closed",
+        "progressed",
+        "unread_since",
+    )
 
     def __init__(self, session: Session, sink: Sink, abandon: Abandon) -> None:
         self._session = session

@@ -26,6 +26,8 @@ FRAME_SAMPLES = RATE // 50
 
 NORMAL_CLOSURE = 1000
 
+START_NOT_FIRST = ClientError("start_not_first", "start comes once, before any audio")
+
 
 class State(Enum):
     CREATED = auto()
@@ -338,6 +340,8 @@ class Session:
                 return []
             return self._err(ClientError("audio_after_stop", "audio came after stop"), now)
         samples = len(pcm) // BYTES_PER_SAMPLE
+        if not samples:
+            return []
         if self.ahead + samples > self._ahead:
             return self._err(self._overrun(), now)
         self.state = State.ACTIVE

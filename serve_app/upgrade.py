@@ -1,8 +1,8 @@
 """Gives uvicorn a WebSocket protocol in Cython (picows) for the paths that carry audio.
 
 Ten thousand messages a second are too many for ASGI: three times the processor time of picows goes
-into tasks and queues that a live session does not need. Serve starts uvicorn with `ws="auto"` and lets
-nobody choose, so the choice is made where "auto" looks it up. Every other path stays ASGI.
+into tasks and queues that a live session does not need. Serve starts uvicorn with `ws="auto"` and
+lets nobody choose, so the choice is made where "auto" looks it up. Every other path stays ASGI.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ from typing import Any
 
 import uvicorn.protocols.websockets.auto as uvicorn_auto
 from picows import WSUpgradeRequest, WSUpgradeResponseWithListener
-from picows.picows import WSAutoPingStrategy, WSProtocol
+from picows.picows import WSAutoPingStrategy, WSProtocol  # type: ignore[attr-defined]
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 MAX_MESSAGE_BYTES = 2 << 20
@@ -30,7 +30,7 @@ log.setLevel(logging.CRITICAL)  # picows would log frames' errors and addresses
 
 
 class Upgrade(asyncio.Protocol):
-    """What uvicorn takes for its WebSocket protocol: hands the connection to whoever has its path."""
+    """uvicorn's WebSocket protocol: hands the connection to whoever has its path."""
 
     def __init__(self, accepts: Mapping[str, Accept], **uvicorn: Any) -> None:
         self._accepts = accepts

@@ -98,7 +98,7 @@ class SphinxDecoder:
             return self._open_decoder
         grammar = options.grammar or jsgf(options.hotwords)
         if grammar != self._closed_search:
-            self._closed_decoder = self._new_decoder()
+            self._closed_decoder = self._new_decoder()  # type: ignore[no-untyped-call]
             self._activate(grammar)
             self._closed_search = grammar
         return self._closed_decoder

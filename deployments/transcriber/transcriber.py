@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Hashable, Sequence
+from typing import cast
 
 from deployments.interfaces import (
     Guess,
@@ -108,7 +109,7 @@ class Transcriber:
 
     def _emit(self, guesses: Sequence[Guess]) -> None:
         for key, until, words, final, keep, failure in guesses:
-            lane, session, utterance = key  # type: ignore[misc]
+            lane, session, utterance = cast(Key, key)
             here = self._lanes.get(lane)
             if here is None or session not in here.open:
                 continue

@@ -25,9 +25,9 @@ from serve_app.api.errors import retry_headers
 from serve_app.backlog import Backlog
 from serve_app.dialects.native import NativeDialect
 from serve_app.errors import CODES, ClientError
-from serve_app.live import Event, LiveSession, LiveSessions
+from serve_app.live import LiveSession, LiveSessions
 from serve_app.metrics import Metrics
-from serve_app.session import ClientErred, Close, Fact, Started, TellError
+from serve_app.session import ClientErred, Close, Event, Fact, Started, TellError
 from serve_app.upgrade import MAX_MESSAGE_BYTES, Accept
 
 PATH = "/v1/transcribe/stream"
@@ -63,7 +63,7 @@ def _refusal(refusal: ClientError) -> WSUpgradeResponseWithListener:
     return WSUpgradeResponseWithListener(response, None)
 
 
-class Stream(WSListener):  # type: ignore[misc]
+class Stream(WSListener):
     """One connection."""
 
     __slots__ = (

@@ -43,7 +43,7 @@ def transcribe(
     server: Server = DEFAULT_SERVER,
     realtime: Annotated[
         bool,
-        typer.Option("--realtime", help="Send as fast as it was spoken, not as fast as it goes."),
+        typer.Option("--realtime", help="Send as fast as it was spoken."),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Every final as JSON lines.")] = False,
     srt: Annotated[bool, typer.Option("--srt", help="SubRip subtitles.")] = False,

@@ -89,7 +89,7 @@ def who_listens(host: str, port: int) -> str | None:
 def _owner(port: int) -> str | None:
     with contextlib.suppress(psutil.Error):
         for connection in psutil.net_connections("tcp"):
-            if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port:
+            if connection.status == psutil.CONN_LISTEN and connection.laddr[1:] == (port,):
                 return _describe(connection.pid) if connection.pid else None
     return None
 

@@ -87,9 +87,7 @@ class NativeDialect:
             case "keepalive":
                 return [KeptAlive()]
             case "stop":
-                return [AudioReceived(pcm) for pcm in (self._intake.flush(),) if pcm] + [
-                    StopRequested()
-                ]
+                return [AudioReceived(self._intake.flush()), StopRequested()]
             case other:
                 raise ClientError(
                     "unknown_type", f"type {_quoted(other)} is not one of {', '.join(TYPES)}"

@@ -59,7 +59,8 @@ def mix(samples: Int16, channels: int) -> Int16:
     if channels == 1:
         return samples
     mean = samples.reshape(-1, channels).mean(axis=1, dtype=np.float32)
-    return np.rint(mean).astype(np.int16)
+    mixed: Int16 = np.rint(mean).astype(np.int16)
+    return mixed
 
 
 class Intake:
@@ -77,7 +78,7 @@ class Intake:
         self._resampler = (
             None
             if rate == RATE
-            else soxr.ResampleStream(rate, RATE, 1, dtype="int16", quality=quality)
+            else soxr.ResampleStream(rate, RATE, 1, dtype="float32", quality=quality)
         )
 
     def push(self, pcm: bytes) -> bytes:
@@ -85,13 +86,13 @@ class Intake:
         if self._as_is:
             return pcm
         samples = mix(to_int16(pcm, self._encoding), self._channels)
-        if self._resampler:
-            samples = self._resampler.resample_chunk(samples)
-        return samples.tobytes()
+        return self._resample(samples) if self._resampler else samples.tobytes()
 
     def flush(self) -> bytes:
         """What the resampler still held back, at the end of the stream."""
-        if not self._resampler:
-            return b""
-        rest: Int16 = self._resampler.resample_chunk(np.zeros(0, np.int16), last=True)
-        return rest.tobytes()
+        return self._resample(np.zeros(0, np.int16), last=True) if self._resampler else b""
+
+    def _resample(self, samples: Int16, last: bool = False) -> bytes:
+        """In floats: soxr dithers integers at random, and the same audio must stay the same."""
+        floats = samples.astype(np.float32) / np.float32(32768)
+        return float_to_int16(self._resampler.resample_chunk(floats, last=last)).tobytes()

@@ -384,11 +384,9 @@ class Session:
     def _advance(self, until: int, orders: list[Order], now: float) -> None:
         """Take judged audio up to sample `until`: into an utterance while someone speaks."""
         while self._judged < until:
-            stop = until
-            if self._speaking:
-                stop = min(stop, self._cut_at())
-            self._take(self._pop_unjudged(stop), orders)
-            if self._running and self._judged >= self._cut_at():
+            cut = self._cut_at()
+            self._take(self._pop_unjudged(min(until, cut)), orders)
+            if self._running and self._judged == cut:
                 self._end_utterance(orders, now)
 
     def _take(self, pcm: bytes, orders: list[Order]) -> None:
@@ -405,9 +403,9 @@ class Session:
         """Where the running utterance must end: its greatest length, or a finalize."""
         start = self._running.start if self._running else self._judged
         longest = start + int(self._limits.max_utterance_s * RATE)
-        if self._finalize_at is not None and self._finalize_at > self._judged:
-            return min(longest, self._finalize_at)
-        return longest
+        if self._finalize_at is None or self._finalize_at <= self._judged:
+            return longest
+        return min(longest, self._finalize_at)
 
     def _pop_unjudged(self, until: int) -> bytes:
         """Take the audio from `_judged` to `until` out of `_unjudged`."""

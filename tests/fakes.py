@@ -1,0 +1,156 @@
+"""Real implementations of the interfaces that happen to be scripted or in-process."""
+
+import asyncio
+import contextlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import uvicorn
+
+from deployments.interfaces import Hypothesis, Speech, Word
+from deployments.transcriber import Transcriber
+from deployments.transcriber.twin import Twin
+from deployments.vad import Vad
+from serve_app.api import Models, create_app
+from serve_app.config import Config
+
+
+class FakeTranscriber:
+    """Says `text` for every utterance; what it was given is in `heard`. Mute until told otherwise."""
+
+    def __init__(self, text: str = "hello", mute: bool = False) -> None:
+        self.words = tuple(Word(word, 0, 1600, 0.5) for word in text.split())
+        self.mute = mute
+        self.heard: list[Speech] = []
+        self.left: list[int] = []
+        self._answers: asyncio.Queue[list[Hypothesis]] = asyncio.Queue()
+
+    async def listen(self, lane: str) -> Any:
+        yield []
+        while True:
+            yield await self._answers.get()
+
+    async def exchange(self, lane: str, batch: Sequence[Speech], left: Sequence[int]) -> None:
+        self.heard += batch
+        self.left += left
+        if not self.mute:
+            self._answers.put_nowait([self._answer(piece) for piece in batch])
+
+    def _answer(self, piece: Speech) -> Hypothesis:
+        until = len(piece.pcm) // 2
+        return Hypothesis(piece.session, piece.utterance, until, self.words, piece.ended)
+
+    def sessions(self) -> int:
+        return 0
+
+
+class LocalConnection:
+    """`lanes.Connection` to a model in this process."""
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+        self._lane = f"lane-{id(self)}"
+        self._answers: asyncio.Queue[Any] = asyncio.Queue()
+        self._pushing: asyncio.Task[None] | None = None
+        self.exchanges = 0
+        self.dead = False
+        self.frozen = False
+
+    async def open(self) -> "LocalConnection":
+        listening = self._model.listen(self._lane)
+        await anext(listening)
+
+        async def push() -> None:
+            async for answers in listening:
+                self._answers.put_nowait(answers)
+
+        self._pushing = asyncio.create_task(push())
+        return self
+
+    async def exchange(self, batch: Sequence[Any], left: Sequence[int]) -> None:
+        if self.dead:
+            raise ConnectionResetError
+        if self.frozen:
+            await asyncio.Event().wait()
+        self.exchanges += 1
+        if answers := await self._model.exchange(self._lane, batch, left):
+            self._answers.put_nowait(answers)
+
+    async def receive(self) -> Any:
+        answers = await self._answers.get()
+        if self.dead:
+            raise ConnectionResetError
+        return answers
+
+    def kill(self) -> None:
+        self.dead = True
+        self._answers.put_nowait([])
+
+    def close(self) -> None:
+        if self._pushing:
+            self._pushing.cancel()
+
+
+class LocalFleet:
+    """`lanes.Fleet` of models in this process, by name."""
+
+    def __init__(self, **models: Any) -> None:
+        self.models = models
+        self.connections: dict[str, LocalConnection] = {}
+
+    async def replicas(self) -> list[str]:
+        return list(self.models)
+
+    async def connect(self, name: str) -> LocalConnection:
+        model = self.models[name]
+        if hasattr(model, "start"):
+            await model.start()
+        connection = self.connections[name] = await LocalConnection(model).open()
+        return connection
+
+
+def twin_transcriber(**args: Any) -> Transcriber:
+    return Transcriber(
+        Twin(**{"latency_ms": 5, "words_per_second": 2.5, "error_rate": 0.0, "seed": 0, **args})
+    )
+
+
+def models(**fleets: Any) -> Models:
+    """Models in this process: a real VAD and the twin, unless given."""
+    return Models(
+        vad=fleets.get("vad") or LocalFleet(vad=Vad(2, 60, 500)),
+        transcriber=fleets.get("transcriber") or LocalFleet(twin=twin_transcriber()),
+        engine="twin",
+        languages=fleets.get("languages"),
+    )
+
+
+class _Server(uvicorn.Server):
+    def install_signal_handlers(self) -> None:
+        """A thread may not."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+@contextmanager
+def served(config: Config | None = None, given: Models | None = None) -> Iterator[str]:
+    """The application on a real socket, with real WebSockets: `host:port`."""
+    import threading
+    import time
+
+    app = create_app(given or models(), config or Config(profile="twin"))
+    server = _Server(uvicorn.Config(app, port=0, log_level="critical", ws="auto", loop="uvloop"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        while not server.started:
+            time.sleep(0.01)
+        port = server.servers[0].sockets[0].getsockname()[1]
+        yield f"127.0.0.1:{port}"
+    finally:
+        server.should_exit = True
+        with contextlib.suppress(RuntimeError):
+            thread.join(10)

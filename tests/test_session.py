@@ -1,0 +1,306 @@
+"""The session machine: tables of facts to orders, and random facts."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from deployments.interfaces import Hypothesis, Judged, SpeechOptions, Transition, Word
+from serve_app.config import Limits
+from serve_app.errors import ClientError
+from serve_app.session import (
+    AudioReceived,
+    ClientErred,
+    ClientVanished,
+    Close,
+    FinalizeRequested,
+    Judge,
+    KeptAlive,
+    ProtocolViolation,
+    Recognize,
+    Session,
+    Started,
+    State,
+    StopRequested,
+    TellError,
+    TellProgress,
+    TellSpeech,
+    TellTranscript,
+    Ticked,
+    TranscriberSeated,
+    VadSeated,
+)
+
+SECOND = bytes(32_000)
+HELLO = (Word("hello", 0, 8000, 0.9),)
+
+
+def new(**limits: Any) -> Session:
+    session = Session(Limits(**limits), prefix_ms=300, min_speech_ms=60, now=0.0)
+    session.on(VadSeated(), 0.0)
+    session.on(TranscriberSeated(), 0.0)
+    return session
+
+
+def play(session: Session, *facts: Any, now: float = 1.0) -> list[Any]:
+    return [order for fact in facts for order in session.on(fact, now)]
+
+
+def judged(until_s: float, *transitions: tuple[bool, float], voiced: bool = True) -> Judged:
+    changes = tuple(Transition(on, int(at * 16_000)) for on, at in transitions)
+    return Judged(0, int(until_s * 16_000), changes, voiced)
+
+
+def final(utterance: int, until_s: float = 1, words: tuple[Word, ...] = HELLO) -> Hypothesis:
+    return Hypothesis(0, utterance, int(until_s * 16_000), words, True)
+
+
+def codes(orders: list[Any]) -> list[str]:
+    return [order.error.code for order in orders if isinstance(order, TellError)]
+
+
+def test_all_audio_goes_to_the_vad_and_silence_no_further() -> None:
+    session = new()
+    assert play(session, AudioReceived(SECOND)) == [Judge(SECOND, None)]
+    assert play(session, judged(1, voiced=False)) == []
+    assert session.state is State.ACTIVE
+
+
+def test_an_utterance_from_its_prefix_to_its_final() -> None:
+    session = new()
+    play(session, AudioReceived(SECOND), judged(1, voiced=False), AudioReceived(SECOND))
+    orders = play(session, judged(2, (True, 1.0)))
+    assert orders[0] == TellSpeech(True, 16_000)
+    assert [len(order.pcm) for order in orders[1:]] == [int(0.3 * 32_000) + 32_000]
+    play(session, AudioReceived(SECOND))
+    orders = play(session, judged(3, (False, 2.5)))
+    assert orders[0].ended is False and len(orders[0].pcm) == 16_000
+    assert orders[1:] == [TellSpeech(False, 40_000), Recognize(0, b"", True, None)]
+    told = play(session, final(0, 1.8))[0]
+    assert told == TellTranscript(0, True, int(0.7 * 16_000), 40_000, HELLO)
+
+
+def test_the_prefix_does_not_reach_into_the_utterance_before() -> None:
+    session = new()
+    play(session, AudioReceived(SECOND * 2), judged(1, (True, 0.0), (False, 1.0)))
+    orders = play(session, judged(2, (True, 1.1)))
+    begun = next(order for order in orders if isinstance(order, Recognize))
+    assert begun.utterance == 1 and len(begun.pcm) == 32_000
+
+
+def test_partials_replace_words_from_keep_on_and_say_how_far_they_speak() -> None:
+    session = new()
+    play(session, AudioReceived(SECOND), judged(1, (True, 0.0)))
+    first = Hypothesis(0, 0, 8000, (Word("a", 0, 1, 1.0), Word("b", 1, 2, 1.0)), False)
+    second = Hypothesis(0, 0, 16_000, (Word("c", 1, 2, 1.0),), False, keep=1)
+    told = play(session, first, second)
+    assert [(" ".join(w.text for w in t.words), t.until) for t in told] == [
+        ("a b", 8000),
+        ("a c", 16_000),
+    ]
+
+
+def test_a_client_that_wants_no_partials_gets_none() -> None:
+    session = new()
+    play(session, Started(SpeechOptions(interim_results=False)))
+    play(session, AudioReceived(SECOND), judged(1, (True, 0.0)))
+    assert play(session, Hypothesis(0, 0, 8000, HELLO, False)) == []
+
+
+def test_finals_keep_the_order_of_speech() -> None:
+    session = new()
+    play(session, AudioReceived(SECOND * 3))
+    play(session, judged(3, (True, 0.0), (False, 1.0), (True, 2.0), (False, 3.0)))
+    assert play(session, final(1)) == []
+    assert [order.utterance for order in play(session, final(0))] == [0, 1]
+
+
+def test_stop_waits_for_the_vad_and_every_final() -> None:
+    session = new()
+    play(session, AudioReceived(SECOND))
+    assert play(session, StopRequested()) == []
+    assert session.state is State.CLOSING
+    orders = play(session, judged(1, (True, 0.2)))
+    assert orders[-1] == Recognize(0, b"", True, None)
+    told, closed = play(session, final(0))
+    assert told.final and closed.code == 1000 and session.state is State.CLOSED
+    assert closed.metrics.words == 1 and closed.metrics.audio_ms == 1000
+
+
+def test_stop_before_anything_closes_at_once() -> None:
+    assert [type(order) for order in play(new(), StopRequested())] == [Close]
+
+
+def test_finalize_ends_the_utterance_after_what_was_received() -> None:
+    session = new()
+    play(session, AudioReceived(SECOND), judged(0.5, (True, 0.0)))
+    assert play(session, FinalizeRequested()) == []
+    orders = play(session, judged(1.0))
+    assert orders[-1] == Recognize(0, b"", True, None)
+    assert play(session, AudioReceived(SECOND), judged(2.0, voiced=False))[1:] == []
+    again = play(session, AudioReceived(SECOND), judged(3.0))
+    assert [order.utterance for order in again[1:]] == [1]
+
+
+def test_a_long_utterance_is_cut_in_two_without_losing_a_sample() -> None:
+    session = new(max_utterance_s=1.5)
+    orders = play(session, AudioReceived(SECOND * 4), judged(4, (True, 0.0)))
+    lengths: dict[int, int] = {}
+    for order in orders:
+        if isinstance(order, Recognize):
+            lengths[order.utterance] = lengths.get(order.utterance, 0) + len(order.pcm) // 2
+    assert lengths == {0: 24_000, 1: 24_000, 2: 16_000}
+
+
+def test_a_new_vad_replica_gets_all_that_was_not_judged_from_a_frames_border() -> None:
+    session = new()
+    audio = bytes(range(256)) * 125
+    play(session, AudioReceived(audio), Judged(0, 8010, (Transition(True, 0),), True))
+    assert play(session, VadSeated()) == [Judge(audio[8000 * 2 :], (8000, True))]
+
+
+def test_a_new_transcriber_gets_every_utterance_whose_final_has_not_come() -> None:
+    session = new()
+    play(session, AudioReceived(SECOND * 3))
+    play(session, judged(3, (True, 0.0), (False, 1.0), (True, 2.0)))
+    again = play(session, TranscriberSeated())
+    assert [(o.utterance, len(o.pcm), o.ended) for o in again] == [
+        (0, 32_000, True),
+        (1, 41_600, False),
+    ]
+    assert session.metrics().replays == 1
+
+
+def test_progress_speaks_of_what_was_dealt_with() -> None:
+    session = new()
+    play(session, AudioReceived(SECOND * 2), judged(2, (True, 1.0)))
+    assert play(session, KeptAlive()) == [TellProgress(int(0.7 * 16_000))]
+    play(session, Hypothesis(0, 0, 1600, (), False))
+    assert play(session, KeptAlive()) == [TellProgress(int(0.8 * 16_000))]
+
+
+def test_a_failed_utterance_is_told_and_the_session_goes_on() -> None:
+    session = new()
+    play(session, AudioReceived(SECOND), judged(1, (True, 0.0), (False, 1.0)))
+    assert codes(play(session, final(0)._replace(failure="it broke"))) == ["utterance_failed"]
+    assert session.state is State.ACTIVE
+
+
+@pytest.mark.parametrize(
+    ("limits", "facts", "now", "code"),
+    [
+        ({"max_audio_ahead_s": 1.5}, [AudioReceived(SECOND), AudioReceived(SECOND)], 1, "audio_overrun"),
+        ({"max_session_s": 1.5}, [AudioReceived(SECOND), AudioReceived(SECOND)], 1, "session_too_long"),
+        ({"max_session_s": 50}, [KeptAlive(), Ticked()], 51, "session_too_long"),
+        ({"idle_timeout_s": 5}, [Ticked()], 6, "idle_timeout"),
+        ({"max_silence_s": 1}, [AudioReceived(SECOND * 2), judged(2, voiced=False)], 1, "silence_timeout"),
+    ],
+)  # fmt: skip
+def test_limits_end_a_session_with_their_code(
+    limits: dict[str, Any], facts: list[Any], now: float, code: str
+) -> None:
+    session = new(**limits)
+    assert code in codes(play(session, *facts, now=now))
+    assert session.state in (State.CLOSING, State.CLOSED)
+
+
+def test_a_fatal_error_still_brings_the_finals_of_what_was_accepted() -> None:
+    session = new(max_audio_ahead_s=1.5)
+    play(session, AudioReceived(SECOND), AudioReceived(SECOND))
+    play(session, judged(1, (True, 0.0)))
+    told, closed = play(session, final(0))
+    assert told.words == HELLO and closed.code == 1008
+
+
+def test_finals_that_never_come_end_in_a_timeout() -> None:
+    session = new(closing_timeout_s=5)
+    play(session, AudioReceived(SECOND), judged(1, (True, 0.0)), StopRequested(), now=1)
+    assert play(session, Ticked(), now=3) == []
+    orders = play(session, Ticked(), now=7)
+    assert codes(orders) == ["engine_timeout"] and orders[-1].code == 1011
+
+
+@pytest.mark.parametrize(
+    ("before", "fact", "code"),
+    [
+        ([Started(SpeechOptions())], Started(SpeechOptions()), "start_not_first"),
+        ([AudioReceived(SECOND), StopRequested()], AudioReceived(SECOND), "audio_after_stop"),
+    ],
+)
+def test_what_comes_out_of_its_time(before: list[Any], fact: Any, code: str) -> None:
+    session = new()
+    play(session, *before)
+    assert codes(play(session, fact)) == [code]
+
+
+def test_a_harmless_error_leaves_the_session_open() -> None:
+    session = new()
+    assert codes(play(session, ClientErred(ClientError("invalid_json", "no")))) == ["invalid_json"]
+    assert session.state is State.CREATED
+
+
+def test_nothing_comes_out_of_a_closed_session() -> None:
+    session = new()
+    play(session, ClientVanished())
+    assert play(session, AudioReceived(SECOND), final(0), Ticked(), StopRequested()) == []
+
+
+facts = st.one_of(
+    st.just(Started(SpeechOptions())),
+    st.integers(0, 40_000).map(lambda n: AudioReceived(bytes(2 * n))),
+    st.just(FinalizeRequested()),
+    st.just(KeptAlive()),
+    st.just(StopRequested()),
+    st.just(Ticked()),
+    st.just(VadSeated()),
+    st.just(TranscriberSeated()),
+    st.tuples(st.integers(0, 9), st.booleans()).map(
+        lambda t: Hypothesis(0, t[0], 100, HELLO, t[1])
+    ),
+    st.just("judge"),
+    st.just(ClientVanished()),
+)
+
+
+class Ear:
+    """A VAD that is random but lawful: it says where it is, and transitions follow each other."""
+
+    def __init__(self, flips: list[int]) -> None:
+        self.flips = flips
+        self.heard = self.at = 0
+        self.speaking = False
+
+    def judge(self) -> Judged:
+        transitions = []
+        while self.flips and self.at + self.flips[0] < self.heard:
+            self.at += self.flips.pop(0)
+            self.speaking = not self.speaking
+            transitions.append(Transition(self.speaking, self.at))
+        self.at = max(self.at, self.heard)
+        return Judged(0, self.heard, tuple(transitions), self.speaking)
+
+
+@settings(max_examples=300)
+@given(st.lists(facts, max_size=60), st.lists(st.integers(320, 60_000), max_size=20))
+def test_random_facts_break_nothing_and_account_for_all_audio(
+    sequence: list[Any], flips: list[int]
+) -> None:
+    session, ear = new(max_session_s=1e6, max_silence_s=1e6), Ear(flips)
+    fed: dict[int, int] = {}
+    spans: list[int] = []
+    for now, fact in enumerate(sequence):
+        closed = session.state is State.CLOSED
+        try:
+            orders = session.on(ear.judge() if fact == "judge" else fact, float(now))
+        except ProtocolViolation:
+            continue
+        assert not (closed and orders), "no output for a dead session"
+        for order in orders:
+            if isinstance(order, Judge) and order.resume is None:
+                ear.heard += len(order.pcm) // 2
+            if isinstance(order, Recognize) and fact != TranscriberSeated():
+                fed[order.utterance] = fed.get(order.utterance, 0) + len(order.pcm) // 2
+            if isinstance(order, TellTranscript) and order.final:
+                spans.append(order.until - order.start)
+                assert spans[-1] == fed[order.utterance], "audio in, audio accounted for"

@@ -1,0 +1,93 @@
+import asyncio
+import random
+
+import pytest
+
+from deployments.interfaces import Judged, LaneLost, Transition, Unjudged
+from deployments.vad import FRAME_SAMPLES, Endpointing, Vad
+
+
+def play(flags: str, speaking: bool = False) -> list[Transition]:
+    """One letter a frame: V voiced, - not."""
+    endpointing = Endpointing(3, 5, 0, speaking)
+    return [t for flag in flags if (t := endpointing.on(flag == "V"))]
+
+
+def frames(*counts: int) -> list[int]:
+    return [count * FRAME_SAMPLES for count in counts]
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ("----------", []),
+        ("VV-VV-VV-V", []),
+        ("--VVV", [Transition(True, frames(2)[0])]),
+        ("VVV----V----V", [Transition(True, 0)]),
+        ("-VVV-----", [Transition(True, frames(1)[0]), Transition(False, frames(9)[0])]),
+        ("VVV-----VVV", [Transition(True, 0), *map(Transition, [False, True], frames(8, 8))]),
+    ],
+)
+def test_endpointing(flags: str, expected: list[Transition]) -> None:
+    assert play(flags) == expected
+
+
+def test_endpointing_resumed_in_speech_only_ends() -> None:
+    assert play("VV-----", speaking=True) == [Transition(False, 7 * FRAME_SAMPLES)]
+
+
+def hear(pcm: bytes, cuts: list[int]) -> list[Judged]:
+    async def go() -> list[Judged]:
+        vad = Vad(2, 60, 500)
+        await anext(vad.listen("lane"))
+        out, begin = [], 0
+        for number, end in enumerate([*cuts, len(pcm)]):
+            resume = None if number else (0, False)
+            out += await vad.exchange("lane", [Unjudged(7, pcm[begin:end], resume)], [])
+            begin = end
+        return out
+
+    return asyncio.run(go())
+
+
+def transitions(judged: list[Judged]) -> list[Transition]:
+    return [t for answer in judged for t in answer.transitions]
+
+
+def test_speech_is_found_in_its_place(speech: bytes) -> None:
+    started, ended = transitions(hear(speech, []))
+    assert started.speaking and 0.7 * 16_000 < started.sample < 0.95 * 16_000
+    assert not ended.speaking and ended.sample > started.sample + 2 * 16_000
+
+
+def test_the_cut_of_the_audio_does_not_matter(speech: bytes) -> None:
+    cuts = sorted(random.Random(1).sample(range(0, len(speech), 2), 60))
+    judged = hear(speech, cuts)
+    assert transitions(judged) == transitions(hear(speech, []))
+    assert judged[-1].until == len(speech) // 2
+
+
+def test_silence_is_not_speech() -> None:
+    assert transitions(hear(bytes(64_000), [])) == []
+
+
+def test_a_session_that_did_not_begin_here_is_refused() -> None:
+    async def go() -> None:
+        vad = Vad(2, 60, 500)
+        await anext(vad.listen("lane"))
+        with pytest.raises(LaneLost):
+            await vad.exchange("lane", [Unjudged(1, bytes(640))], [])
+
+    asyncio.run(go())
+
+
+def test_a_session_that_left_is_forgotten() -> None:
+    async def go() -> None:
+        vad = Vad(2, 60, 500)
+        await anext(vad.listen("lane"))
+        await vad.exchange("lane", [Unjudged(1, b"", (0, False)), Unjudged(2, b"", (0, False))], [])
+        assert vad.sessions() == 2
+        await vad.exchange("lane", [], [1])
+        assert vad.sessions() == 1
+
+    asyncio.run(go())

@@ -6,6 +6,7 @@ the replica. An utterance is fed in pieces, for partials, and decoded again in w
 final: streaming normalises the cepstra with what it has heard so far, the whole knows better.
 """
 
+import os
 import pickle
 import struct
 import sys
@@ -134,9 +135,11 @@ def jsgf(hotwords: tuple[str, ...]) -> str:
 
 
 def main() -> None:
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # the JSGF parser echoes what it rejects
     decoder = SphinxDecoder()
-    sys.stdout.buffer.write(frame_message("ready"))
-    sys.stdout.buffer.flush()
+    answers.write(frame_message("ready"))
+    answers.flush()
     while (piece := read_message(sys.stdin.buffer)) is not None:
-        sys.stdout.buffer.write(frame_message(decoder.hear(piece)))
-        sys.stdout.buffer.flush()
+        answers.write(frame_message(decoder.hear(piece)))
+        answers.flush()

@@ -1,0 +1,92 @@
+"""The rules of the house, read off the syntax trees."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+SOURCES = sorted([*ROOT.glob("serve_app/**/*.py"), *ROOT.glob("deployments/**/*.py")])
+
+MAY_IMPORT_RAY = {"serve_app/app.py", "serve_app/clients.py"}
+HEAVY = {"torch", "vllm", "kokoro", "librosa", "pocketsphinx", "av", "webrtcvad", "sounddevice"}
+PURE = [
+    "deployments/audio.py",
+    "serve_app/backlog.py",
+    "serve_app/dialects/native.py",
+    "serve_app/options.py",
+    "serve_app/scaling.py",
+    "serve_app/session.py",
+    "serve_app/transcript.py",
+]
+IMPURE = {"asyncio", "time", "logging", "threading", "random", "os", "anyio", "datetime"}
+EMPTY_NAMES = {"utils", "util", "helpers", "helper", "manager", "handler", "common", "misc"}
+
+
+def name(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def imports(node: ast.AST) -> Iterator[str]:
+    """The packages that a statement imports."""
+    if isinstance(node, ast.Import):
+        yield from (alias.name.split(".")[0] for alias in node.names)
+    if isinstance(node, ast.ImportFrom) and node.module:
+        yield node.module.split(".")[0]
+
+
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name)
+def test_ray_is_known_in_few_places(path: Path) -> None:
+    if name(path) in MAY_IMPORT_RAY or "/cli/" in name(path):
+        return
+    assert "ray" not in {found for node in ast.walk(tree(path)) for found in imports(node)}
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name)
+def test_heavy_imports_wait_until_they_are_needed(path: Path) -> None:
+    assert not HEAVY & {found for node in tree(path).body for found in imports(node)}
+
+
+@pytest.mark.parametrize("file", PURE)
+def test_pure_files_await_nothing_and_read_no_clock(file: str) -> None:
+    module = tree(ROOT / file)
+    assert not IMPURE & {found for node in ast.walk(module) for found in imports(node)}
+    assert not any(isinstance(node, ast.Await | ast.AsyncFunctionDef) for node in ast.walk(module))
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name)
+def test_files_are_named_for_what_they_do_and_explain_themselves(path: Path) -> None:
+    assert path.stem not in EMPTY_NAMES
+    assert ast.get_docstring(tree(path)), "a module says what it is"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name)
+def test_deployments_know_nothing_of_the_application(path: Path) -> None:
+    if name(path).startswith("deployments/"):
+        assert "serve_app" not in {f for node in ast.walk(tree(path)) for f in imports(node)}
+
+
+def test_functions_are_short() -> None:
+    lengths = sorted(
+        node.end_lineno - node.lineno + 1
+        for path in SOURCES
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.end_lineno
+    )
+    assert lengths[len(lengths) // 2] < 10
+    assert lengths[int(len(lengths) * 0.95)] <= 40
+
+
+def test_importing_the_transcriber_costs_nothing() -> None:
+    import subprocess
+    import sys
+
+    check = (
+        "import sys, deployments.transcriber; sys.exit(bool({'numpy', 'ray'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", check], cwd=ROOT).returncode == 0

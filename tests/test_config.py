@@ -1,0 +1,94 @@
+from pathlib import Path
+
+import pytest
+import yaml
+from pydantic import ValidationError
+
+from serve_app.app import build, engine_class
+from serve_app.cli.server import is_loopback
+from serve_app.config import Config
+from serve_app.environment import serve_environment
+from serve_app.haproxy import HEAD_TIMEOUT, amend
+from serve_app.scaling import replicas_for
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        {"profil": "cpu"},
+        {"profile": "gpu"},
+        {"limits": {"max_sessions": 0}},
+        {"vad": {"aggressiveness": 4}},
+        {"transcriber": {"scale": {"min_replicas": 3, "max_replicas": 2}}},
+    ],
+)
+def test_what_cannot_be_meant_is_refused(args: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        Config.model_validate(args)
+
+
+@pytest.mark.parametrize(
+    ("args", "engine"),
+    [
+        ({}, "pocketsphinx"),
+        ({"profile": "twin"}, "twin"),
+        ({"profile": "cpu", "transcriber": {"engine": "twin"}}, "twin"),
+    ],
+)
+def test_a_profile_is_only_a_default(args: dict[str, object], engine: str) -> None:
+    assert Config.model_validate(args).transcriber_engine == engine
+
+
+def test_an_engine_of_ones_own_is_found_by_its_path() -> None:
+    assert engine_class("tests.own_engine:Shout").name == "shout"
+    with pytest.raises(ValueError, match="not one of"):
+        engine_class("whisper")
+
+
+def test_an_unknown_engine_fails_before_anything_is_deployed() -> None:
+    with pytest.raises(ValueError, match="whisper"):
+        build({"transcriber": {"engine": "whisper"}})
+
+
+@pytest.mark.parametrize("file", ["serve_config.yaml", "loadtest/bench.yaml"])
+def test_the_files_we_ship_are_valid(file: str) -> None:
+    from ray.serve.schema import ServeDeploySchema
+
+    deploy = yaml.safe_load((ROOT / file).read_text())
+    ServeDeploySchema.model_validate(deploy)
+    Config.model_validate(deploy["applications"][0]["args"])
+
+
+def test_sockets_outlive_a_change_of_replicas() -> None:
+    environment = serve_environment(public=False, max_session_s=3600)
+    assert int(environment["RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S"]) > 3600
+    assert environment["RAY_SERVE_ENABLE_HA_PROXY"] == "1"
+
+
+TEMPLATE = (
+    "defaults\n    mode http\nfrontend prometheus\n    bind :9101\nlisten stats\n  bind *:8404\n"
+)
+
+
+def test_haproxys_own_pages_stay_private_and_heads_have_a_bound() -> None:
+    private = amend(TEMPLATE, public=False)
+    assert "bind 127.0.0.1:9101" in private and "bind 127.0.0.1:8404" in private
+    assert HEAD_TIMEOUT in private
+    assert "bind :9101" in amend(TEMPLATE, public=True)
+
+
+@pytest.mark.parametrize(
+    ("sessions", "per_replica", "replicas"), [(0, 10, 1), (10, 10, 1), (11, 10, 2), (95.5, 10, 10)]
+)
+def test_replicas_follow_sessions(sessions: float, per_replica: int, replicas: int) -> None:
+    assert replicas_for(sessions, per_replica) == replicas
+
+
+@pytest.mark.parametrize(
+    ("host", "loopback"),
+    [("127.0.0.1", True), ("localhost", True), ("0.0.0.0", False), ("192.0.2.1", False)],
+)
+def test_what_is_private(host: str, loopback: bool) -> None:
+    assert is_loopback(host) is loopback

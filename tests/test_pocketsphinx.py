@@ -1,0 +1,162 @@
+"""The embedded recogniser, for real."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any
+
+import psutil
+import pytest
+
+from deployments.interfaces import Guess, SpeechOptions, Utterance
+from deployments.transcriber.pocketsphinx import PocketSphinx
+from deployments.transcriber.sphinx_decoder import jsgf
+from loadtest.speech import speak
+
+pytestmark = pytest.mark.models
+
+ORDERS = ("turn on the light", "open the window", "call my mother", "play some music")
+GRAMMAR = SpeechOptions(hotwords=ORDERS)
+
+
+def engine(test: Callable[[PocketSphinx, list[Guess]], Any], decoders: int = 2) -> None:
+    async def go() -> None:
+        sphinx = PocketSphinx(decoders)
+        guesses: list[Guess] = []
+        await sphinx.start(guesses.extend)
+        try:
+            await test(sphinx, guesses)
+        finally:
+            await sphinx.stop()
+
+    asyncio.run(go())
+
+
+async def final(guesses: list[Guess], key: object) -> Guess:
+    async with asyncio.timeout(60):
+        while True:
+            for guess in guesses:
+                if guess.key == key and guess.final:
+                    return guess
+            await asyncio.sleep(0.01)
+
+
+async def say(
+    sphinx: PocketSphinx, key: object, text: str, options: SpeechOptions = GRAMMAR, end: bool = True
+) -> None:
+    pcm = speak(text, words_per_minute=140).tobytes()
+    for at in range(0, len(pcm), 6400):
+        last = at + 6400 >= len(pcm)
+        await sphinx.feed([Utterance(key, pcm[at : at + 6400], last and end, options)])  # type: ignore[arg-type]
+        await asyncio.sleep(0)
+
+
+def text(guess: Guess) -> str:
+    return " ".join(word.text for word in guess.words)
+
+
+def test_hotwords_make_it_exact() -> None:
+    async def test(sphinx: PocketSphinx, guesses: list[Guess]) -> None:
+        for number, order in enumerate(ORDERS):
+            await say(sphinx, number, order)
+            assert text(await final(guesses, number)) == order
+
+    engine(test)
+
+
+def test_words_have_places_and_confidences() -> None:
+    async def test(sphinx: PocketSphinx, guesses: list[Guess]) -> None:
+        await say(sphinx, "u", ORDERS[0])
+        words = (await final(guesses, "u")).words
+        assert all(0 <= word.start < word.end for word in words)
+        assert [word.start for word in words] == sorted(word.start for word in words)
+        assert all(0 <= word.confidence <= 1 for word in words)
+
+    engine(test)
+
+
+def test_the_open_vocabulary_gives_partials_and_real_words() -> None:
+    async def test(sphinx: PocketSphinx, guesses: list[Guess]) -> None:
+        weather = "the weather will be sunny and warm tomorrow"
+        await say(sphinx, "u", weather, SpeechOptions(), end=False)
+        async with asyncio.timeout(60):
+            while not any(guess.words for guess in guesses):
+                await asyncio.sleep(0.01)
+        await sphinx.feed([Utterance("u", b"", True, SpeechOptions())])
+        said = text(await final(guesses, "u")).split()
+        assert {"the", "weather", "sunny", "warm", "tomorrow"} & set(said)
+
+    engine(test)
+
+
+def test_two_utterances_decode_at_once() -> None:
+    async def test(sphinx: PocketSphinx, guesses: list[Guess]) -> None:
+        await say(sphinx, "open", ORDERS[0], end=False)  # holds its decoder
+        await say(sphinx, "other", ORDERS[1])
+        assert text(await final(guesses, "other")) == ORDERS[1]
+        await sphinx.feed([Utterance("open", b"", True, GRAMMAR)])
+        assert text(await final(guesses, "open")) == ORDERS[0]
+
+    engine(test)
+
+
+def test_more_utterances_than_decoders_wait_and_lose_nothing() -> None:
+    async def test(sphinx: PocketSphinx, guesses: list[Guess]) -> None:
+        for number, order in enumerate(ORDERS):
+            await say(sphinx, number, order)
+        assert [text(await final(guesses, n)) for n in range(4)] == list(ORDERS)
+
+    engine(test, decoders=1)
+
+
+def decoders() -> list[psutil.Process]:
+    return psutil.Process().children()
+
+
+def test_a_decoder_killed_in_mid_utterance_costs_time_only() -> None:
+    async def test(sphinx: PocketSphinx, guesses: list[Guess]) -> None:
+        await say(sphinx, "u", ORDERS[2], end=False)
+        await asyncio.sleep(0.1)
+        decoders()[0].kill()
+        await sphinx.feed([Utterance("u", b"", True, GRAMMAR)])
+        assert text(await final(guesses, "u")) == ORDERS[2]
+
+    engine(test)
+
+
+def test_a_grammar_that_does_not_parse_fails_its_utterance_only() -> None:
+    async def test(sphinx: PocketSphinx, guesses: list[Guess]) -> None:
+        await say(sphinx, "bad", "hello", SpeechOptions(grammar="this is no grammar"))
+        failed = await final(guesses, "bad")
+        assert failed.failure and "JSGF" in failed.failure
+        await say(sphinx, "good", ORDERS[0])
+        assert text(await final(guesses, "good")) == ORDERS[0]
+
+    engine(test)
+
+
+def test_a_forgotten_utterance_frees_its_decoder() -> None:
+    async def test(sphinx: PocketSphinx, guesses: list[Guess]) -> None:
+        await say(sphinx, "gone", ORDERS[0], end=False)
+        await sphinx.forget(["gone"])
+        await say(sphinx, "next", ORDERS[1])
+        assert text(await final(guesses, "next")) == ORDERS[1]
+        assert not [guess for guess in guesses if guess.key == "gone" and guess.final]
+
+    engine(test, decoders=1)
+
+
+def test_no_process_is_left_behind() -> None:
+    async def test(sphinx: PocketSphinx, guesses: list[Guess]) -> None:
+        await say(sphinx, "u", ORDERS[0])
+        await final(guesses, "u")
+
+    engine(test)
+    began = time.monotonic()
+    while decoders():
+        assert time.monotonic() - began < 2
+        time.sleep(0.02)
+
+
+def test_hotwords_as_a_grammar() -> None:
+    assert "( go home ) | ( stop )" in jsgf(("Go home", "stop"))

@@ -17,7 +17,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2 as httpx
 
 from loadtest.generator import Plan
 from loadtest.usage import Usage, usage

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2 as httpx
 import pytest
 from starlette.testclient import TestClient
 
@@ -106,7 +106,7 @@ def test_an_engine_knows_its_languages(talk: bytes) -> None:
 def test_an_upload_is_bounded(talk: bytes) -> None:
     with client_of(max_upload_bytes=10_000) as client:
         for request in ({"content": wav(talk)}, {"files": {"file": wav(talk)}}):
-            answer = client.post("/v1/transcribe", **request)  # type: ignore[arg-type]
+            answer = client.post("/v1/transcribe", **request)
             assert (answer.status_code, code_of(answer)) == (413, "upload_too_large")
 
 
@@ -186,7 +186,7 @@ def encoded(pcm: bytes, container: str, codec: str) -> bytes:
 
     out = io.BytesIO()
     with av.open(out, "w", format=container) as file:
-        stream = file.add_stream(codec, rate=48_000)
+        stream: Any = file.add_stream(codec, rate=48_000)
         stream.layout = "mono"
         frame = av.AudioFrame.from_ndarray(np.frombuffer(pcm, np.int16)[None, :], "s16", "mono")
         frame.sample_rate = 16_000

@@ -167,7 +167,7 @@ def _start(args: dict[str, Any], listen: tuple[str, int], began: float) -> None:
 
 def _await_ready(host: str, port: int) -> None:
     """Until the lanes to the models are open."""
-    import httpx
+    import httpx2 as httpx
 
     deadline = time.monotonic() + 60
     reach = "127.0.0.1" if host in ("0.0.0.0", "::") else host

@@ -1,0 +1,99 @@
+"""`voxray run` as a person starts it: a real Ray cluster, HAProxy and all."""
+
+import contextlib
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx2 as httpx
+import psutil
+import yaml
+
+BIN = Path(sys.executable).parent
+PORT = 8765
+READY_S = 120
+
+
+@dataclass
+class Server:
+    process: subprocess.Popen[bytes]
+    port: int
+    log: Path
+    address: str = field(init=False)
+    url: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.address = f"127.0.0.1:{self.port}"
+        self.url = f"http://{self.address}"
+
+    def get(self, path: str) -> Any:
+        return httpx.get(f"{self.url}{path}", timeout=20).json()
+
+    def pids(self, deployment: str) -> list[int]:
+        """The replicas of a deployment, as the system knows them."""
+        title = f"ray::ServeReplica:voxray:{deployment}"
+        ours = psutil.Process(self.process.pid).children(recursive=True)
+        found = []
+        for process in ours:
+            with contextlib.suppress(psutil.Error):
+                if " ".join(process.cmdline()).startswith(title):
+                    found.append(process.pid)
+        return found
+
+    def descendants(self) -> list[psutil.Process]:
+        return psutil.Process(self.process.pid).children(recursive=True)
+
+
+def voxray(*args: str, timeout: float = 90) -> subprocess.CompletedProcess[str]:
+    """Run the command to its end."""
+    return subprocess.run(
+        [str(BIN / "voxray"), *args], capture_output=True, text=True, timeout=timeout
+    )
+
+
+@contextlib.contextmanager
+def running(folder: Path, args: dict[str, Any], port: int = PORT) -> Iterator[Server]:
+    """A server with these `args`, stopped with Ctrl-C at the end."""
+    config = folder / "serve_config.yaml"
+    application = {
+        "name": "voxray",
+        "route_prefix": "/",
+        "import_path": "serve_app.app:build",
+        "args": args,
+    }
+    config.write_text(
+        yaml.safe_dump(
+            {"http_options": {"host": "127.0.0.1", "port": port}, "applications": [application]}
+        )
+    )
+    log = folder / "run.log"
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            [str(BIN / "voxray"), "run", "--config", str(config)], stderr=out, stdout=out
+        )
+    server = Server(process, port, log)
+    try:
+        await_ready(server)
+        yield server
+    finally:
+        stop(server)
+
+
+def await_ready(server: Server) -> None:
+    deadline = time.monotonic() + READY_S
+    while "is ready at" not in server.log.read_text():
+        assert server.process.poll() is None, server.log.read_text()
+        assert time.monotonic() < deadline, server.log.read_text()
+        time.sleep(0.1)
+
+
+def stop(server: Server) -> None:
+    if server.process.poll() is None:
+        server.process.send_signal(signal.SIGINT)
+    server.process.wait(60)
+

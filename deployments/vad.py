@@ -111,9 +111,6 @@ class Vad:
     async def stop(self) -> None:
         self._lanes.clear()
 
-    def sessions(self) -> int:
-        return sum(map(len, self._lanes.values()))
-
     def _ear(self, ears: dict[int, _Ear], piece: Unjudged) -> _Ear:
         if piece.resume:
             start, speaking = piece.resume

@@ -75,7 +75,7 @@ class ModelReplica:
         return self._address
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
-        return {SESSIONS: self._model.sessions()}
+        return {SESSIONS: self._lanes.sessions()}
 
     async def __del__(self) -> None:
         self._lanes.stop()

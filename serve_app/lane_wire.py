@@ -44,6 +44,8 @@ class Address(NamedTuple):
 class Up(msgspec.Struct, Generic[Item], array_like=True):
     batch: list[Item]
     left: list[int]
+    sessions: int
+    """How many ride this lane now, the silent ones included."""
 
 
 class Down(msgspec.Struct, Generic[Item], array_like=True):
@@ -67,6 +69,7 @@ class LaneServer:
         self._decoder = msgspec.msgpack.Decoder(Up[item])  # type: ignore[valid-type]
         self._token = secrets.token_hex(32)
         self._server: asyncio.Server | None = None
+        self._sessions: dict[str, int] = {}
 
     async def start(self, name: str, host: str) -> Address:
         """Listen on a free port of `host`."""
@@ -77,6 +80,10 @@ class LaneServer:
     def stop(self) -> None:
         if self._server:
             self._server.close()
+
+    def sessions(self) -> int:
+        """On all lanes: what the replica is scaled by."""
+        return sum(self._sessions.values())
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -100,11 +107,14 @@ class LaneServer:
             try:
                 while True:
                     up = self._decoder.decode(await _read(reader))
+                    self._sessions[lane] = up.sessions
                     answers = await self._model.exchange(lane, up.batch, up.left)
                     _write(writer, Down(True, answers or []))
                     await writer.drain()
             except (OSError, asyncio.IncompleteReadError, msgspec.DecodeError):
                 pushing.cancel()
+            finally:
+                self._sessions.pop(lane, None)
 
 
 async def _push(listening: AsyncIterator[Sequence[Any]], writer: asyncio.StreamWriter) -> None:
@@ -132,10 +142,10 @@ class LaneConnection:
         _frame(writer, address.token.encode())
         return cls(reader, writer, answer)
 
-    async def exchange(self, batch: Sequence[Any], left: Sequence[int]) -> None:
+    async def exchange(self, batch: Sequence[Any], left: Sequence[int], sessions: int) -> None:
         """Send, and return when the replica has taken it."""
         self._taken.clear()
-        _write(self._writer, Up(list(batch), list(left)))
+        _write(self._writer, Up(list(batch), list(left), sessions))
         await self._writer.drain()
         await self._taken.wait()
 

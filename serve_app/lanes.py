@@ -34,8 +34,8 @@ class Answer(Protocol):
 class Connection(Protocol):
     """One model replica, as a lane sees it. Both methods raise when the replica is gone."""
 
-    async def exchange(self, batch: Sequence[Any], left: Sequence[int]) -> None:
-        """Returns when the replica has taken what it was sent."""
+    async def exchange(self, batch: Sequence[Any], left: Sequence[int], sessions: int) -> None:
+        """Returns when the replica has taken it. `sessions` ride the lane now."""
 
     async def receive(self) -> Sequence[Answer]: ...
 
@@ -154,7 +154,7 @@ class Lane:
             leaves_at = loop.time() + self._terms.tick_s
             batch, left = self._take()
             async with asyncio.timeout(self._terms.patience_s):
-                await connection.exchange(batch, left)
+                await connection.exchange(batch, left, len(self.seats))
             await self._wait(self._urgent, leaves_at - loop.time())
 
     def _take(self) -> tuple[list[Any], list[int]]:

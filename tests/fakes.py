@@ -17,7 +17,7 @@ from serve_app.config import Config
 
 
 class FakeTranscriber:
-    """Says `text` for every utterance; what it was given is in `heard`. Mute until told otherwise."""
+    """Says `text` for every utterance, unless `mute`; what it was given is in `heard`."""
 
     def __init__(self, text: str = "hello", mute: bool = False) -> None:
         self.words = tuple(Word(word, 0, 1600, 0.5) for word in text.split())
@@ -40,9 +40,6 @@ class FakeTranscriber:
     def _answer(self, piece: Speech) -> Hypothesis:
         until = len(piece.pcm) // 2
         return Hypothesis(piece.session, piece.utterance, until, self.words, piece.ended)
-
-    def sessions(self) -> int:
-        return 0
 
 
 class LocalConnection:
@@ -68,7 +65,7 @@ class LocalConnection:
         self._pushing = asyncio.create_task(push())
         return self
 
-    async def exchange(self, batch: Sequence[Any], left: Sequence[int]) -> None:
+    async def exchange(self, batch: Sequence[Any], left: Sequence[int], sessions: int) -> None:
         if self.dead:
             raise ConnectionResetError
         if self.frozen:

@@ -9,7 +9,7 @@ class Shout:
     """Hears the same word in every utterance, and says it loudly."""
 
     name = "shout"
-    languages = None
+    languages: tuple[str, ...] | None = None
 
     def __init__(self, word: str = "hey") -> None:
         self._word = word.upper()

@@ -96,4 +96,3 @@ def stop(server: Server) -> None:
     if server.process.poll() is None:
         server.process.send_signal(signal.SIGINT)
     server.process.wait(60)
-

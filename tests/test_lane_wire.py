@@ -19,7 +19,7 @@ def test_a_vad_over_the_wire_hears_what_it_hears_at_home(speech: bytes) -> None:
     async def go() -> tuple[Transition, ...]:
         server, address = await serve(Vad(2, 60, 500), Unjudged)
         connection = await LaneConnection.open(address, Judged)
-        sending = asyncio.create_task(connection.exchange([Unjudged(3, speech, (0, False))], []))
+        sending = asyncio.create_task(connection.exchange([Unjudged(3, speech, (0, False))], [], 1))
         (judged,) = await connection.receive()
         await sending
         connection.close()
@@ -37,11 +37,12 @@ def test_a_transcriber_answers_in_its_own_time() -> None:
         connection = await LaneConnection.open(address, Hypothesis)
         options = SpeechOptions("en", True, ("go",), None)
         sending = asyncio.create_task(
-            connection.exchange([Speech(1, 0, b"1234", True, options)], [7])
+            connection.exchange([Speech(1, 0, b"1234", True, options)], [7], 5)
         )
         answers = [*await connection.receive(), *await connection.receive()]
         await sending
         assert [word.text for word in answers[0].words] == ["hi", "there"] and answers[0].final
+        assert server.sessions() == 5
         assert fake.heard == [Speech(1, 0, b"1234", True, options)] and fake.left == [7]
         connection.close()
         server.stop()
@@ -80,7 +81,7 @@ def test_junk_after_the_token_ends_the_lane_and_harms_nobody_else() -> None:
         writer.close()
         good = await LaneConnection.open(address, Hypothesis)
         sending = asyncio.create_task(
-            good.exchange([Speech(1, 0, b"12", False, SpeechOptions())], [])
+            good.exchange([Speech(1, 0, b"12", False, SpeechOptions())], [], 1)
         )
         assert await good.receive() is not None
         await asyncio.wait_for(sending, 5)

@@ -47,7 +47,7 @@ async def say(
     pcm = speak(text, words_per_minute=140).tobytes()
     for at in range(0, len(pcm), 6400):
         last = at + 6400 >= len(pcm)
-        await sphinx.feed([Utterance(key, pcm[at : at + 6400], last and end, options)])  # type: ignore[arg-type]
+        await sphinx.feed([Utterance(key, pcm[at : at + 6400], last and end, options)])
         await asyncio.sleep(0)
 
 

@@ -64,7 +64,7 @@ def test_a_replica_lost_in_mid_utterance_loses_no_word(
     victims = server.pids(deployment)
     assert len(victims) >= 2
 
-    async def go() -> list[dict[str, Any]]:
+    async def go() -> list[list[dict[str, Any]]]:
         sockets = [await connect(f"ws://{server.address}{PATH}") for _ in range(6)]
         gathering = [asyncio.create_task(gather(socket)) for socket in sockets]
         for number, chunk in enumerate(chunks(talk)):
@@ -77,7 +77,7 @@ def test_a_replica_lost_in_mid_utterance_loses_no_word(
             await socket.send('{"type":"stop"}')
         return await asyncio.gather(*gathering)
 
-    async def gather(socket: Any) -> Any:
+    async def gather(socket: Any) -> list[dict[str, Any]]:
         return [json.loads(frame) async for frame in socket]
 
     try:
@@ -175,10 +175,13 @@ def test_status_shows_deployments(server: Server) -> None:
 def test_everything_listens_on_loopback_only(server: Server) -> None:
     ours = {process.pid for process in server.descendants()}
     for connection in psutil.net_connections("tcp"):
-        if connection.status == psutil.CONN_LISTEN and connection.pid in ours:
+        if connection.status == psutil.CONN_LISTEN and connection.pid in ours and connection.laddr:
             process = psutil.Process(connection.pid)
-            if process.name() == "haproxy" or connection.laddr[1] in (8265, *range(30_000, 31_000)):
-                assert connection.laddr[0] == "127.0.0.1", process.name()
+            if process.name() == "haproxy" or connection.laddr.port in (
+                8265,
+                *range(30_000, 31_000),
+            ):
+                assert connection.laddr.ip == "127.0.0.1", process.name()
 
 
 def test_a_second_server_says_that_the_port_is_taken_and_by_what(server: Server) -> None:

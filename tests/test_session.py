@@ -56,6 +56,10 @@ def final(utterance: int, until_s: float = 1, words: tuple[Word, ...] = HELLO) -
     return Hypothesis(0, utterance, int(until_s * 16_000), words, True)
 
 
+def state_of(session: Session) -> State:
+    return session.state
+
+
 def codes(orders: list[Any]) -> list[str]:
     return [order.error.code for order in orders if isinstance(order, TellError)]
 
@@ -124,7 +128,8 @@ def test_stop_waits_for_the_vad_and_every_final() -> None:
     orders = play(session, judged(1, (True, 0.2)))
     assert orders[-1] == Recognize(0, b"", True, None)
     told, closed = play(session, final(0))
-    assert told.final and closed.code == 1000 and session.state is State.CLOSED
+    assert told.final and closed.code == 1000
+    assert state_of(session) is State.CLOSED
     assert closed.metrics.words == 1 and closed.metrics.audio_ms == 1000
 
 

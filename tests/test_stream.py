@@ -200,7 +200,7 @@ def test_too_many_sessions_are_refused_at_the_handshake() -> None:
                 await connect(f"ws://{address}{PATH}")
             answer = refused.value.response
             assert answer.status_code == 503 and answer.headers["Retry-After"] == "5"
-            assert json.loads(answer.body)["error"]["code"] == "too_many_sessions"  # type: ignore[arg-type]
+            assert json.loads(answer.body)["error"]["code"] == "too_many_sessions"
         await asyncio.sleep(0.2)
         async with connect(f"ws://{address}{PATH}") as socket:
             assert json.loads(await socket.recv())["type"] == "session"

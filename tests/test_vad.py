@@ -86,8 +86,9 @@ def test_a_session_that_left_is_forgotten() -> None:
         vad = Vad(2, 60, 500)
         await anext(vad.listen("lane"))
         await vad.exchange("lane", [Unjudged(1, b"", (0, False)), Unjudged(2, b"", (0, False))], [])
-        assert vad.sessions() == 2
         await vad.exchange("lane", [], [1])
-        assert vad.sessions() == 1
+        await vad.exchange("lane", [Unjudged(2, bytes(640))], [])
+        with pytest.raises(LaneLost):
+            await vad.exchange("lane", [Unjudged(1, bytes(640))], [])
 
     asyncio.run(go())

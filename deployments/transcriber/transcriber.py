@@ -84,9 +84,6 @@ class Transcriber:
         if batch:
             await self._engine.feed([self._utterance(lane, here, piece) for piece in batch])
 
-    def sessions(self) -> int:
-        return sum(len(lane.open) for lane in self._lanes.values())
-
     async def stop(self) -> None:
         await self._engine.stop()
 

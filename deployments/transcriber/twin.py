@@ -35,7 +35,7 @@ class Twin:
     """
 
     name = "twin"
-    languages = None
+    languages: tuple[str, ...] | None = None
 
     def __init__(
         self, latency_ms: float, words_per_second: float, error_rate: float, seed: int

@@ -157,7 +157,8 @@ def _start(args: dict[str, Any], listen: tuple[str, int], began: float) -> None:
     total_s = time.monotonic() - began
     shown = f"[{host}]" if ":" in host else host
     console.print(
-        f"voxray is ready at [bold]http://{shown}:{port}[/] ({total_s:.1f} s, {ray_s:.1f} of them Ray's)"
+        f"voxray is ready at [bold]http://{shown}:{port}[/] "
+        f"({total_s:.1f} s, {ray_s:.1f} of them Ray's)"
     )
     console.print(
         f"  try    voxray transcribe FILE    API    http://{shown}:{port}/docs    Ray    http://127.0.0.1:{DASHBOARD_PORT}"

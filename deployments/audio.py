@@ -5,7 +5,7 @@ G.711 follows ITU-T G.711 (1988): A-law and mu-law are expanded by table to 14- 
 left-aligned in 16 bits.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import soxr
@@ -75,7 +75,7 @@ class Intake:
         self.frame_bytes = SAMPLE_BYTES[encoding] * channels
         self._as_is = rate == RATE and encoding == "pcm_s16le" and channels == 1
         quality = "LQ" if rate < RATE else "HQ"
-        self._resampler = (
+        self._resampler: Any = (
             None
             if rate == RATE
             else soxr.ResampleStream(rate, RATE, 1, dtype="float32", quality=quality)

@@ -117,7 +117,8 @@ def main() -> None:
     args = parser.parse_args()
     rows: dict[str, list[dict[str, Any]]] = {"echo": [], "voxray": []}
     print(
-        f"{os.cpu_count()} cores, {args.chunk_ms} ms chunks, {args.seconds:g} s a row; latencies beyond the engine's",
+        f"{os.cpu_count()} cores, {args.chunk_ms} ms chunks, {args.seconds:g} s a row; "
+        "latencies beyond the engine's",
         flush=True,
     )
     print("server   asked  held   p50 ms   p99 ms  us/chunk KiB/sess", flush=True)

@@ -20,9 +20,8 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 from loadtest.generator import LATE_MS
-from loadtest.speech import conversation
+from loadtest.speech import conversation, wav
 from serve_app.metrics import percentile
-from tests.conftest import wav
 
 CHUNK_MS = 100
 CHUNK_BYTES = CHUNK_MS * 32

@@ -4,6 +4,8 @@ Functions as in espeak-ng's speak_lib.h. One process-wide state machine: call fr
 """
 
 import ctypes
+import io
+import wave
 from collections.abc import Sequence
 from functools import cache
 from typing import Any
@@ -70,3 +72,14 @@ def conversation(sentences: Sequence[str] = SENTENCES, pause_s: float = 0.8) -> 
     pause = np.zeros(int(pause_s * RATE), np.int16)
     parts = [part for sentence in sentences for part in (speak(sentence), pause)]
     return np.concatenate(parts).tobytes()
+
+
+def wav(pcm: bytes, rate: int = 16_000, channels: int = 1) -> bytes:
+    """The samples as a WAV file."""
+    out = io.BytesIO()
+    with wave.open(out, "wb") as file:
+        file.setnchannels(channels)
+        file.setsampwidth(2)
+        file.setframerate(rate)
+        file.writeframes(pcm)
+    return out.getvalue()

@@ -1,8 +1,5 @@
 """What tests share: speech, made on the spot."""
 
-import io
-import wave
-
 import numpy as np
 import pytest
 
@@ -22,13 +19,3 @@ def speech() -> bytes:
 def talk() -> bytes:
     """Four sentences with pauses, 16 kHz pcm_s16le."""
     return conversation()
-
-
-def wav(pcm: bytes, rate: int = 16_000, channels: int = 1) -> bytes:
-    out = io.BytesIO()
-    with wave.open(out, "wb") as file:
-        file.setnchannels(channels)
-        file.setsampwidth(2)
-        file.setframerate(rate)
-        file.writeframes(pcm)
-    return out.getvalue()

@@ -9,9 +9,9 @@ import httpx2 as httpx
 import pytest
 from starlette.testclient import TestClient
 
+from loadtest.speech import wav
 from serve_app.api import create_app
 from serve_app.config import Config, Limits
-from tests.conftest import wav
 from tests.fakes import FakeTranscriber, LocalFleet, models, twin_transcriber
 
 

@@ -15,8 +15,9 @@ import pytest
 import websockets
 from websockets.asyncio.client import connect
 
+from loadtest.speech import wav
 from serve_app.cli import NO_SERVER
-from tests.conftest import SAID, wav
+from tests.conftest import SAID
 from tests.server import PORT, Server, running, stop, voxray
 from tests.test_stream import PATH, chunks, converse, of, words
 

@@ -1,0 +1,92 @@
+"""Writes the parts of docs/ that the code knows better: `make docs`. A test checks that it was run."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from serve_app.config import Config
+from serve_app.errors import CODES
+
+DOCS = Path(__file__).parent
+
+
+def configuration() -> str:
+    """Every key of the config tree, with default and unit."""
+    rows = "\n".join(_rows(Config, ""))
+    return f"""# Configuration
+
+Everything stands under `args` in `serve_config.yaml`, or in a file of yours
+(`voxray run --config FILE`). A key that does not exist is refused, and so is a value out of range. A
+profile is a set of defaults for engines; what is written out wins over it. Units are in the names:
+`_s` seconds, `_ms` milliseconds.
+
+This page is generated from `serve_app/config.py` by `make docs`.
+
+| key | default | what |
+|---|---|---|
+{rows}
+
+## What is not in this file
+
+| option of `voxray run` | what |
+|---|---|
+| `--host`, `--port` | the address; over `http_options` of the file. Loopback unless told otherwise |
+| `--profile` | `cpu` or `twin`; over the file's |
+
+Ray Serve reads HAProxy mode and a few more settings from the environment of the processes that start
+it: `voxray run` sets them, `voxray env` prints them for a cluster (docs/deployment.md).
+"""
+
+
+def _rows(model: type[BaseModel], prefix: str, given: BaseModel | None = None) -> Iterator[str]:
+    for name, field in model.model_fields.items():
+        default = getattr(given, name) if given else field.get_default(call_default_factory=True)
+        if isinstance(default, BaseModel):
+            yield from _rows(type(default), f"{prefix}{name}.", default)
+        else:
+            yield f"| `{prefix}{name}` | {_shown(default)} | {_described(field)} |"
+
+
+def _shown(default: object) -> str:
+    return f"`{default!r}`".replace("'", '"') if default not in ("", {}) else "–"
+
+
+def _described(field: FieldInfo) -> str:
+    bounds = [f"{type(m).__name__.lower()} {next(iter(vars_of(m)))}" for m in field.metadata]
+    words = {"ge": "at least", "gt": "over", "le": "at most"}
+    said = [re.sub(r"^\w+", lambda found: words[found[0]], bound) for bound in bounds]
+    return (field.description or "") + (f" ({', '.join(said)})" if said else "")
+
+
+def vars_of(bound: object) -> list[object]:
+    """The one number of an annotated_types bound."""
+    return [getattr(bound, name) for name in ("ge", "gt", "le") if hasattr(bound, name)]
+
+
+def errors() -> str:
+    """Every error code."""
+    rows = "\n".join(
+        f"| `{name}` | {code.meaning} | {code.status} | {code.close or '–'} |"
+        for name, code in CODES.items()
+    )
+    return f"| code | meaning | HTTP | close |\n|---|---|---|---|\n{rows}\n"
+
+
+def with_errors(page: str) -> str:
+    """The page with its table of errors as the code has it."""
+    begin, end = "<!-- errors -->\n", "<!-- /errors -->"
+    before, rest = page.split(begin)
+    return before + begin + errors() + end + rest.split(end)[1]
+
+
+def main() -> None:
+    (DOCS / "configuration.md").write_text(configuration())
+    protocol = DOCS / "protocol.md"
+    protocol.write_text(with_errors(protocol.read_text()))
+
+
+if __name__ == "__main__":
+    main()

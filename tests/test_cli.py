@@ -1,0 +1,71 @@
+"""The command without a server, and where there is no microphone."""
+
+from pathlib import Path
+
+import pytest
+
+from loadtest.speech import wav
+from serve_app.cli import FAILED, NO_SERVER
+from tests.server import voxray
+from tests.test_stream import served
+
+NOBODY = "http://127.0.0.1:9"
+
+
+@pytest.mark.parametrize("command", ["", "run", "transcribe", "mic", "status", "env"])
+def test_every_command_has_help(command: str) -> None:
+    shown = voxray(*command.split(), "--help")
+    assert shown.returncode == 0 and "Usage" in shown.stdout
+
+
+def test_a_server_that_is_not_there_is_said_plainly(tmp_path: Path) -> None:
+    file = tmp_path / "speech.wav"
+    file.write_bytes(wav(bytes(3200)))
+    for command in (["transcribe", str(file)], ["status"]):
+        said = voxray(*command, "--server", NOBODY)
+        assert said.returncode == NO_SERVER
+        assert "voxray run" in said.stderr and "Traceback" not in said.stderr
+
+
+def test_no_microphone_is_said_plainly() -> None:
+    said = voxray("mic", "--server", NOBODY)
+    assert said.returncode == FAILED and "no microphone" in said.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["transcribe"], ["transcribe", "/no/such/file"], ["dance"], ["run", "--port", "x"]],
+)
+def test_wrong_usage_is_two(arguments: list[str]) -> None:
+    assert voxray(*arguments).returncode == 2
+
+
+def test_a_configuration_that_cannot_be_meant_is_named(tmp_path: Path) -> None:
+    config = tmp_path / "serve_config.yaml"
+    config.write_text("applications: [{args: {profil: cpu}}]\n")
+    said = voxray("run", "--config", str(config))
+    assert said.returncode == FAILED and "profil" in said.stderr
+
+
+def test_the_environment_is_fit_for_eval() -> None:
+    said = voxray("env")
+    assert "export RAY_SERVE_ENABLE_HA_PROXY=1\n" in said.stdout
+
+
+@pytest.mark.parametrize(
+    ("option", "begins"), [("--srt", "1\n00:"), ("--vtt", "WEBVTT"), ("--json", "{"), ("--txt", "")]
+)
+def test_a_recording_in_every_form(tmp_path: Path, talk: bytes, option: str, begins: str) -> None:
+    file = tmp_path / "talk.wav"
+    file.write_bytes(wav(talk))
+    with served() as address:
+        said = voxray("transcribe", str(file), option, "--server", f"http://{address}")
+    assert said.returncode == 0 and said.stdout.startswith(begins) and said.stdout.strip()
+
+
+def test_a_long_recording_is_sent_no_faster_than_it_is_heard(tmp_path: Path, talk: bytes) -> None:
+    file = tmp_path / "long.wav"
+    file.write_bytes(wav(talk * 12))
+    with served() as address:
+        said = voxray("transcribe", str(file), "--txt", "--server", f"http://{address}")
+    assert said.returncode == 0 and len(said.stdout.splitlines()) == 48

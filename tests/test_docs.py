@@ -1,0 +1,45 @@
+"""The docs say what the code does."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from docs.generate import configuration, errors
+from serve_app.dialects.native import TYPES, Start
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def test_the_configuration_page_is_current() -> None:
+    assert (ROOT / "docs/configuration.md").read_text() == configuration(), "run `make docs`"
+
+
+def test_the_table_of_errors_is_current() -> None:
+    assert errors() in (ROOT / "docs/protocol.md").read_text(), "run `make docs`"
+
+
+def test_the_protocol_page_knows_every_message_and_field() -> None:
+    page = (ROOT / "docs/protocol.md").read_text()
+    assert all(f'"type":"{kind}"' in page for kind in TYPES)
+    assert all(f"`{field}`" in page for field in Start.model_fields if field != "type")
+
+
+def test_the_engine_in_the_docs_is_the_one_that_is_tested() -> None:
+    (shown,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/engines.md").read_text(), re.S)
+    tested = (ROOT / "tests/own_engine.py").read_text()
+    assert tested.endswith(shown)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+        assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_make_targets_that_are_named_exist(page: Path) -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    for target in re.findall(r"`(?:[A-Z]+=\"[^\"]*\" )?make ([a-z-]+)", page.read_text()):
+        assert f"\n{target}:" in makefile, target

@@ -1,4 +1,4 @@
-"""Writes the parts of docs/ that the code knows better: `make docs`. A test checks that it was run."""
+"""Writes the parts of docs/ that the code knows better: `make docs`, as a test demands."""
 
 import re
 from collections.abc import Iterator
@@ -51,7 +51,7 @@ def _rows(model: type[BaseModel], prefix: str, given: BaseModel | None = None) -
 
 
 def _shown(default: object) -> str:
-    return f"`{default!r}`".replace("'", '"') if default not in ("", {}) else "–"
+    return f"`{default!r}`".replace("'", '"') if default not in ("", {}) else "-"
 
 
 def _described(field: FieldInfo) -> str:
@@ -69,7 +69,7 @@ def vars_of(bound: object) -> list[object]:
 def errors() -> str:
     """Every error code."""
     rows = "\n".join(
-        f"| `{name}` | {code.meaning} | {code.status} | {code.close or '–'} |"
+        f"| `{name}` | {code.meaning} | {code.status} | {code.close or '-'} |"
         for name, code in CODES.items()
     )
     return f"| code | meaning | HTTP | close |\n|---|---|---|---|\n{rows}\n"

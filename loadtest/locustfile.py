@@ -29,14 +29,14 @@ AUDIO = conversation()
 LATE: list[float] = []
 
 
-class LiveUser(User):  # type: ignore[misc]
+class LiveUser(User):
     """Speaks for the length of the conversation, then again."""
 
     wait_time = between(0.1, 1)
 
     @task
     def speak(self) -> None:
-        url = self.host.replace("http", "ws", 1) + "/v1/transcribe/stream"
+        url = str(self.host).replace("http", "ws", 1) + "/v1/transcribe/stream"
         began = time.perf_counter()
         try:
             with connect(url, compression=None) as socket:
@@ -73,7 +73,8 @@ class LiveUser(User):  # type: ignore[misc]
                 elif event["type"] == "error":
                     self.report("session", sent[0], RuntimeError(event["code"]))
         except ConnectionClosed as closed:
-            self.report("session", sent[0], closed)
+            if closed.rcvd_then_sent is not False:  # else we hung up: the run is over
+                self.report("session", sent[0], closed)
 
     def report(self, name: str, began: float, error: Exception | None = None) -> None:
         self.environment.events.request.fire(
@@ -85,7 +86,7 @@ class LiveUser(User):  # type: ignore[misc]
         )
 
 
-class RecordingUser(HttpUser):  # type: ignore[misc]
+class RecordingUser(HttpUser):
     """Sends a recording every few seconds."""
 
     wait_time = between(2, 5)
@@ -98,17 +99,17 @@ class RecordingUser(HttpUser):  # type: ignore[misc]
 
 if os.environ.get("LOAD_SHAPE"):
 
-    class Shape(LoadTestShape):  # type: ignore[misc]
+    class Shape(LoadTestShape):
         """`ramp`: ten more users every ten seconds for a minute; `sustained`: twenty for five."""
 
         def tick(self) -> tuple[int, float] | None:
-            seconds = self.get_run_time()
+            seconds: float = self.get_run_time()  # type: ignore[no-untyped-call]
             if os.environ["LOAD_SHAPE"] == "ramp":
                 return (10 + int(seconds // 10) * 10, 10.0) if seconds < 60 else None
             return (20, 5.0) if seconds < 300 else None
 
 
-@events.quitting.add_listener
+@events.quitting.add_listener  # type: ignore[untyped-decorator]
 def judge_ourselves(environment: Any, **_: Any) -> None:
     late = percentile(sorted(LATE), 0.99)
     print(f"the generator's own sends were {late:.1f} ms late at p99")

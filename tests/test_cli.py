@@ -7,7 +7,7 @@ import pytest
 from loadtest.speech import wav
 from serve_app.cli import FAILED, NO_SERVER
 from tests.server import voxray
-from tests.test_stream import served
+from tests.fakes import served
 
 NOBODY = "http://127.0.0.1:9"
 

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import signal
 import time
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from websockets.asyncio.client import connect
 from loadtest.speech import wav
 from serve_app.cli import NO_SERVER
 from tests.conftest import SAID
+from tests.readme import commands, run_javascript, run_python, run_shell
 from tests.server import PORT, Server, running, stop, voxray
 from tests.test_stream import PATH, chunks, converse, of, words
 
@@ -167,6 +169,13 @@ def test_metrics_speak_for_all_replicas_and_prometheus_has_them(server: Server) 
     wait_for(exported, 30)
 
 
+def test_locust_shows_the_shape_of_a_load(server: Server, tmp_path: Path) -> None:
+    (command,) = commands("docs/capacity.md")
+    late = 3  # what it exits with on a machine too busy to tell
+    shown = run_shell(f"{command} --only-summary 2>&1", server, tmp_path, (0, late))
+    assert re.search(r"WS\s+chunk\s+\d", shown) and "late at p99" in shown
+
+
 def test_status_shows_deployments(server: Server) -> None:
     shown = voxray("status", "--server", server.url)
     assert shown.returncode == 0
@@ -200,7 +209,9 @@ def test_ctrl_c_leaves_no_process_behind(server: Server) -> None:
     assert not left
 
 
-def test_the_cpu_profile_hears_real_words(tmp_path: Path, speech: bytes) -> None:
+def test_the_cpu_profile_hears_real_words_and_the_docs_do_what_they_say(
+    tmp_path: Path, speech: bytes
+) -> None:
     file = tmp_path / "speech.wav"
     file.write_bytes(wav(speech))
     with running(tmp_path, {"profile": "cpu"}) as server:
@@ -212,6 +223,11 @@ def test_the_cpu_profile_hears_real_words(tmp_path: Path, speech: bytes) -> None
         assert {"the", "weather", "warm", "tomorrow"} & set(final["text"].split())
         srt = voxray("transcribe", str(file), "--server", server.url, "--srt")
         assert srt.stdout.startswith("1\n00:00:00,")
+        for command in commands("README.md") + commands("docs/deployment.md"):
+            run_shell(command, server, tmp_path)
+        assert (tmp_path / "speech.srt").read_text().startswith("1\n00:00:00,")
+        assert "final " in run_python(server, tmp_path)
+        assert run_javascript(server) in (0, None)
         bad = voxray("transcribe", str(tmp_path / "run.log"), "--server", server.url)
         assert bad.returncode == 1 and "not audio" in bad.stderr
     assert voxray("transcribe", str(file), "--server", server.url).returncode == NO_SERVER

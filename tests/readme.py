@@ -1,0 +1,67 @@
+"""The commands of the docs, run as they stand there against a server on another port."""
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.server import BIN, Server
+
+ROOT = Path(__file__).parent.parent
+RUN_ELSEWHERE = ("make ",)
+"""By CI itself: `make check test` is what runs this."""
+
+
+def blocks(page: str, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", (ROOT / page).read_text(), re.S)
+
+
+def commands(page: str) -> list[str]:
+    """Every shell command of a page, a line each."""
+    lines = [line for block in blocks(page, "sh") for line in block.splitlines()]
+    return [line for line in lines if line and not line.startswith(RUN_ELSEWHERE)]
+
+
+def run_shell(command: str, server: Server, folder: Path, expected: tuple[int, ...] = (0,)) -> str:
+    """In a folder with a `speech.wav`, against `server`."""
+    here = command.replace("127.0.0.1:8000", server.address)
+    here = here.replace("loadtest/", f"{ROOT}/loadtest/").replace("-t 20s", "-t 12s")
+    path = f"{BIN}:/usr/local/bin:/usr/bin:/bin"
+    environment = {"PATH": path, "VOXRAY_SERVER": server.url, "HOME": str(Path.home())}
+    shutil.copy(ROOT / "serve_config.yaml", folder)
+    done = subprocess.run(
+        ["bash", "-ec", here],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode in expected, (here, done.stdout, done.stderr)
+    return done.stdout
+
+
+def run_python(server: Server, folder: Path) -> str:
+    (code,) = blocks("README.md", "python")
+    code = code.replace("127.0.0.1:8000", server.address)
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=90,
+    ).stdout
+
+
+def run_javascript(server: Server) -> int | None:
+    """The exit code, or None where there is no Node."""
+    node = shutil.which("node")
+    if not node:
+        return None
+    (code,) = blocks("README.md", "js")
+    code = code.replace("127.0.0.1:8000", server.address)
+    code += "socket.onclose = (end) => process.exit(end.code === 1000 ? 0 : 1);"
+    flags = ["--experimental-websocket", "--no-warnings", "-e", code]
+    return subprocess.run([node, *flags], timeout=60).returncode

@@ -4,8 +4,10 @@ Serve reads these when it starts, so serve_config.yaml cannot carry them: `voxra
 itself, and `voxray env` prints them for `ray start` on a cluster.
 """
 
+import contextlib
 import os
 import resource
+import socket
 import sys
 import tempfile
 from pathlib import Path
@@ -22,6 +24,8 @@ def serve_environment(public: bool, max_session_s: float) -> dict[str, str]:
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
         "RAY_SERVE_HAPROXY_BINARY_PATH": str(Path(sys.executable).parent / "voxray-haproxy"),
+        "RAY_SERVE_HAPROXY_STATS_PORT": str(_free_port(8404)),
+        "RAY_SERVE_HAPROXY_METRICS_PORT": str(_free_port(9101)),
         "RAY_SERVE_HAPROXY_NBTHREAD": str(min(4, os.cpu_count() or 1)),
         "RAY_SERVE_HAPROXY_MAXCONN": str(_max_connections()),
         "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": str(int(max_session_s) + 120),
@@ -40,6 +44,15 @@ def serve_environment(public: bool, max_session_s: float) -> dict[str, str]:
         "RAY_USAGE_STATS_ENABLED": "0",
         "VOXRAY_HAPROXY_PUBLIC": "1" if public else "0",
     }
+
+
+def _free_port(wanted: int) -> int:
+    """The port, or any other when somebody has it: a second server, say."""
+    for port in (wanted, 0):
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.bind(("127.0.0.1", port))
+            return int(probe.getsockname()[1])
+    raise OSError("no port is free")
 
 
 def _max_connections() -> int:

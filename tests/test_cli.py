@@ -6,8 +6,8 @@ import pytest
 
 from loadtest.speech import wav
 from serve_app.cli import FAILED, NO_SERVER
-from tests.server import voxray
 from tests.fakes import served
+from tests.server import voxray
 
 NOBODY = "http://127.0.0.1:9"
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import ipaddress
+import logging
 import os
 import shlex
 import shutil
@@ -24,7 +25,6 @@ from serve_app.environment import serve_environment
 
 OBJECT_STORE_BYTES = 200_000_000
 STOP_PATIENCE_S = 10.0
-DASHBOARD_PORT = 8265
 
 
 def run_server(file: Path, host: str | None, port: int | None, profile: str | None) -> int:
@@ -127,43 +127,45 @@ def _serve_until_told(args: dict[str, Any], listen: tuple[str, int], began: floa
 
 
 def _start(args: dict[str, Any], listen: tuple[str, int], began: float) -> None:
-    host, port = listen
     with console.status("starting Ray …"):
-        import logging
-
-        import ray
-        from ray import serve
-
-        os.environ["PYTHONPATH"] = os.pathsep.join(
-            filter(None, [os.getcwd(), os.environ.get("PYTHONPATH")])
-        )
-        ray.init(
-            include_dashboard=True,
-            dashboard_host="127.0.0.1",
-            dashboard_port=DASHBOARD_PORT,
-            _node_ip_address="127.0.0.1",
-            object_store_memory=OBJECT_STORE_BYTES,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-        )
+        dashboard = _start_ray()
     ray_s = time.monotonic() - began
     with console.status("starting voxray …"):
-        from serve_app.app import APP_NAME, build
-
-        logging.getLogger("ray.serve").setLevel(logging.ERROR)
-        serve.start(http_options={"host": host, "port": port})
-        serve.run(build(args), name=APP_NAME, route_prefix="/")
-        _await_ready(host, port)
+        _start_application(args, listen)
+    host, port = listen
+    url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
     total_s = time.monotonic() - began
-    shown = f"[{host}]" if ":" in host else host
-    console.print(
-        f"voxray is ready at [bold]http://{shown}:{port}[/] "
-        f"({total_s:.1f} s, {ray_s:.1f} of them Ray's)"
-    )
-    console.print(
-        f"  try    voxray transcribe FILE    API    http://{shown}:{port}/docs    Ray    http://127.0.0.1:{DASHBOARD_PORT}"
-    )
+    console.print(f"voxray is ready at [bold]{url}[/] ({total_s:.1f} s, {ray_s:.1f} of them Ray's)")
+    console.print(f"  API {url}/docs, Ray's dashboard http://{dashboard}")
     console.print("  Ctrl-C stops everything")
+
+
+def _start_ray() -> str:
+    """A head on this machine; the address of its dashboard."""
+    import ray
+
+    path = [os.getcwd(), os.environ.get("PYTHONPATH")]  # engines of one's own live here
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, path))
+    context = ray.init(
+        include_dashboard=True,
+        dashboard_host="127.0.0.1",
+        _node_ip_address="127.0.0.1",
+        object_store_memory=OBJECT_STORE_BYTES,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+    )
+    return str(context.dashboard_url)
+
+
+def _start_application(args: dict[str, Any], listen: tuple[str, int]) -> None:
+    from ray import serve
+
+    from serve_app.app import APP_NAME, build
+
+    logging.getLogger("ray.serve").setLevel(logging.ERROR)
+    serve.start(http_options={"host": listen[0], "port": listen[1]})
+    serve.run(build(args), name=APP_NAME, route_prefix="/")
+    _await_ready(*listen)
 
 
 def _await_ready(host: str, port: int) -> None:

@@ -92,7 +92,7 @@ class Limits(Leaf):
 class IngressConfig(Leaf):
     """Sockets and REST."""
 
-    scale: Scale = Scale(min_replicas=1, max_replicas=4, sessions_per_replica=800)
+    scale: Scale = Scale(min_replicas=1, max_replicas=4, sessions_per_replica=1000)
 
 
 class VadConfig(Leaf):

@@ -39,6 +39,7 @@ CODES: dict[str, Code] = {
     "session_too_long": Code(413, 1008, "The session reached its greatest length."),
     "audio_overrun": Code(429, 1008, "Audio came further ahead of its recognition than allowed."),
     "client_too_slow": Code(408, 1008, "The client did not read what it was sent."),
+    "server_restarting": Code(503, 1012, "This ingress goes away; connect again."),
     "too_many_sessions": Code(503, 1013, "No session is free here; see Retry-After."),
     # What an engine did.
     "utterance_failed": Code(500, None, "The engine could not recognise an utterance."),

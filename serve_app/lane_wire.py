@@ -15,9 +15,11 @@ import logging
 import secrets
 import struct
 from collections.abc import AsyncIterator, Sequence
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import msgspec
+
+from deployments.interfaces import Transcriber, Vad
 
 log = logging.getLogger("voxray.lanes")
 
@@ -53,18 +55,10 @@ class Down(msgspec.Struct, Generic[Item], array_like=True):
     answers: list[Item]
 
 
-class Model(Protocol):
-    """What stands behind a replica's lanes: a `Vad` or a `Transcriber`."""
-
-    async def exchange(self, lane: str, batch: Sequence[Any], left: Sequence[int]) -> Any: ...
-
-    def listen(self, lane: str) -> AsyncIterator[Sequence[Any]]: ...
-
-
 class LaneServer:
     """Takes lanes for one model replica."""
 
-    def __init__(self, model: Model, item: type) -> None:
+    def __init__(self, model: Vad | Transcriber, item: type) -> None:
         self._model = model
         self._decoder = msgspec.msgpack.Decoder(Up[item])  # type: ignore[valid-type]
         self._token = secrets.token_hex(32)

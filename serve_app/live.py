@@ -210,6 +210,11 @@ class LiveSessions:
         self._metrics.active_sessions = self.count
         self._metrics.count_session(metrics)
 
+    def shut(self) -> None:
+        """The ingress goes away: every client is told to connect again."""
+        for live in list(self._open):
+            live.fail("server_restarting")
+
     async def run(self) -> None:
         """Keep lanes and clock going until cancelled."""
         async with anyio.create_task_group() as tasks:

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import contextlib
 import json
 import os
 import socket
@@ -356,3 +357,10 @@ def test_an_engine_that_fails_is_said_without_ending_the_session(speech: bytes) 
     with served(given=models(transcriber=failing)) as address:
         events, code = converse(address, *chunks(speech))
     assert [e["code"] for e in of("error", events)] == ["utterance_failed"] and code == 1000
+
+
+def test_an_ingress_that_goes_away_tells_its_clients_to_connect_again() -> None:
+    with contextlib.ExitStack() as stack:
+        raw = Raw(stack.enter_context(served()))
+        stack.close()
+        assert raw.close_code() == 1012

@@ -41,6 +41,7 @@ def create_app(models: Models, config: Config, metrics: Metrics | None = None) -
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(sessions.run)
             yield
+            sessions.shut()
             tasks.cancel_scope.cancel()
 
     app = FastAPI(

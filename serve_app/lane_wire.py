@@ -103,7 +103,7 @@ class LaneServer:
                     up = self._decoder.decode(await _read(reader))
                     self._sessions[lane] = up.sessions
                     answers = await self._model.exchange(lane, up.batch, up.left)
-                    _write(writer, Down(True, answers or []))
+                    _write(writer, Down(True, list(answers or ())))
                     await writer.drain()
             except (OSError, asyncio.IncompleteReadError, msgspec.DecodeError):
                 pushing.cancel()

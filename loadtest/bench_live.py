@@ -20,7 +20,7 @@ from typing import Any
 import httpx2 as httpx
 
 from loadtest.generator import Plan
-from loadtest.usage import Usage, usage
+from loadtest.usage import Usage, spent, usage
 
 ENGINE_MS = 50.0
 """The twin's own latency, as loadtest/bench.yaml states it."""
@@ -85,8 +85,7 @@ def _cost(before: Usage, after: Usage, result: dict[str, Any], plan: Plan) -> di
     share = plan.seconds / (plan.seconds + plan.warm_up_s)
     chunks = max(1, round(result["chunks"] / share))
     by_process = {
-        name: round((seconds - before.cpu_s.get(name, 0.0)) * 1e6 / chunks, 1)
-        for name, seconds in after.cpu_s.items()
+        name: round(seconds * 1e6 / chunks, 1) for name, seconds in spent(before, after).items()
     }
     largest = sorted(by_process.items(), key=lambda item: -item[1])[:MAIN_PROCESSES]
     return {

@@ -27,6 +27,7 @@ FRAME_SAMPLES = RATE // 50
 NORMAL_CLOSURE = 1000
 
 START_NOT_FIRST = ClientError("start_not_first", "start comes once, before any audio")
+AUDIO_AFTER_STOP = ClientError("audio_after_stop", "audio came after stop")
 
 
 class State(Enum):
@@ -310,6 +311,10 @@ class Session:
             case ClientVanished():
                 self.state = State.CLOSED
                 return []
+        return self._on_client(fact, now)
+
+    def _on_client(self, fact: Fact, now: float) -> list[Order]:
+        """What the client said, audio aside."""
         self._heard = now
         match self.state, fact:
             case State.CREATED, Started(options):
@@ -317,9 +322,7 @@ class Session:
                 self._options = options
                 return []
             case _, Started():
-                return self._err(
-                    ClientError("start_not_first", "start comes once, before audio"), now
-                )
+                return self._err(START_NOT_FIRST, now)
             case _, KeptAlive():
                 return [TellProgress(self.position)]
             case State.CLOSING, (FinalizeRequested() | StopRequested()):
@@ -338,7 +341,7 @@ class Session:
         if self.state is State.CLOSING:
             if self._close_code != NORMAL_CLOSURE:
                 return []
-            return self._err(ClientError("audio_after_stop", "audio came after stop"), now)
+            return self._err(AUDIO_AFTER_STOP, now)
         samples = len(pcm) // BYTES_PER_SAMPLE
         if not samples:
             return []

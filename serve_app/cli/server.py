@@ -54,6 +54,7 @@ def print_environment(file: Path, public: bool) -> None:
         public, Config.model_validate(args).limits.max_session_s
     ).items():
         print(f"export {name}={shlex.quote(value)}")
+    print("export RAY_AUTH_MODE=token")  # `ray start` and `serve deploy` must agree on it
 
 
 def _settings(

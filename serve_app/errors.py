@@ -5,6 +5,8 @@ A code without a close code leaves the session open. Raise `ClientError` anywher
 
 from typing import NamedTuple
 
+from pydantic import ValidationError
+
 
 class Code(NamedTuple):
     status: int
@@ -57,6 +59,12 @@ CODES: dict[str, Code] = {
     "decode_timeout": Code(422, None, "The recording takes too long to decode."),
     "internal_error": Code(500, 1011, "voxray failed; the log knows more."),
 }
+
+
+def complaint(error: ValidationError) -> str:
+    """The first thing that a message or a form has wrong, and where."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    return f"{'.'.join(map(str, first['loc'])) or 'message'}: {first['msg']}"
 
 
 class ClientError(Exception):

@@ -21,6 +21,9 @@ HEARTBEAT_S = 2.0
 SURVEY_S = 2.0
 """How often the replicas of a deployment are counted."""
 
+FIRST_SURVEY_S = 0.2
+"""The same while there is no lane: sessions wait for one."""
+
 
 RETRY_S = 3.0
 """A replica that failed is left alone for so long: dead ones are counted for a while yet."""
@@ -148,14 +151,14 @@ class Lane:
     async def _send(self, connection: Connection) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            await self._wait(self._some, HEARTBEAT_S)
+            await _wait(self._some, HEARTBEAT_S)
             if self._draining:
                 raise Drained
             leaves_at = loop.time() + self._terms.tick_s
             batch, left = self._take()
             async with asyncio.timeout(self._terms.patience_s):
                 await connection.exchange(batch, left, len(self.seats))
-            await self._wait(self._urgent, leaves_at - loop.time())
+            await _wait(self._urgent, leaves_at - loop.time())
 
     def _take(self) -> tuple[list[Any], list[int]]:
         batch, left = self._batch, self._left
@@ -163,15 +166,6 @@ class Lane:
         self._some.clear()
         self._urgent.clear()
         return batch, left
-
-    async def _wait(self, event: asyncio.Event, seconds: float) -> None:
-        if seconds <= 0 or event.is_set():
-            return
-        try:
-            async with asyncio.timeout(seconds):
-                await event.wait()
-        except TimeoutError:
-            return
 
 
 class Lanes:
@@ -201,11 +195,7 @@ class Lanes:
             while True:
                 self._open_lanes(tasks, await self._survey())
                 self._changed.clear()
-                try:
-                    async with asyncio.timeout(SURVEY_S if self._lanes else 0.2):
-                        await self._changed.wait()
-                except TimeoutError:
-                    continue
+                await _wait(self._changed, SURVEY_S if self._lanes else FIRST_SURVEY_S)
 
     async def _survey(self) -> list[str]:
         try:
@@ -249,6 +239,17 @@ class Lanes:
             min(self._lanes.values(), key=lambda lane: len(lane.seats)).seat(seat)
         else:
             self._waiting[seat] = None
+
+
+async def _wait(event: asyncio.Event, seconds: float) -> None:
+    """Until the event is set, but no longer than so many seconds."""
+    if seconds <= 0 or event.is_set():
+        return
+    try:
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    except TimeoutError:
+        return
 
 
 def _name(error: BaseException) -> str:

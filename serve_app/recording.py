@@ -17,7 +17,7 @@ from serve_app.session import (
     TellError,
     TellTranscript,
 )
-from serve_app.transcript import Segment, Transcript, WordOut
+from serve_app.transcript import Segment, Transcript, WordOut, confidence, ms
 
 AHEAD_SHARE = 0.5
 """Of the session's bound: an utterance must fit in, or nothing would ever be dealt with."""
@@ -59,8 +59,8 @@ class Collector:
         words = [
             WordOut(
                 word=word.text,
-                start_ms=_ms(told.start + word.start),
-                end_ms=_ms(told.start + word.end),
+                start_ms=ms(told.start + word.start),
+                end_ms=ms(told.start + word.end),
                 confidence=round(word.confidence, 3),
             )
             for word in told.words
@@ -69,10 +69,10 @@ class Collector:
         self.segments.append(
             Segment(
                 id=told.utterance,
-                start_ms=_ms(told.start),
-                end_ms=_ms(told.until),
+                start_ms=ms(told.start),
+                end_ms=ms(told.until),
                 text=" ".join(word.word for word in words),
-                confidence=round(sum(w.confidence for w in words) / max(1, len(words)), 3),
+                confidence=confidence(told.words),
             )
         )
 
@@ -112,7 +112,3 @@ def transcript(
         engine=engine,
         processing_ms=round((time.monotonic() - began) * 1000),
     )
-
-
-def _ms(samples: int) -> int:
-    return samples * 1000 // RATE

@@ -8,6 +8,8 @@ from typing import Literal
 
 from pydantic import BaseModel
 
+from deployments.interfaces import RATE, Word
+
 Form = Literal["txt", "srt", "vtt", "json"]
 
 
@@ -40,6 +42,16 @@ class Transcript(BaseModel):
     words: list[WordOut]
     engine: str
     processing_ms: int
+
+
+def ms(samples: int) -> int:
+    """Whole milliseconds of so many samples."""
+    return samples * 1000 // RATE
+
+
+def confidence(words: Sequence[Word]) -> float:
+    """The mean of the words' own, 0 where there are none."""
+    return round(sum([word.confidence for word in words]) / len(words), 3) if words else 0.0
 
 
 def render(form: Form, segments: Sequence[Segment]) -> str:

@@ -17,7 +17,7 @@ from deployments.decoding import Bounds, Undecodable, decode_in_process
 from deployments.interfaces import SpeechOptions
 from serve_app import recording
 from serve_app.config import Limits
-from serve_app.errors import ClientError
+from serve_app.errors import ClientError, complaint
 from serve_app.live import LiveSession, LiveSessions
 from serve_app.metrics import Metrics
 from serve_app.options import check_options
@@ -191,6 +191,4 @@ def _asked_in(form: FormData, asked: Asked) -> Asked:
     try:
         return Asked.model_validate(asked.model_dump(exclude_unset=True) | fields)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(map(str, first["loc"]))
-        raise ClientError("invalid_request", f"{where}: {first['msg']}") from error
+        raise ClientError("invalid_request", complaint(error)) from error

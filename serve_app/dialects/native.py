@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from deployments.audio import SAMPLE_BYTES, Intake
 from deployments.interfaces import RATE, SpeechOptions, Word
 from serve_app.config import Limits
-from serve_app.errors import ClientError
+from serve_app.errors import ClientError, complaint
 from serve_app.options import check_options
 from serve_app.session import (
     AudioReceived,
@@ -30,6 +30,7 @@ from serve_app.session import (
     TellSpeech,
     TellTranscript,
 )
+from serve_app.transcript import confidence, ms
 
 TYPES = ("start", "audio_chunk", "finalize", "keepalive", "stop")
 MIN_RATE, MAX_RATE = 8_000, 48_000
@@ -155,7 +156,7 @@ class NativeDialect:
         try:
             start = Start.model_validate(message)
         except ValidationError as error:
-            raise ClientError("invalid_message", f"start: {_complaint(error)}") from error
+            raise ClientError("invalid_message", f"start: {complaint(error)}") from error
         if not MIN_RATE <= start.sample_rate <= MAX_RATE:
             raise ClientError(
                 "unsupported_sample_rate",
@@ -209,12 +210,12 @@ class NativeDialect:
                 return orjson.dumps(
                     {
                         "type": "speech_started" if started else "speech_ended",
-                        "audio_ms": _ms(sample),
+                        "audio_ms": ms(sample),
                         "timestamp": timestamp,
                     }
                 )
             case TellProgress(sample):
-                return orjson.dumps({"type": "keepalive", "audio_ms": _ms(sample)})
+                return orjson.dumps({"type": "keepalive", "audio_ms": ms(sample)})
             case TellError(error):
                 return orjson.dumps(
                     {
@@ -229,14 +230,14 @@ class NativeDialect:
 
     def _transcript(self, told: TellTranscript, timestamp: float) -> bytes:
         words = told.words
-        end_ms = _ms(told.until)
+        end_ms = ms(told.until)
         return orjson.dumps(
             {
                 "type": "final" if told.final else "partial",
                 "text": " ".join([word[0] for word in words]),
                 "timestamp": timestamp,
                 "audio_ms": end_ms,
-                "start_ms": _ms(told.start),
+                "start_ms": ms(told.start),
                 "end_ms": end_ms,
                 "utterance": told.utterance,
                 "confidence": confidence(words),
@@ -260,17 +261,12 @@ class NativeDialect:
         return orjson.dumps({"type": "closed", "session_id": self.session_id, "metrics": fields})
 
 
-def confidence(words: tuple[Word, ...]) -> float:
-    """The mean of the words' own, 0 where there are none."""
-    return round(sum([word[3] for word in words]) / len(words), 3) if words else 0.0
-
-
 def _render_word(start: int, word: Word) -> bytes:
     return orjson.dumps(
         {
             "word": word.text,
-            "start_ms": _ms(start + word.start),
-            "end_ms": _ms(start + word.end),
+            "start_ms": ms(start + word.start),
+            "end_ms": ms(start + word.end),
             "confidence": round(word.confidence, 3),
         }
     )
@@ -286,15 +282,6 @@ def _json_object(frame: str) -> dict[str, Any]:
     return message
 
 
-def _complaint(error: ValidationError) -> str:
-    first = error.errors(include_url=False, include_input=False)[0]
-    return f"{'.'.join(map(str, first['loc'])) or 'message'}: {first['msg']}"
-
-
 def _quoted(value: object) -> str:
     """A client's own value in a message to it, kept short."""
     return repr(value)[:60]
-
-
-def _ms(samples: int) -> int:
-    return samples * 1000 // RATE

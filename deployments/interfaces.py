@@ -6,10 +6,14 @@ of what frozen dataclasses do.
 """
 
 from collections.abc import AsyncIterator, Hashable, Sequence
-from typing import NamedTuple, Protocol
+from enum import Enum
+from typing import Any, NamedTuple, Protocol
 
 RATE = 16_000
-"""Hz: the one rate inside voxray. Every dialect resamples to it at its edge."""
+"""Hz: the one rate of what is heard. Every dialect resamples to it at its edge."""
+
+VOICE_RATE = 24_000
+"""Hz: the one rate of what is spoken. Every speaker engine resamples to it."""
 
 BYTES_PER_SAMPLE = 2
 
@@ -30,32 +34,68 @@ class SpeechOptions(NamedTuple):
     interim_results: bool = True
     hotwords: tuple[str, ...] = ()
     grammar: str | None = None
+    prompt: str | None = None
+    """A question about the audio: the engine answers it instead of writing down what was said."""
+
+
+class Endpoint(NamedTuple):
+    """What makes speech start and end, in ms; a session's own. 0 ms: never told."""
+
+    aggressiveness: int = 2
+    """0 hears speech most readily, 3 is the strictest."""
+    min_speech_ms: int = 60
+    min_silence_ms: int = 500
+    pause_ms: int = 0
+    """Silence after which speech has perhaps ended."""
+    steady_ms: int = 0
+    """Voice, in all, that makes speech more than a cough."""
+
+
+class Resume(NamedTuple):
+    """Where a replica begins to hear a session: at the border of a frame of 20 ms."""
+
+    sample: int
+    speaking: bool
+    endpoint: Endpoint
 
 
 class Unjudged(NamedTuple):
     """Audio of one session that the VAD has not heard yet.
 
-    `resume` stands on the first piece a replica gets of a session: the sample at which the piece
-    begins, at the border of a frame of 20 ms, and whether the person was speaking there.
+    `resume` stands on the first piece a replica gets of a session, and on the first one after the
+    session's endpoint has changed.
     """
 
     session: int
     pcm: bytes
-    resume: tuple[int, bool] | None = None
+    resume: Resume | None = None
+
+
+class Edge(Enum):
+    """What changes in a session's audio."""
+
+    START = "start"
+    """Speech starts, at its first sample, before any prefix."""
+    STEADY = "steady"
+    """Enough of the speech was voice."""
+    PAUSE = "pause"
+    """Speech has perhaps ended; END or RESUME follows."""
+    RESUME = "resume"
+    """It had not."""
+    END = "end"
+    """Speech has ended, after the silence that shows it."""
 
 
 class Transition(NamedTuple):
-    """Speech starts (at its first sample, before any prefix) or ends (after its last)."""
-
-    speaking: bool
+    edge: Edge
     sample: int
 
 
 class Judged(NamedTuple):
     """The VAD has heard a session up to sample `until`; `voiced` if any frame of it was voice.
 
-    The part of a frame at the end counts as heard: no transition will lie before it, for speech
-    ends only at the end of a frame, and its start is dated back.
+    The part of a frame at the end counts as heard: no transition will lie before it, for all
+    happen at the end of a frame but the start of speech, which is dated back.
     """
 
     session: int
@@ -150,6 +190,10 @@ class TranscriberEngine(Protocol):
     name: str
     languages: tuple[str, ...] | None
     """ISO 639-1 codes, or None when it takes any."""
+    revises: bool
+    """A final may differ from the partials before it; if not, words are only ever added."""
+    understands: bool
+    """It can answer a question about the audio (`SpeechOptions.prompt`)."""
 
     async def start(self, emit: Emit) -> None: ...
 
@@ -158,3 +202,152 @@ class TranscriberEngine(Protocol):
     async def forget(self, keys: Sequence[Hashable]) -> None: ...
 
     async def stop(self) -> None: ...
+
+
+# Requests: asked once, answered piece by piece, cancelled by leaving.
+
+
+class ToolCall(NamedTuple):
+    """A function the model wants called. While a reply is written `arguments` is the next piece
+    of them, and `id` and `name` stand on the first piece."""
+
+    index: int
+    id: str
+    name: str
+    arguments: str
+
+
+class Message(NamedTuple):
+    """One message of a conversation, as OpenAI's chat API has them."""
+
+    role: str
+    """`system`, `user`, `assistant` or `tool`."""
+    content: str
+    calls: tuple[ToolCall, ...] = ()
+    call_id: str | None = None
+    """The call that a `tool` message answers."""
+
+
+class Tool(NamedTuple):
+    name: str
+    description: str
+    parameters: str
+    """A JSON schema, as text."""
+
+
+class ChatOptions(NamedTuple):
+    tools: tuple[Tool, ...] = ()
+    tool_choice: str = "auto"
+    """`auto`, `none`, `required`, or a tool's name."""
+    max_tokens: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    stop: tuple[str, ...] = ()
+    seed: int | None = None
+    json: bool = False
+    """The reply must be a JSON object."""
+
+
+class Ask(NamedTuple):
+    """Wants a reply to the last of the messages. Answered by `Written`."""
+
+    session: int
+    messages: tuple[Message, ...]
+    options: ChatOptions = ChatOptions()
+
+
+class Written(NamedTuple):
+    """The next piece of a reply. The last one has `finish` or `failure`.
+
+    `finish` is `stop`, `length`, `tool_calls` or `content_filter`; `tokens` are those of the prompt
+    and those of the reply so far, `engine_ms` the time since the replica had the request.
+    """
+
+    session: int
+    text: str = ""
+    calls: tuple[ToolCall, ...] = ()
+    finish: str | None = None
+    failure: str | None = None
+    tokens: tuple[int, int] = (0, 0)
+    engine_ms: float = 0.0
+
+    @property
+    def ended(self) -> bool:
+        return self.finish is not None or self.failure is not None
+
+
+class Say(NamedTuple):
+    """Wants text spoken. Answered by `Sound`."""
+
+    session: int
+    text: str
+    voice: str
+    speed: float = 1.0
+    """1 is the voice's own pace; from 0.25 to 4."""
+
+
+class Sound(NamedTuple):
+    """The next of the speech: mono pcm_s16le at `VOICE_RATE`. The last one is `final` or failed."""
+
+    session: int
+    pcm: bytes = b""
+    final: bool = False
+    failure: str | None = None
+    engine_ms: float = 0.0
+
+    @property
+    def ended(self) -> bool:
+        return self.final or self.failure is not None
+
+
+class EngineFailed(Exception):
+    """An engine cannot do what it was asked for; the text goes to the client."""
+
+
+class Voice(NamedTuple):
+    id: str
+    language: str
+    """A BCP 47 tag in lower case, such as `en-us`."""
+    gender: str
+    """`female`, `male` or `unknown`."""
+    name: str
+
+
+class ChatEngine(Protocol):
+    """Writes replies. `reply` yields pieces; closing it stops the model. Raises `EngineFailed`."""
+
+    name: str
+
+    async def start(self) -> None: ...
+
+    def reply(self, ask: Ask) -> AsyncIterator[Written]: ...
+
+    async def stop(self) -> None: ...
+
+    def made(self) -> int:
+        """Tokens written since the start, by which a test knows that cancelling stops it."""
+
+
+class SpeakerEngine(Protocol):
+    """Speaks text. `speak` yields mono pcm_s16le at `VOICE_RATE`; closing it stops the model."""
+
+    name: str
+
+    async def start(self) -> None: ...
+
+    async def voices(self) -> Sequence[Voice]: ...
+
+    def speak(self, say: Say) -> AsyncIterator[bytes]: ...
+
+    async def stop(self) -> None: ...
+
+    def made(self) -> int:
+        """Samples spoken since the start."""
+
+
+class Requests(Protocol):
+    """A model that is asked rather than fed: answers stream over `listen`."""
+
+    def listen(self, lane: str) -> AsyncIterator[Sequence[Any]]: ...
+
+    async def exchange(self, lane: str, batch: Sequence[Any], left: Sequence[int]) -> None: ...

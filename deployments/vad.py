@@ -8,7 +8,16 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
-from deployments.interfaces import BYTES_PER_SAMPLE, RATE, Judged, LaneLost, Transition, Unjudged
+from deployments.interfaces import (
+    BYTES_PER_SAMPLE,
+    RATE,
+    Edge,
+    Judged,
+    LaneLost,
+    Resume,
+    Transition,
+    Unjudged,
+)
 
 FRAME_MS = 20
 FRAME_SAMPLES = RATE * FRAME_MS // 1000
@@ -22,31 +31,56 @@ class Endpointing:
 
     Speech starts when `min_speech` frames in a row are voiced, and is dated back to the first
     of them. It ends when `min_silence` frames in a row are not, dated to the end of that silence,
-    so that an utterance's audio holds its trailing silence (recognisers want it).
+    so that an utterance's audio holds its trailing silence (recognisers want it). On the way there
+    it pauses after `pause` frames of silence, and is steady after `steady` of voice.
     """
 
-    __slots__ = ("_min_silence", "_min_speech", "_run", "sample", "speaking")
+    __slots__ = ("_min_silence", "_min_speech", "_pause", "_run", "_steady", "_voice", "sample", "speaking")
 
-    def __init__(self, min_speech: int, min_silence: int, sample: int, speaking: bool) -> None:
-        self._min_speech = min_speech
-        self._min_silence = min_silence
-        self.sample = sample
+    def __init__(self, resume: Resume) -> None:
+        _, min_speech, min_silence, pause, steady = resume.endpoint
+        self._min_speech = max(1, min_speech // FRAME_MS)
+        self._min_silence = max(1, min_silence // FRAME_MS)
+        self._pause = pause // FRAME_MS
+        self._steady = max(steady // FRAME_MS, self._min_speech) if steady else 0
+        self.sample = resume.sample
         """How far the frames went."""
-        self.speaking = speaking
+        self.speaking = resume.speaking
         self._run = 0
         """Frames in a row that speak against the present state."""
+        self._voice = 0
+        """Voiced frames of this speech."""
 
     def on(self, voiced: bool) -> Transition | None:
         self.sample += FRAME_SAMPLES
-        if voiced == self.speaking:
-            self._run = 0
+        return self._in_speech(voiced) if self.speaking else self._in_silence(voiced)
+
+    def _in_silence(self, voiced: bool) -> Transition | None:
+        self._run = self._run + 1 if voiced else 0
+        if self._run < self._min_speech:
             return None
+        start = self.sample - self._run * FRAME_SAMPLES
+        self.speaking, self._voice, self._run = True, self._run, 0
+        return Transition(Edge.START, start)
+
+    def _in_speech(self, voiced: bool) -> Transition | None:
+        if voiced:
+            return self._on_voice()
         self._run += 1
-        if self._run < (self._min_silence if self.speaking else self._min_speech):
-            return None
-        run, self._run = self._run, 0
-        self.speaking = voiced
-        return Transition(voiced, self.sample - run * FRAME_SAMPLES if voiced else self.sample)
+        if self._run >= self._min_silence:
+            self.speaking, self._run = False, 0
+            return Transition(Edge.END, self.sample)
+        return Transition(Edge.PAUSE, self.sample) if self._run == self._pause else None
+
+    def _on_voice(self) -> Transition | None:
+        paused = 0 < self._pause <= self._run
+        self._run = 0
+        self._voice += 1
+        if paused:
+            return Transition(Edge.RESUME, self.sample)
+        # at the border or, when that frame ended a pause, after it; more than once does no harm
+        steady = self._steady and self._steady <= self._voice <= self._steady + 1
+        return Transition(Edge.STEADY, self.sample) if steady else None
 
 
 class _Ear:
@@ -76,12 +110,10 @@ class Vad:
 
     name = "webrtc"
 
-    def __init__(self, aggressiveness: int, min_speech_ms: int, min_silence_ms: int) -> None:
+    def __init__(self) -> None:
         import webrtcvad
 
-        self._new_vad: Callable[[], Any] = lambda: webrtcvad.Vad(aggressiveness)
-        self._min_speech = max(1, min_speech_ms // FRAME_MS)
-        self._min_silence = max(1, min_silence_ms // FRAME_MS)
+        self._new_vad: Callable[[int], Any] = webrtcvad.Vad
         self._lanes: dict[str, dict[int, _Ear]] = {}
 
     async def listen(self, lane: str) -> AsyncIterator[list[Judged]]:
@@ -113,9 +145,8 @@ class Vad:
 
     def _ear(self, ears: dict[int, _Ear], piece: Unjudged) -> _Ear:
         if piece.resume:
-            start, speaking = piece.resume
-            endpointing = Endpointing(self._min_speech, self._min_silence, start, speaking)
-            ears[piece.session] = _Ear(self._new_vad().is_speech, endpointing)
+            vad = self._new_vad(piece.resume.endpoint.aggressiveness)
+            ears[piece.session] = _Ear(vad.is_speech, Endpointing(piece.resume))
         elif piece.session not in ears:
             raise LaneLost(f"session {piece.session} did not begin here")
         return ears[piece.session]

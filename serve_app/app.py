@@ -83,9 +83,8 @@ class ModelReplica:
 
 
 class VadReplica(ModelReplica):
-    def __init__(self, config: VadConfig) -> None:
-        vad = Vad(config.aggressiveness, config.min_speech_ms, config.min_silence_ms)
-        super().__init__(vad, Unjudged)
+    def __init__(self) -> None:
+        super().__init__(Vad(), Unjudged)
 
 
 class TranscriberReplica(ModelReplica):
@@ -151,7 +150,7 @@ def build(args: dict[str, Any]) -> Application:
     )(Ingress)
     return ingress.bind(
         config,
-        vad.bind(config.vad),
+        vad.bind(),
         transcriber.bind(config.transcriber_engine, config.transcriber),
     )
 

@@ -8,6 +8,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from deployments.interfaces import Endpoint
 
 class Leaf(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -19,7 +20,10 @@ class Scale(Leaf):
     min_replicas: int = Field(1, ge=1, description="Replicas kept at all times.")
     max_replicas: int = Field(4, ge=1, description="Replicas at most.")
     sessions_per_replica: int = Field(
-        500, ge=1, description="Live sessions that one replica should carry; more start another."
+        500,
+        ge=1,
+        description="Live sessions, or requests at once, that one replica should carry; more "
+        "start another.",
     )
     upscale_delay_s: float = Field(5.0, ge=0, description="Seconds of need before scaling up.")
     downscale_delay_s: float = Field(
@@ -87,6 +91,29 @@ class Limits(Leaf):
     decode_timeout_s: float = Field(
         120.0, gt=0, description="Seconds of processor time for decoding one recording."
     )
+    max_conversations: int = Field(
+        200, ge=1, description="Conversations on one Ingress replica; more are refused with 503."
+    )
+    max_requests: int = Field(
+        256, ge=1, description="REST calls for speech or chat at once on one Ingress replica."
+    )
+    max_speech_chars: int = Field(
+        4096, ge=1, description="Characters of text in one call for speech."
+    )
+    max_chat_chars: int = Field(
+        400_000, ge=1, description="Characters of all messages in one chat request."
+    )
+    max_items: int = Field(512, ge=8, description="Items that a conversation's client may create.")
+    max_item_chars: int = Field(
+        100_000, ge=1, description="Characters of text in one item or in the instructions."
+    )
+    max_tools: int = Field(128, ge=0, description="Tools of a conversation or a chat request.")
+    max_json_bytes: int = Field(
+        4_194_304, ge=1, description="Bytes of a JSON body of a REST call."
+    )
+    max_event_bytes: int = Field(
+        16_777_216, ge=1, description="Bytes of one event from a conversation's client."
+    )
 
 
 class IngressConfig(Leaf):
@@ -109,6 +136,10 @@ class VadConfig(Leaf):
     )
     tick_ms: float = Field(15.0, gt=0, description="Milliseconds between a lane's calls, at least.")
     scale: Scale = Scale(sessions_per_replica=1000)
+
+    def endpoint(self) -> Endpoint:
+        """Of a live transcription session."""
+        return Endpoint(self.aggressiveness, self.min_speech_ms, self.min_silence_ms)
 
 
 class TwinConfig(Leaf):
@@ -144,10 +175,159 @@ class TranscriberConfig(Leaf):
     scale: Scale = Scale(sessions_per_replica=1000)
 
 
-PROFILES: dict[str, dict[str, str]] = {
-    "cpu": {"transcriber": "pocketsphinx"},
-    "twin": {"transcriber": "twin"},
+class ChatTwinConfig(Leaf):
+    """The stand-in engine."""
+
+    first_token_ms: float = Field(50.0, ge=0, description="Milliseconds to the first token.")
+    token_ms: float = Field(10.0, ge=0, description="Milliseconds from token to token.")
+    tokens: int = Field(26, ge=1, description="Tokens of a reply, a word each.")
+
+
+class OpenAIConfig(Leaf):
+    """Any OpenAI-compatible chat server."""
+
+    base_url: str = Field("http://127.0.0.1:11434/v1", description="Where its API begins.")
+    model: str = Field("", description="The model's name there; must be set.")
+    api_key_variable: str = Field(
+        "OPENAI_API_KEY", description="The environment variable that holds its key."
+    )
+    timeout_s: float = Field(30.0, gt=0, description="Seconds without a token before giving up.")
+    connect_timeout_s: float = Field(3.0, gt=0, description="Seconds for connecting.")
+    retries: int = Field(2, ge=0, description="Tries more, with backoff, before the first token.")
+    breaker_failures: int = Field(
+        5, ge=1, description="Failures in a row after which requests fail at once for a while."
+    )
+    breaker_rest_s: float = Field(10.0, gt=0, description="Seconds of that while.")
+
+
+class ChatConfig(Leaf):
+    """Replies."""
+
+    engine: str = Field(
+        "", description="`eliza`, `openai`, `twin`, or `module:Class`; empty: the profile's."
+    )
+    engine_args: dict[str, Any] = Field(
+        default_factory=dict, description="Keyword arguments for an engine of your own."
+    )
+    tick_ms: float = Field(5.0, gt=0, description="Milliseconds between a lane's calls, at least.")
+    timeout_s: float = Field(60.0, gt=0, description="Seconds to the next piece of a reply.")
+    twin: ChatTwinConfig = ChatTwinConfig()
+    openai: OpenAIConfig = OpenAIConfig()
+    scale: Scale = Scale(sessions_per_replica=100)
+
+
+class SpeakerTwinConfig(Leaf):
+    """The stand-in engine."""
+
+    first_audio_ms: float = Field(150.0, ge=0, description="Milliseconds to the first audio.")
+    words_per_second: float = Field(2.5, gt=0, description="Words in a second of speech.")
+    realtime_factor: float = Field(
+        10.0, gt=0, description="How much faster than played speech is made."
+    )
+
+
+OPENAI_VOICES = {
+    "alloy": "en-us+f3",
+    "ash": "en-us+m3",
+    "ballad": "en-gb+m3",
+    "cedar": "en-us",
+    "coral": "en-us+f2",
+    "echo": "en-us",
+    "fable": "en-gb",
+    "marin": "en-us+f3",
+    "nova": "en-us+f2",
+    "onyx": "en-us+m3",
+    "sage": "en-gb+f3",
+    "shimmer": "en-gb+f2",
+    "verse": "en-gb",
 }
+"""Names that OpenAI's clients ask for, as voices of espeak."""
+
+
+class SpeakerConfig(Leaf):
+    """Text to speech."""
+
+    engine: str = Field(
+        "", description="`espeak`, `twin`, or `module:Class` of your own; empty: the profile's."
+    )
+    engine_args: dict[str, Any] = Field(
+        default_factory=dict, description="Keyword arguments for an engine of your own."
+    )
+    voice: str = Field("", description="The voice where none is asked for; empty: the profile's.")
+    openai_voices: dict[str, str] = Field(
+        default_factory=dict,
+        description="Further names for voices, as `alloy: en-us+f3`; over the profile's own.",
+    )
+    tick_ms: float = Field(5.0, gt=0, description="Milliseconds between a lane's calls, at least.")
+    timeout_s: float = Field(60.0, gt=0, description="Seconds to the next piece of speech.")
+    twin: SpeakerTwinConfig = SpeakerTwinConfig()
+    scale: Scale = Scale(sessions_per_replica=100)
+
+
+class ConversationConfig(Leaf):
+    """Spoken turns."""
+
+    instructions: str = Field(
+        "You are a friendly assistant in a spoken conversation. Answer briefly, in plain words.",
+        description="The system prompt where a session brings none.",
+    )
+    min_speech_ms: int = Field(60, ge=20, description="Milliseconds of voice that start speech.")
+    min_silence_ms: int = Field(500, ge=20, description="Milliseconds of silence that end a turn.")
+    prefix_ms: int = Field(300, ge=0, description="Milliseconds before speech that belong to it.")
+    pause_ms: int = Field(
+        160,
+        ge=0,
+        description="Milliseconds of silence after which the final is asked for ahead of the "
+        "turn's end; 0 asks at the end.",
+    )
+    barge_in_ms: int = Field(
+        140, ge=0, description="Milliseconds of voice that stop a reply: a cough does not."
+    )
+    speculate: bool = Field(
+        True, description="Start the reply at the pause; thrown away if the person goes on."
+    )
+    resume: bool = Field(
+        True, description="Say the rest of a reply when what stopped it held no words."
+    )
+    memory_tokens: int = Field(
+        3000, ge=100, description="Tokens of history given to the model; older is summarised."
+    )
+    max_utterance_s: float = Field(
+        60.0, gt=0, le=100, description="Seconds of speech after which a turn is cut."
+    )
+    max_session_s: float = Field(3600.0, gt=0, description="Seconds a conversation may last.")
+    idle_timeout_s: float = Field(
+        900.0, gt=0, description="Seconds without any message after which a conversation ends."
+    )
+
+
+class TcpConfig(Leaf):
+    """The TCP port of length-prefixed JSON."""
+
+    port: int = Field(0, ge=0, le=65535, description="8766, say; 0: off.")
+    host: str = Field("127.0.0.1", description="The address to listen on.")
+    read_timeout_s: float = Field(30.0, gt=0, description="Seconds for one message to arrive.")
+    max_connections: int = Field(100, ge=1, description="Connections of one Ingress replica.")
+
+
+PROFILES: dict[str, dict[str, str]] = {
+    "cpu": {
+        "transcriber": "pocketsphinx",
+        "chat": "eliza",
+        "speaker": "espeak",
+    },
+    "twin": {
+        "transcriber": "twin",
+        "chat": "twin",
+        "speaker": "twin",
+    },
+}
+
+VOICES: dict[str, tuple[str, dict[str, str]]] = {
+    "espeak": ("en-us+f3", OPENAI_VOICES),
+    "twin": ("twin-low", dict.fromkeys(OPENAI_VOICES, "twin-low")),
+}
+"""Each known engine's own voice, and what OpenAI's names stand for."""
 
 
 class Config(Leaf):
@@ -161,8 +341,29 @@ class Config(Leaf):
     ingress: IngressConfig = IngressConfig()
     vad: VadConfig = VadConfig()
     transcriber: TranscriberConfig = TranscriberConfig()
+    chat: ChatConfig = ChatConfig()
+    speaker: SpeakerConfig = SpeakerConfig()
+    conversation: ConversationConfig = ConversationConfig()
+    tcp: TcpConfig = TcpConfig()
 
     @property
     def transcriber_engine(self) -> str:
         """The name of the engine, the profile's where none is written out."""
         return self.transcriber.engine or PROFILES[self.profile]["transcriber"]
+
+    @property
+    def chat_engine(self) -> str:
+        return self.chat.engine or PROFILES[self.profile]["chat"]
+
+    @property
+    def speaker_engine(self) -> str:
+        return self.speaker.engine or PROFILES[self.profile]["speaker"]
+
+    @property
+    def voice(self) -> str:
+        """The voice where none is asked for; "" where an engine of one's own has to be asked."""
+        return self.speaker.voice or VOICES.get(self.speaker_engine, ("", {}))[0]
+
+    @property
+    def openai_voices(self) -> dict[str, str]:
+        return VOICES.get(self.speaker_engine, ("", {}))[1] | self.speaker.openai_voices

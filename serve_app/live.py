@@ -23,6 +23,7 @@ from serve_app.session import (
     Event,
     Fact,
     Judge,
+    Listening,
     Order,
     Recognize,
     Session,
@@ -188,14 +189,21 @@ class LiveSessions:
                 self.limits.retry_after_s,
             )
 
-    def open(self, sink: Sink, abandon: Abandon, limits: Limits | None = None) -> LiveSession:
+    def open(
+        self,
+        sink: Sink,
+        abandon: Abandon,
+        limits: Limits | None = None,
+        listening: Listening | None = None,
+    ) -> LiveSession:
         """A new session, seated. The caller gives it to `close` whatever happens.
 
         Raises `ClientError` when no session is free.
         """
         self.admit()
-        vad, limits = self._config.vad, limits or self.limits
-        session = Session(limits, vad.prefix_ms, vad.min_speech_ms, time.monotonic())
+        vad = self._config.vad
+        listening = listening or Listening(vad.endpoint(), vad.prefix_ms)
+        session = Session(limits or self.limits, listening, time.monotonic())
         live = LiveSession(session, sink, abandon)
         self._open.add(live)
         self._metrics.total_sessions += 1

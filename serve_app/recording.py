@@ -15,6 +15,7 @@ from serve_app.session import (
     Started,
     StopRequested,
     TellError,
+    TellFailed,
     TellTranscript,
 )
 from serve_app.transcript import Segment, Transcript, WordOut, confidence, ms
@@ -37,7 +38,7 @@ class Collector:
         match event:
             case TellTranscript(final=True):
                 self._add(event)
-            case TellError(error):
+            case TellError(error) | TellFailed(_, error):
                 self.failure = self.failure or error
             case Close():
                 self.ended = True

@@ -5,6 +5,10 @@ positions are samples at 16 kHz since the session began. All audio goes to the V
 the VAD calls speech goes to the transcriber, so an utterance holds the same samples however they
 arrived. Whatever a model replica has not answered for is kept, so that another can take over:
 `VadSeated` and `TranscriberSeated` say that a replica knows nothing yet of this session.
+
+Where the endpoint has a pause, the recogniser is asked for its final words at the pause already:
+if the person goes on, all of the utterance is given to it again as another attempt; if not, the
+final is there when the end of speech is confirmed.
 """
 
 from dataclasses import dataclass, field
@@ -13,9 +17,13 @@ from enum import Enum, auto
 from deployments.interfaces import (
     BYTES_PER_SAMPLE,
     RATE,
+    Edge,
+    Endpoint,
     Hypothesis,
     Judged,
+    Resume,
     SpeechOptions,
+    Transition,
     Word,
 )
 from serve_app.config import Limits
@@ -37,12 +45,30 @@ class State(Enum):
     CLOSED = auto()
 
 
+@dataclass(frozen=True, slots=True)
+class Listening:
+    """How utterances are found in the audio: by the VAD, or, `manual`, by `FinalizeRequested`."""
+
+    endpoint: Endpoint = Endpoint()
+    prefix_ms: int = 300
+    """Audio before speech that its utterance includes."""
+    manual: bool = False
+
+
 # What happened.
 
 
 @dataclass(frozen=True, slots=True)
 class Started:
     options: SpeechOptions
+
+
+@dataclass(frozen=True, slots=True)
+class Reconfigured:
+    """From the next utterance on these options, from now on this listening."""
+
+    options: SpeechOptions
+    listening: Listening
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +83,14 @@ class KeptAlive:
 
 @dataclass(frozen=True, slots=True)
 class FinalizeRequested:
-    pass
+    """End the utterance here; `always` makes one of the latest audio where nobody speaks."""
+
+    always: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Cleared:
+    """Forget the utterance at hand and all audio up to here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +127,8 @@ class Ticked:
 
 Fact = (
     Started
+    | Reconfigured
+    | Cleared
     | AudioReceived
     | KeptAlive
     | FinalizeRequested
@@ -116,7 +151,7 @@ class Judge:
     """Give audio to the VAD; see `interfaces.Unjudged`."""
 
     pcm: bytes
-    resume: tuple[int, bool] | None
+    resume: Resume | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +181,52 @@ class TellTranscript:
     start: int
     until: int
     words: tuple[Word, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TellFailed:
+    """The engine could not recognise an utterance; stands in the place of its final."""
+
+    utterance: int
+    error: ClientError
+
+
+@dataclass(frozen=True, slots=True)
+class TellOpened:
+    """An utterance begins at sample `start`."""
+
+    utterance: int
+    start: int
+
+
+@dataclass(frozen=True, slots=True)
+class TellSteady:
+    """The speech at hand is more than a cough."""
+
+
+@dataclass(frozen=True, slots=True)
+class TellStable:
+    """The words of an utterance, if the person says no more."""
+
+    utterance: int
+    words: tuple[Word, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TellResumed:
+    """The person did say more: what was stable is so no longer."""
+
+    utterance: int
+
+
+@dataclass(frozen=True, slots=True)
+class TellEnded:
+    """An utterance ends at sample `until`; its final follows. `voice_until` is where the pause
+    began that ended it."""
+
+    utterance: int
+    until: int
+    voice_until: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,8 +266,11 @@ class Close:
     metrics: Metrics
 
 
-Event = TellSpeech | TellTranscript | TellProgress | TellError | Close
-"""What the client gets to know."""
+TellInner = TellOpened | TellSteady | TellStable | TellResumed | TellEnded
+"""How an utterance goes: for those who hold a conversation."""
+
+Event = TellSpeech | TellTranscript | TellFailed | TellProgress | TellError | Close | TellInner
+"""What the client, or who stands before it, gets to know."""
 
 Order = Judge | Recognize | Event
 
@@ -201,13 +285,18 @@ class _Utterance:
 
     number: int
     start: int
+    attempt: int
+    """Its number for the recogniser: another one each time that it begins anew."""
+    options: SpeechOptions
     pcm: list[bytes] = field(default_factory=list)
     length: int = 0
     recognized: int = 0
+    paused: bool = False
+    """The recogniser was told that this is all, and perhaps it is not."""
     ended_at: float | None = None
     words: list[Word] = field(default_factory=list)
     final: Hypothesis | None = None
-    """Has come, but waits for the finals of earlier utterances."""
+    """Has come, but waits for the end of speech, or for the finals of earlier utterances."""
 
     def append(self, pcm: bytes) -> None:
         self.pcm.append(pcm)
@@ -232,18 +321,20 @@ class Session:
 
     __slots__ = (
         "_ahead",
+        "_attempt",
         "_close_code",
         "_closing_since",
         "_created",
+        "_finalize_always",
         "_finalize_at",
         "_heard",
         "_judged",
         "_keep",
         "_limits",
+        "_listening",
         "_number",
         "_options",
         "_pending",
-        "_prefix",
         "_received",
         "_running",
         "_speaking",
@@ -252,17 +343,16 @@ class Session:
         "_tally",
         "_unjudged",
         "_utterance_end",
+        "_voice_until",
         "_voiced",
         "state",
     )
 
-    def __init__(self, limits: Limits, prefix_ms: int, min_speech_ms: int, now: float) -> None:
+    def __init__(self, limits: Limits, listening: Listening, now: float) -> None:
         self.state = State.CREATED
         self._limits = limits
         self._options = SpeechOptions()
-        self._prefix = prefix_ms * RATE // 1000
-        self._keep = (prefix_ms + min_speech_ms) * RATE // 1000 * BYTES_PER_SAMPLE
-        """Bytes kept while nobody speaks: speech is noticed only after it began."""
+        self._listening = listening
         self._ahead = int(limits.max_audio_ahead_s * RATE)
         self._created = self._heard = now
         self._closing_since = now
@@ -271,9 +361,11 @@ class Session:
         self._unjudged: list[bytes] = []
         self._tail = b""
         """The last audio judged, up to `_judged`, while nobody speaks."""
-        self._speaking = self._voiced = False
+        self._speaking = self._voiced = listening.manual
+        self._voice_until = 0
         self._finalize_at: int | None = None
-        self._number = 0
+        self._finalize_always = False
+        self._number = self._attempt = 0
         self._running: _Utterance | None = None
         self._pending: dict[int, _Utterance] = {}
         self._tally = _Tally()
@@ -325,10 +417,14 @@ class Session:
                 return self._err(START_NOT_FIRST, now)
             case _, KeptAlive():
                 return [TellProgress(self.position)]
-            case State.CLOSING, (FinalizeRequested() | StopRequested()):
+            case State.CLOSING, (FinalizeRequested() | StopRequested() | Reconfigured()):
                 return []
-            case _, FinalizeRequested():
-                return self._finalize(now)
+            case _, Cleared():
+                return self._clear()
+            case _, Reconfigured(options, listening):
+                return self._reconfigure(options, listening, now)
+            case _, FinalizeRequested(always):
+                return self._finalize(always, now)
             case _, StopRequested():
                 return self._begin_closing(NORMAL_CLOSURE, now)
             case _, ClientErred(error):
@@ -350,17 +446,60 @@ class Session:
         self.state = State.ACTIVE
         self._received += samples
         self._unjudged.append(pcm)
+        orders = self._hear(pcm, now)
         if self._received > self._limits.max_session_s * RATE:
-            return [Judge(pcm, None), *self._err(self._too_long(), now)]
-        return [Judge(pcm, None)]
+            return [*orders, *self._err(self._too_long(), now)]
+        return orders
+
+    def _hear(self, pcm: bytes, now: float) -> list[Order]:
+        """To the VAD; or, where the client says what an utterance is, all of it is speech."""
+        if not self._listening.manual:
+            return [Judge(pcm, None)]
+        return self._on_judged(Judged(0, self._received, (), True), now)
 
     def _reseat_vad(self) -> list[Order]:
-        """A new replica gets where we are, from the border of a frame, and all that follows."""
         self._tally.seatings += 1
+        return [] if self._listening.manual else [self._judge_anew()]
+
+    def _judge_anew(self) -> Judge:
+        """For an ear that knows nothing: where we are, from the border of a frame, and all that
+        follows."""
         over = self._judged % FRAME_SAMPLES
-        begun = self._latest()[-over * BYTES_PER_SAMPLE :] if over else b""
-        resume = (self._judged - over, self._speaking)
-        return [Judge(begun + b"".join(self._unjudged), resume)]
+        size = over * BYTES_PER_SAMPLE
+        begun = self._latest()[-size:].rjust(size, b"\0") if over else b""
+        resume = Resume(self._judged - over, self._speaking, self._listening.endpoint)
+        return Judge(begun + b"".join(self._unjudged), resume)
+
+    def _reconfigure(
+        self, options: SpeechOptions, listening: Listening, now: float
+    ) -> list[Order]:
+        """An utterance at hand is ended when it changes who says where utterances end."""
+        self._options = options
+        was, self._listening = self._listening, listening
+        orders: list[Order] = []
+        if listening.manual and not was.manual:
+            self._advance(self._received, orders, now)
+        if listening.manual != was.manual:
+            if self._running:
+                self._end_utterance(orders, now)
+            self._speaking = self._voiced = listening.manual
+        if not listening.manual and listening != was:
+            orders.append(self._judge_anew())
+        return orders
+
+    def _clear(self) -> list[Order]:
+        orders: list[Order] = []
+        self._tail = b""
+        self._unjudged = []
+        self._judged = self._utterance_end = self._received
+        if self._running:
+            self._end_attempt(self._running, orders)
+            del self._pending[self._running.number]
+            self._running = None
+        if not self._listening.manual:
+            self._speaking = False
+            orders.append(self._judge_anew())
+        return orders
 
     def _latest(self) -> bytes:
         """Audio that ends at `_judged`: at least a frame of it."""
@@ -370,13 +509,12 @@ class Session:
 
     def _on_judged(self, judged: Judged, now: float) -> list[Order]:
         orders: list[Order] = []
+        if self._listening.manual and judged.transitions:
+            return orders  # of before
         self._voiced = judged.voiced
         for transition in judged.transitions:
             self._advance(transition.sample, orders, now)
-            if transition.speaking:
-                self._start_speech(transition.sample, orders)
-            else:
-                self._end_speech(transition.sample, orders, now)
+            self._on_transition(transition, orders, now)
         self._advance(judged.until, orders, now)
         if self.state is State.CLOSING:
             orders += self._finish(now)
@@ -384,23 +522,52 @@ class Session:
             orders += self._err(self._silent(), now)
         return orders
 
+    def _on_transition(self, transition: Transition, orders: list[Order], now: float) -> None:
+        """An ear that was changed may tell again what the one before it told: no harm in that."""
+        edge, sample = transition
+        match edge:
+            case Edge.START if not self._speaking:
+                self._start_speech(sample, orders)
+            case Edge.STEADY:
+                orders.append(TellSteady())
+            case Edge.PAUSE if self._running and not self._running.paused:
+                self._pause(self._running, sample, orders)
+            case Edge.RESUME if self._running and self._running.paused:
+                self._resume(self._running, orders)
+            case Edge.END if self._speaking:
+                self._end_speech(sample, orders, now)
+
     def _advance(self, until: int, orders: list[Order], now: float) -> None:
         """Take judged audio up to sample `until`: into an utterance while someone speaks."""
+        until = min(until, self._received)
         while self._judged < until:
             cut = self._cut_at()
             self._take(self._pop_unjudged(min(until, cut)), orders)
-            if self._running and self._judged == cut:
-                self._end_utterance(orders, now)
+            if self._judged == cut:
+                self._cut(orders, now)
+
+    def _cut(self, orders: list[Order], now: float) -> None:
+        if not self._running and self._finalize_always:
+            self._open_utterance(self._tail, orders)
+        if self._running:
+            self._end_utterance(orders, now)
 
     def _take(self, pcm: bytes, orders: list[Order]) -> None:
         self._judged += len(pcm) // BYTES_PER_SAMPLE
         if self._running:
             self._running.append(pcm)
-            orders.append(Recognize(self._running.number, pcm, False, None))
+            if not self._running.paused:
+                orders.append(Recognize(self._running.attempt, pcm, False, None))
         elif self._speaking and self._voiced:  # goes on after a finalize or a cut
             self._open_utterance(self._tail + pcm, orders)
         else:
-            self._tail = (self._tail + pcm)[-self._keep :]
+            self._tail = (self._tail + pcm)[-self._kept() :]
+
+    def _kept(self) -> int:
+        """Bytes kept while nobody speaks: speech is noticed only after it began."""
+        listening = self._listening
+        kept_ms = listening.prefix_ms + listening.endpoint.min_speech_ms
+        return kept_ms * RATE // 1000 * BYTES_PER_SAMPLE
 
     def _cut_at(self) -> int:
         """Where the running utterance must end: its greatest length, or a finalize."""
@@ -424,7 +591,8 @@ class Session:
     def _start_speech(self, sample: int, orders: list[Order]) -> None:
         self._speaking = self._voiced = True
         orders.append(TellSpeech(True, sample))
-        start = max(sample - self._prefix, self._utterance_end)
+        prefix = self._listening.prefix_ms * RATE // 1000
+        start = max(sample - prefix, self._utterance_end)
         back = min((self._judged - start) * BYTES_PER_SAMPLE, len(self._tail))
         self._tail = self._tail[len(self._tail) - back :]
         if self._judged > sample:  # speech began in audio that was judged before
@@ -441,51 +609,94 @@ class Session:
 
     def _open_utterance(self, pcm: bytes, orders: list[Order]) -> None:
         """Begin an utterance with the audio up to `_judged`."""
-        utterance = _Utterance(self._number, self._judged - len(pcm) // BYTES_PER_SAMPLE)
+        start = self._judged - len(pcm) // BYTES_PER_SAMPLE
+        utterance = _Utterance(self._number, start, self._next_attempt(), self._options)
         self._number += 1
         self._tail = b""
         utterance.append(pcm)
         self._running = self._pending[utterance.number] = utterance
-        orders.append(Recognize(utterance.number, pcm, False, self._options))
+        orders.append(TellOpened(utterance.number, start))
+        orders.append(Recognize(utterance.attempt, pcm, False, utterance.options))
+
+    def _next_attempt(self) -> int:
+        self._attempt += 1
+        return self._attempt - 1
+
+    def _pause(self, utterance: _Utterance, sample: int, orders: list[Order]) -> None:
+        """Ask for the final words, in case this is the end."""
+        self._voice_until = sample - self._listening.endpoint.pause_ms * RATE // 1000
+        self._end_attempt(utterance, orders)
+        utterance.paused = True
+
+    def _end_attempt(self, utterance: _Utterance, orders: list[Order]) -> None:
+        if not utterance.paused:
+            orders.append(Recognize(utterance.attempt, b"", True, None))
+
+    def _resume(self, utterance: _Utterance, orders: list[Order]) -> None:
+        utterance.paused = False
+        utterance.final = None
+        utterance.recognized = 0
+        utterance.attempt = self._next_attempt()
+        orders.append(TellResumed(utterance.number))
+        orders.append(
+            Recognize(utterance.attempt, b"".join(utterance.pcm), False, utterance.options)
+        )
 
     def _end_utterance(self, orders: list[Order], now: float) -> None:
         utterance = self._running
         assert utterance
         self._running = None
         self._finalize_at = None
-        self._utterance_end = utterance.start + utterance.length
+        self._finalize_always = False
+        until = self._utterance_end = utterance.start + utterance.length
         self._tally.speech += utterance.length
         utterance.ended_at = now
-        orders.append(Recognize(utterance.number, b"", True, None))
+        self._end_attempt(utterance, orders)
+        voice_until = self._voice_until if utterance.paused else until
+        orders.append(TellEnded(utterance.number, until, voice_until))
+        if utterance.final:
+            orders += self._tell_finals(now)
 
     def _reseat_transcriber(self) -> list[Order]:
         """A new replica gets every utterance whose final has not come, from its beginning."""
         self._tally.seatings += 1
         return [
-            Recognize(u.number, b"".join(u.pcm), u.ended_at is not None, self._options)
+            Recognize(u.attempt, b"".join(u.pcm), u.paused or u.ended_at is not None, u.options)
             for u in self._pending.values()
+            if u.final is None
         ]
 
     def _on_hypothesis(self, hypothesis: Hypothesis, now: float) -> list[Order]:
-        utterance = self._pending.get(hypothesis.utterance)
+        utterance = self._attempted(hypothesis.utterance)
         if utterance is None or utterance.final:
             return []
         utterance.recognized = max(utterance.recognized, hypothesis.until)
         utterance.words[hypothesis.keep :] = hypothesis.words
         if hypothesis.final:
             utterance.final = hypothesis
-            return self._tell_finals(now)
+            return self._tell_stable(utterance) or self._tell_finals(now)
         self._tally.partials += 1
         if not self._options.interim_results:
             return []
         return [self._transcript(utterance, False, utterance.start + utterance.recognized)]
+
+    def _attempted(self, attempt: int) -> _Utterance | None:
+        for utterance in self._pending.values():
+            if utterance.attempt == attempt:
+                return utterance
+        return None
+
+    def _tell_stable(self, utterance: _Utterance) -> list[Order]:
+        if utterance.ended_at is not None:
+            return []
+        return [TellStable(utterance.number, tuple(utterance.words))]
 
     def _tell_finals(self, now: float) -> list[Order]:
         """Finals in the order of speech, though engines may finish in another."""
         orders: list[Order] = []
         while self._pending:
             utterance = next(iter(self._pending.values()))
-            if utterance.final is None:
+            if utterance.final is None or utterance.ended_at is None:
                 return orders
             del self._pending[utterance.number]
             orders.append(self._tell_final(utterance, utterance.final, now))
@@ -495,7 +706,7 @@ class Session:
         self._count_final(utterance, now)
         if final.failure:
             self._tally.failures += 1
-            return TellError(self._failed(utterance, final.failure))
+            return TellFailed(utterance.number, self._failed(utterance, final.failure))
         return self._transcript(utterance, True, utterance.start + utterance.length)
 
     def _count_final(self, utterance: _Utterance, now: float) -> None:
@@ -512,13 +723,15 @@ class Session:
 
     # The end.
 
-    def _finalize(self, now: float) -> list[Order]:
+    def _finalize(self, always: bool, now: float) -> list[Order]:
         """End the running utterance after the audio received so far."""
         orders: list[Order] = []
+        self._finalize_always = always
         if self._received > self._judged:
             self._finalize_at = self._received
-        elif self._running:
-            self._end_utterance(orders, now)
+        else:
+            self._cut(orders, now)
+            self._finalize_always = False
         return orders
 
     def _begin_closing(self, code: int, now: float) -> list[Order]:
@@ -533,8 +746,8 @@ class Session:
         if self._judged < self._received:
             return orders
         if self._running:
-            self._end_utterance(orders, now)
-        if not self._pending:
+            self._end_utterance(orders, now)  # and that may have closed, if its final was there
+        if not self._pending and self.state is State.CLOSING:
             orders.append(self._close(self._close_code))
         return orders
 

@@ -116,7 +116,7 @@ def twin_transcriber(**args: Any) -> Transcriber:
 def models(**fleets: Any) -> Models:
     """Models in this process: a real VAD and the twin, unless given."""
     return Models(
-        vad=fleets.get("vad") or LocalFleet(vad=Vad(2, 60, 500)),
+        vad=fleets.get("vad") or LocalFleet(vad=Vad()),
         transcriber=fleets.get("transcriber") or LocalFleet(twin=twin_transcriber()),
         engine="twin",
         languages=fleets.get("languages"),

@@ -17,9 +17,9 @@ async def serve(model: Any, item: type) -> tuple[LaneServer, Address]:
 
 def test_a_vad_over_the_wire_hears_what_it_hears_at_home(speech: bytes) -> None:
     async def go() -> tuple[Transition, ...]:
-        server, address = await serve(Vad(2, 60, 500), Unjudged)
+        server, address = await serve(Vad(), Unjudged)
         connection = await LaneConnection.open(address, Judged)
-        sending = asyncio.create_task(connection.exchange([Unjudged(3, speech, (0, False))], [], 1))
+        sending = asyncio.create_task(connection.exchange([Unjudged(3, speech, Resume(0, False, Endpoint()))], [], 1))
         (judged,) = await connection.receive()
         await sending
         connection.close()

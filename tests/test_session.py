@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deployments.interfaces import Hypothesis, Judged, SpeechOptions, Transition, Word
+from deployments.interfaces import Edge, Endpoint, Hypothesis, Judged, Resume, SpeechOptions, Transition, Word
 from serve_app.config import Limits
 from serve_app.errors import ClientError
 from serve_app.session import (
@@ -17,6 +17,7 @@ from serve_app.session import (
     FinalizeRequested,
     Judge,
     KeptAlive,
+    Listening,
     ProtocolViolation,
     Recognize,
     Session,
@@ -24,6 +25,8 @@ from serve_app.session import (
     State,
     StopRequested,
     TellError,
+    TellFailed,
+    TellInner,
     TellProgress,
     TellSpeech,
     TellTranscript,
@@ -37,18 +40,21 @@ HELLO = (Word("hello", 0, 8000, 0.9),)
 
 
 def new(**limits: Any) -> Session:
-    session = Session(Limits(**limits), prefix_ms=300, min_speech_ms=60, now=0.0)
+    session = Session(Limits(**limits), Listening(), now=0.0)
     session.on(VadSeated(), 0.0)
     session.on(TranscriberSeated(), 0.0)
     return session
 
 
 def play(session: Session, *facts: Any, now: float = 1.0) -> list[Any]:
-    return [order for fact in facts for order in session.on(fact, now)]
+    """What a transcription session orders; how an utterance goes is `told`'s."""
+    orders = [order for fact in facts for order in session.on(fact, now)]
+    return [order for order in orders if not isinstance(order, TellInner)]
 
 
 def judged(until_s: float, *transitions: tuple[bool, float], voiced: bool = True) -> Judged:
-    changes = tuple(Transition(on, int(at * 16_000)) for on, at in transitions)
+    edges = {True: Edge.START, False: Edge.END}
+    changes = tuple(Transition(edges[on], int(at * 16_000)) for on, at in transitions)
     return Judged(0, int(until_s * 16_000), changes, voiced)
 
 
@@ -61,7 +67,7 @@ def state_of(session: Session) -> State:
 
 
 def codes(orders: list[Any]) -> list[str]:
-    return [order.error.code for order in orders if isinstance(order, TellError)]
+    return [order.error.code for order in orders if isinstance(order, TellError | TellFailed)]
 
 
 def test_all_audio_goes_to_the_vad_and_silence_no_further() -> None:
@@ -161,8 +167,8 @@ def test_a_long_utterance_is_cut_in_two_without_losing_a_sample() -> None:
 def test_a_new_vad_replica_gets_all_that_was_not_judged_from_a_frames_border() -> None:
     session = new()
     audio = bytes(range(256)) * 125
-    play(session, AudioReceived(audio), Judged(0, 8010, (Transition(True, 0),), True))
-    assert play(session, VadSeated()) == [Judge(audio[8000 * 2 :], (8000, True))]
+    play(session, AudioReceived(audio), judged(8010 / 16_000, (True, 0.0)))
+    assert play(session, VadSeated()) == [Judge(audio[8000 * 2 :], Resume(8000, True, Endpoint()))]
 
 
 def test_a_new_transcriber_gets_every_utterance_whose_final_has_not_come() -> None:

@@ -3,13 +3,16 @@ import random
 
 import pytest
 
-from deployments.interfaces import Judged, LaneLost, Transition, Unjudged
+from deployments.interfaces import Edge, Endpoint, Judged, LaneLost, Resume, Transition, Unjudged
 from deployments.vad import FRAME_SAMPLES, Endpointing, Vad
+
+
+BEGIN = Resume(0, False, Endpoint())
 
 
 def play(flags: str, speaking: bool = False) -> list[Transition]:
     """One letter a frame: V voiced, - not."""
-    endpointing = Endpointing(3, 5, 0, speaking)
+    endpointing = Endpointing(Resume(0, speaking, Endpoint(2, 60, 100)))
     return [t for flag in flags if (t := endpointing.on(flag == "V"))]
 
 
@@ -22,10 +25,10 @@ def frames(*counts: int) -> list[int]:
     [
         ("----------", []),
         ("VV-VV-VV-V", []),
-        ("--VVV", [Transition(True, frames(2)[0])]),
-        ("VVV----V----V", [Transition(True, 0)]),
-        ("-VVV-----", [Transition(True, frames(1)[0]), Transition(False, frames(9)[0])]),
-        ("VVV-----VVV", [Transition(True, 0), *map(Transition, [False, True], frames(8, 8))]),
+        ("--VVV", [Transition(Edge.START, frames(2)[0])]),
+        ("VVV----V----V", [Transition(Edge.START, 0)]),
+        ("-VVV-----", [Transition(Edge.START, frames(1)[0]), Transition(Edge.END, frames(9)[0])]),
+        ("VVV-----VVV", [Transition(Edge.START, 0), *map(Transition, [Edge.END, Edge.START], frames(8, 8))]),
     ],
 )
 def test_endpointing(flags: str, expected: list[Transition]) -> None:
@@ -33,16 +36,16 @@ def test_endpointing(flags: str, expected: list[Transition]) -> None:
 
 
 def test_endpointing_resumed_in_speech_only_ends() -> None:
-    assert play("VV-----", speaking=True) == [Transition(False, 7 * FRAME_SAMPLES)]
+    assert play("VV-----", speaking=True) == [Transition(Edge.END, 7 * FRAME_SAMPLES)]
 
 
 def hear(pcm: bytes, cuts: list[int]) -> list[Judged]:
     async def go() -> list[Judged]:
-        vad = Vad(2, 60, 500)
+        vad = Vad()
         await anext(vad.listen("lane"))
         out, begin = [], 0
         for number, end in enumerate([*cuts, len(pcm)]):
-            resume = None if number else (0, False)
+            resume = None if number else BEGIN
             out += await vad.exchange("lane", [Unjudged(7, pcm[begin:end], resume)], [])
             begin = end
         return out
@@ -56,8 +59,8 @@ def transitions(judged: list[Judged]) -> list[Transition]:
 
 def test_speech_is_found_in_its_place(speech: bytes) -> None:
     started, ended = transitions(hear(speech, []))
-    assert started.speaking and 0.7 * 16_000 < started.sample < 0.95 * 16_000
-    assert not ended.speaking and ended.sample > started.sample + 2 * 16_000
+    assert started.edge is Edge.START and 0.7 * 16_000 < started.sample < 0.95 * 16_000
+    assert ended.edge is Edge.END and ended.sample > started.sample + 2 * 16_000
 
 
 def test_the_cut_of_the_audio_does_not_matter(speech: bytes) -> None:
@@ -73,7 +76,7 @@ def test_silence_is_not_speech() -> None:
 
 def test_a_session_that_did_not_begin_here_is_refused() -> None:
     async def go() -> None:
-        vad = Vad(2, 60, 500)
+        vad = Vad()
         await anext(vad.listen("lane"))
         with pytest.raises(LaneLost):
             await vad.exchange("lane", [Unjudged(1, bytes(640))], [])
@@ -83,9 +86,9 @@ def test_a_session_that_did_not_begin_here_is_refused() -> None:
 
 def test_a_session_that_left_is_forgotten() -> None:
     async def go() -> None:
-        vad = Vad(2, 60, 500)
+        vad = Vad()
         await anext(vad.listen("lane"))
-        await vad.exchange("lane", [Unjudged(1, b"", (0, False)), Unjudged(2, b"", (0, False))], [])
+        await vad.exchange("lane", [Unjudged(1, b"", BEGIN), Unjudged(2, b"", BEGIN)], [])
         await vad.exchange("lane", [], [1])
         await vad.exchange("lane", [Unjudged(2, bytes(640))], [])
         with pytest.raises(LaneLost):

@@ -13,16 +13,19 @@ import struct
 import sys
 from collections.abc import Hashable, Sequence
 
-from deployments.interfaces import BYTES_PER_SAMPLE, Emit, Guess, SpeechOptions, Utterance
+from deployments.interfaces import (
+    BYTES_PER_SAMPLE,
+    Emit,
+    EngineFailed,
+    Guess,
+    SpeechOptions,
+    Utterance,
+)
 from deployments.transcriber.sphinx_decoder import LENGTH, Answer, Piece, frame_message
 
 log = logging.getLogger("voxray.pocketsphinx")
 
 START_TIMEOUT_S = 60.0
-
-
-class EngineFailed(Exception):
-    """A decoder could not start or died."""
 
 
 class _Process:
@@ -93,6 +96,8 @@ class PocketSphinx:
 
     name = "pocketsphinx"
     languages = ("en",)
+    revises = True  # a final is decoded anew, with all of the utterance at hand
+    understands = False
 
     def __init__(self, decoders: int) -> None:
         self._free: list[_Process] = []

@@ -13,6 +13,7 @@ from deployments.interfaces import (
     TranscriberEngine,
     Utterance,
 )
+from deployments.outbox import Outbox
 
 Key = tuple[str, int, int]
 """Lane, session, utterance."""
@@ -24,19 +25,7 @@ class _Lane:
     def __init__(self) -> None:
         self.options: dict[int, SpeechOptions] = {}
         self.open: dict[int, set[int]] = {}
-        self._waiting: list[Hypothesis] = []
-        self._some = asyncio.Event()
-
-    def put(self, hypothesis: Hypothesis) -> None:
-        self._waiting.append(hypothesis)
-        self._some.set()
-
-    async def take(self) -> list[Hypothesis]:
-        """Everything that waits, as one item: the slower the reader, the larger the items."""
-        await self._some.wait()
-        self._some.clear()
-        taken, self._waiting = self._waiting, []
-        return taken
+        self.out: Outbox[Hypothesis] = Outbox()
 
 
 class Transcriber:
@@ -69,7 +58,7 @@ class Transcriber:
         try:
             yield []
             while True:
-                yield await here.take()
+                yield await here.out.take()
         finally:
             del self._lanes[lane]
             await self._forget(lane, here, list(here.open))
@@ -112,4 +101,4 @@ class Transcriber:
                 continue
             if final:
                 here.open[session].discard(utterance)
-            here.put(Hypothesis(session, utterance, until, words, final, keep, failure))
+            here.out.put(Hypothesis(session, utterance, until, words, final, keep, failure))

@@ -36,6 +36,8 @@ class Twin:
 
     name = "twin"
     languages: tuple[str, ...] | None = None
+    revises = False
+    understands = True
 
     def __init__(
         self, latency_ms: float, words_per_second: float, error_rate: float, seed: int

@@ -27,7 +27,7 @@ from serve_app.dialects.native import NativeDialect
 from serve_app.errors import CODES, ClientError
 from serve_app.live import LiveSession, LiveSessions
 from serve_app.metrics import Metrics
-from serve_app.session import ClientErred, Close, Event, Fact, Started, TellError
+from serve_app.session import ClientErred, Close, Event, Fact, Started, TellError, TellFailed, TellInner
 from serve_app.upgrade import MAX_MESSAGE_BYTES, Accept
 
 PATH = "/v1/transcribe/stream"
@@ -177,7 +177,9 @@ class Stream(WSListener):
     # Events out.
 
     def _on_event(self, event: Event) -> None:
-        if isinstance(event, TellError):
+        if isinstance(event, TellInner):
+            return
+        if isinstance(event, TellError | TellFailed):
             self._metrics.count_error(event.error.code)
         if self._paused:
             self._backlog.put(event)

@@ -26,6 +26,7 @@ from serve_app.session import (
     Started,
     StopRequested,
     TellError,
+    TellFailed,
     TellProgress,
     TellSpeech,
     TellTranscript,
@@ -199,7 +200,7 @@ class NativeDialect:
 
     def render(
         self,
-        order: TellSpeech | TellTranscript | TellProgress | TellError | Close,
+        order: TellSpeech | TellTranscript | TellFailed | TellProgress | TellError | Close,
         timestamp: float,
     ) -> bytes:
         """An event as a JSON frame. `timestamp` is in seconds since 1970."""
@@ -216,7 +217,7 @@ class NativeDialect:
                 )
             case TellProgress(sample):
                 return orjson.dumps({"type": "keepalive", "audio_ms": ms(sample)})
-            case TellError(error):
+            case TellError(error) | TellFailed(_, error):
                 return orjson.dumps(
                     {
                         "type": "error",

@@ -1,0 +1,65 @@
+"""espeak-ng alone in its process: it is one global state machine, in C.
+
+Run by `deployments.speaker.espeak`. A request comes on stdin as a line of JSON; the answer goes to
+stdout in frames of a 4-byte big-endian length and pcm_s16le at 24 kHz, an empty one at the end.
+The process ends when stdin does, so it never outlives the replica.
+"""
+
+import json
+import os
+import struct
+import sys
+from typing import BinaryIO
+
+import numpy as np
+import soxr
+
+from deployments.audio import float_to_int16
+from deployments.interfaces import VOICE_RATE
+from deployments.speaker import espeak_library
+
+LENGTH = struct.Struct(">I")
+PIECE_BYTES = VOICE_RATE // 10 * 2
+"""A tenth of a second: what is sent on at a time, resampled at once."""
+
+
+class Voicing:
+    """One request's speech on its way to the pipe."""
+
+    def __init__(self, out: BinaryIO, rate: int) -> None:
+        self._out = out
+        self._resampler = soxr.ResampleStream(rate, VOICE_RATE, 1, dtype="float32", quality="HQ")
+        self._pcm = bytearray()
+
+    def take(self, pcm: bytes) -> bool:
+        self._pcm += pcm
+        if len(self._pcm) >= PIECE_BYTES:
+            self._send(last=False)
+        return False
+
+    def finish(self) -> None:
+        self._send(last=True)
+        self._out.write(LENGTH.pack(0))
+        self._out.flush()
+
+    def _send(self, last: bool) -> None:
+        floats = np.frombuffer(bytes(self._pcm), "<i2").astype(np.float32) / np.float32(32768)
+        self._pcm.clear()
+        pcm = float_to_int16(self._resampler.resample_chunk(floats, last=last)).tobytes()
+        if pcm:
+            self._out.write(LENGTH.pack(len(pcm)) + pcm)
+            self._out.flush()
+
+
+def main() -> None:
+    out = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # the library may print
+    _, rate = espeak_library.library()
+    voices = json.dumps([voice._asdict() for voice in espeak_library.voices()]).encode()
+    out.write(LENGTH.pack(len(voices)) + voices)
+    out.flush()
+    for line in sys.stdin.buffer:
+        say = json.loads(line)
+        voicing = Voicing(out, rate)
+        espeak_library.speak(say["text"], say["voice"], say["words_per_minute"], voicing.take)
+        voicing.finish()

@@ -32,9 +32,9 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/run.done: pyproject.toml | $(BIN)/python
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[cpu]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[cpu,espeak,openai]'
 	@touch $@
 
 $(VENV)/test.done: pyproject.toml | $(BIN)/python
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[cpu,loadtest,test]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[cpu,espeak,openai,loadtest,test]'
 	@touch $@ $(VENV)/run.done

@@ -1,6 +1,6 @@
-"""PCM in, PCM out: sample formats, mixing and resampling to 16 kHz mono.
+"""PCM in, PCM out: sample formats, mixing and resampling, to 16 kHz mono and from 24.
 
-Pure functions of arrays, and one streaming resampler. Samples are int16 unless said otherwise.
+Pure functions of arrays, and two streaming resamplers. Samples are int16 unless said otherwise.
 G.711 follows ITU-T G.711 (1988): A-law and mu-law are expanded by table to 14- and 13-bit values
 left-aligned in 16 bits.
 """
@@ -11,7 +11,7 @@ import numpy as np
 import soxr
 from numpy.typing import NDArray
 
-from deployments.interfaces import RATE
+from deployments.interfaces import RATE, VOICE_RATE
 
 Encoding = Literal["pcm_s16le", "pcm_f32le", "mulaw", "alaw"]
 Int16 = NDArray[np.int16]
@@ -45,6 +45,27 @@ def to_int16(pcm: bytes, encoding: Encoding) -> Int16:
         return float_to_int16(np.frombuffer(pcm, "<f4"))
     table: Int16 = MULAW if encoding == "mulaw" else ALAW
     return table.take(np.frombuffer(pcm, np.uint8))
+
+
+def _codes(table: Int16) -> NDArray[np.uint8]:
+    """Of every int16, from -32768 on, the code whose value in the table is nearest."""
+    order = np.argsort(table, kind="stable").astype(np.uint8)
+    values = table[order].astype(np.int32)
+    borders = (values[1:] + values[:-1] + 1) // 2
+    codes: NDArray[np.uint8] = order[np.searchsorted(borders, np.arange(-32768, 32768), "right")]
+    return codes
+
+
+MULAW_CODES = _codes(MULAW)
+ALAW_CODES = _codes(ALAW)
+
+
+def from_int16(samples: Int16, encoding: Encoding) -> bytes:
+    """Encode as pcm_s16le, mulaw or alaw."""
+    if encoding == "pcm_s16le":
+        return samples.astype("<i2").tobytes()
+    codes = MULAW_CODES if encoding == "mulaw" else ALAW_CODES
+    return codes.take(samples.astype(np.int32) + 32768).tobytes()
 
 
 def float_to_int16(samples: NDArray[np.float32]) -> Int16:
@@ -96,3 +117,63 @@ class Intake:
         """In floats: soxr dithers integers at random, and the same audio must stay the same."""
         floats = samples.astype(np.float32) / np.float32(32768)
         return float_to_int16(self._resampler.resample_chunk(floats, last=last)).tobytes()
+
+
+class Outlet:
+    """Turns a stream of speech at `VOICE_RATE` into what a client plays, without clicks."""
+
+    def __init__(self, rate: int, encoding: Encoding) -> None:
+        self._encoding = encoding
+        self._resampler: Any = (
+            None
+            if rate == VOICE_RATE
+            else soxr.ResampleStream(VOICE_RATE, rate, 1, dtype="float32", quality="HQ")
+        )
+
+    def push(self, pcm: bytes, last: bool = False) -> bytes:
+        """Mono pcm_s16le in; what the resampler holds back comes later, or with the `last`."""
+        samples = np.frombuffer(pcm, "<i2")
+        if self._resampler:
+            floats = samples.astype(np.float32) / np.float32(32768)
+            samples = float_to_int16(self._resampler.resample_chunk(floats, last=last))
+        return from_int16(samples, self._encoding)
+
+
+def parse_wav(file: bytes) -> tuple[int, int, bytes] | None:
+    """Rate, channels and samples of a 16-bit PCM WAV file; None for anything else.
+
+    As in the RIFF specification (1991); sizes that lie, as in streamed files, end with the file.
+    """
+    if file[:4] != b"RIFF" or file[8:12] != b"WAVE":
+        return None
+    at, shape = 12, None
+    while at + 8 <= len(file):
+        kind, size = file[at : at + 4], int.from_bytes(file[at + 4 : at + 8], "little")
+        body = file[at + 8 : at + 8 + size]
+        if kind == b"fmt " and len(body) >= 16:
+            shape = _wav_shape(body)
+        if kind == b"data":
+            return (*shape, body[: len(body) - len(body) % (2 * shape[1])]) if shape else None
+        at += 8 + size + size % 2
+    return None
+
+
+def _wav_shape(body: bytes) -> tuple[int, int] | None:
+    kind, channels, bits = (int.from_bytes(body[i : i + 2], "little") for i in (0, 2, 14))
+    rate = int.from_bytes(body[4:8], "little")
+    usable = kind == 1 and bits == 16 and 1 <= channels <= 8 and 8_000 <= rate <= 192_000
+    return (rate, channels) if usable else None
+
+
+def wav_header(rate: int, size: int | None = None) -> bytes:
+    """Of mono 16-bit PCM with `size` bytes of samples; None: a stream, whose length is unknown."""
+    size = 0xFFFFFFFF - 36 if size is None else size
+    return b"".join(
+        (
+            b"RIFF" + (36 + size).to_bytes(4, "little") + b"WAVEfmt ",
+            (16).to_bytes(4, "little") + (1).to_bytes(2, "little") + (1).to_bytes(2, "little"),
+            rate.to_bytes(4, "little") + (2 * rate).to_bytes(4, "little"),
+            (2).to_bytes(2, "little") + (16).to_bytes(2, "little"),
+            b"data" + size.to_bytes(4, "little"),
+        )
+    )

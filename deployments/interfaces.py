@@ -211,7 +211,8 @@ class ToolCall(NamedTuple):
     """A function the model wants called. While a reply is written `arguments` is the next piece
     of them, and `id` and `name` stand on the first piece."""
 
-    index: int
+    number: int
+    """Of the call in its reply."""
     id: str
     name: str
     arguments: str

@@ -79,8 +79,9 @@ class RequestModel(Generic[E_]):
                 task = asyncio.create_task(self._run(here, request))
                 here.running[request.session] = task
         for session in left:
-            if task := here.running.pop(session, None):
-                task.cancel()
+            left_task = here.running.pop(session, None)
+            if left_task:
+                left_task.cancel()
 
     def stats(self) -> dict[str, int]:
         """How much the engine has made, and for how many it works."""

@@ -35,7 +35,16 @@ class Endpointing:
     it pauses after `pause` frames of silence, and is steady after `steady` of voice.
     """
 
-    __slots__ = ("_min_silence", "_min_speech", "_pause", "_run", "_steady", "_voice", "sample", "speaking")
+    __slots__ = (
+        "_min_silence",
+        "_min_speech",
+        "_pause",
+        "_run",
+        "_steady",
+        "_voice",
+        "sample",
+        "speaking",
+    )
 
     def __init__(self, resume: Resume) -> None:
         _, min_speech, min_silence, pause, steady = resume.endpoint

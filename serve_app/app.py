@@ -3,22 +3,41 @@
 import asyncio
 import importlib
 import logging
+import secrets
 from typing import Any
 
 import ray
+from pydantic import BaseModel
 from ray import serve
 from ray.serve import Application
 from ray.serve.config import AutoscalingConfig, AutoscalingPolicy
 from ray.serve.handle import DeploymentHandle
 
-from deployments.interfaces import Hypothesis, Judged, Speech, TranscriberEngine, Unjudged
+from deployments.chat import Chat
+from deployments.chat.eliza import Eliza
+from deployments.chat.openai import OpenAI
+from deployments.chat.twin import Twin as ChatTwin
+from deployments.interfaces import (
+    Ask,
+    Hypothesis,
+    Judged,
+    Say,
+    Sound,
+    Speech,
+    Unjudged,
+    Voice,
+    Written,
+)
+from deployments.speaker import Speaker
+from deployments.speaker.espeak import Espeak
+from deployments.speaker.twin import Twin as SpeakerTwin
 from deployments.transcriber import Transcriber
 from deployments.transcriber.pocketsphinx import PocketSphinx
-from deployments.transcriber.twin import Twin
+from deployments.transcriber.twin import Twin as TranscriberTwin
 from deployments.vad import Vad
 from serve_app.api import Models, create_app
 from serve_app.clients import PrometheusExporter, RemoteFleet, broadcast
-from serve_app.config import Config, Scale, TranscriberConfig, VadConfig
+from serve_app.config import ChatConfig, Config, Scale, SpeakerConfig, TranscriberConfig
 from serve_app.lane_wire import Address, LaneServer
 from serve_app.metrics import Metrics, flat, merge, report
 from serve_app.scaling import SESSIONS, SessionsPolicy
@@ -33,30 +52,37 @@ UNBOUNDED = 100_000
 """Above any limit of ours: past its own bound Serve answers 500 and lets handshakes hang."""
 
 
-def engine_class(name: str) -> type[TranscriberEngine]:
+ENGINES: dict[str, dict[str, Any]] = {
+    "transcriber": {"pocketsphinx": PocketSphinx, "twin": TranscriberTwin},
+    "chat": {"eliza": Eliza, "openai": OpenAI, "twin": ChatTwin},
+    "speaker": {"espeak": Espeak, "twin": SpeakerTwin},
+}
+
+
+def engine_class(kind: str, name: str) -> Any:
     """An engine by its name, or by `module:Class`. Raises `ValueError` for anything else."""
-    known: dict[str, Any] = {"pocketsphinx": PocketSphinx, "twin": Twin}
+    known = ENGINES[kind]
     if name in known:
-        found: type[TranscriberEngine] = known[name]
-        return found
+        return known[name]
     module, _, attribute = name.partition(":")
     if not attribute:
         raise ValueError(
-            f"transcriber.engine {name!r} is not one of {', '.join(known)}, nor module:Class"
+            f"{kind}.engine {name!r} is not one of {', '.join(known)}, nor module:Class"
         )
-    own: type[TranscriberEngine] = getattr(importlib.import_module(module), attribute)
-    return own
+    return getattr(importlib.import_module(module), attribute)
 
 
-def engine_args(name: str, config: TranscriberConfig) -> dict[str, Any]:
-    own = {"pocketsphinx": config.pocketsphinx, "twin": config.twin}
-    return own[name].model_dump() if name in own else dict(config.engine_args)
+def new_engine(kind: str, name: str, config: TranscriberConfig | ChatConfig | SpeakerConfig) -> Any:
+    """The engine with the arguments of its own leaf of the config."""
+    own = getattr(config, name, None) if name in ENGINES[kind] else None
+    args = own.model_dump() if isinstance(own, BaseModel) else dict(config.engine_args)
+    return engine_class(kind, name)(**args)
 
 
 class ModelReplica:
     """A model as Serve holds it: reached by lanes, scaled by its sessions."""
 
-    def __init__(self, model: Vad | Transcriber, item: type) -> None:
+    def __init__(self, model: Vad | Transcriber | Chat | Speaker, item: type) -> None:
         _log_like_serve()
         self._model = model
         self._lanes = LaneServer(model, item)
@@ -89,8 +115,28 @@ class VadReplica(ModelReplica):
 
 class TranscriberReplica(ModelReplica):
     def __init__(self, engine: str, config: TranscriberConfig) -> None:
-        own = engine_class(engine)(**engine_args(engine, config))
-        super().__init__(Transcriber(own), Speech)
+        super().__init__(Transcriber(new_engine("transcriber", engine, config)), Speech)
+
+
+class ChatReplica(ModelReplica):
+    def __init__(self, engine: str, config: ChatConfig) -> None:
+        self._chat = Chat(new_engine("chat", engine, config))
+        super().__init__(self._chat, Ask)
+
+    async def made(self) -> dict[str, int]:
+        return self._chat.stats()
+
+
+class SpeakerReplica(ModelReplica):
+    def __init__(self, engine: str, config: SpeakerConfig) -> None:
+        self._speaker = Speaker(new_engine("speaker", engine, config))
+        super().__init__(self._speaker, Say)
+
+    async def made(self) -> dict[str, int]:
+        return self._speaker.stats()
+
+    async def voices(self) -> list[Voice]:
+        return list(await self._speaker.voices())
 
 
 @serve.ingress()
@@ -98,17 +144,34 @@ class Ingress:
     """Sockets, REST, sessions. Holds no model."""
 
     def __init__(
-        self, config: Config, vad: DeploymentHandle[Any], transcriber: DeploymentHandle[Any]
+        self,
+        config: Config,
+        vad: DeploymentHandle[Any],
+        transcriber: DeploymentHandle[Any],
+        chat: DeploymentHandle[Any],
+        speaker: DeploymentHandle[Any],
+        secret: bytes,
     ) -> None:
         _log_like_serve()
         self._config = config
         self._metrics = Metrics()
+        self._chat, self._speaker = chat, speaker
+        engine = engine_class("transcriber", config.transcriber_engine)
         self._models = Models(
             vad=RemoteFleet(vad, Judged),
             transcriber=RemoteFleet(transcriber, Hypothesis),
+            chats=RemoteFleet(chat, Written),
+            speaker=RemoteFleet(speaker, Sound),
             engine=config.transcriber_engine,
-            languages=engine_class(config.transcriber_engine).languages,
+            languages=engine.languages,
+            revises=getattr(engine, "revises", True),
+            understands=getattr(engine, "understands", False),
+            chat=config.chat_engine,
+            voice=config.speaker_engine,
+            voices=self._voices,
             snapshots=self._snapshots,
+            made=self._made,
+            secret=secret,
         )
         self._exporting = asyncio.get_running_loop().create_task(self._export())
 
@@ -126,6 +189,17 @@ class Ingress:
         me = serve.get_deployment_handle("Ingress", APP_NAME)
         return await broadcast(me, "snapshot") or [self._metrics.snapshot()]
 
+    async def _voices(self) -> list[Voice]:
+        answers = await broadcast(self._speaker, "voices")
+        return [Voice(*voice) for voice in answers[0]] if answers else []
+
+    async def _made(self) -> dict[str, dict[str, int]]:
+        """Summed over the replicas."""
+        return {
+            "chat": _sum(await broadcast(self._chat, "made")),
+            "speaker": _sum(await broadcast(self._speaker, "made")),
+        }
+
     async def _export(self) -> None:
         exporter = PrometheusExporter()
         while True:
@@ -133,12 +207,27 @@ class Ingress:
             await asyncio.sleep(EXPORT_EVERY_S)
 
 
+def _sum(counts: list[dict[str, int]]) -> dict[str, int]:
+    total: dict[str, int] = {}
+    for count in counts:
+        for name, value in count.items():
+            total[name] = total.get(name, 0) + value
+    return total
+
+
 def build(args: dict[str, Any]) -> Application:
     """The application that `serve run`, `serve deploy` and `voxray run` start from `args`."""
     config = Config.model_validate(args)
-    engine_class(config.transcriber_engine)
+    for kind, name in (
+        ("transcriber", config.transcriber_engine),
+        ("chat", config.chat_engine),
+        ("speaker", config.speaker_engine),
+    ):
+        engine_class(kind, name)
     vad = _models(VadReplica, "Vad", config.vad.scale)
     transcriber = _models(TranscriberReplica, "Transcriber", config.transcriber.scale)
+    chat = _models(ChatReplica, "Chat", config.chat.scale)
+    speaker = _models(SpeakerReplica, "Speaker", config.speaker.scale)
     ingress = serve.deployment(
         name="Ingress",
         max_ongoing_requests=UNBOUNDED,
@@ -152,6 +241,9 @@ def build(args: dict[str, Any]) -> Application:
         config,
         vad.bind(),
         transcriber.bind(config.transcriber_engine, config.transcriber),
+        chat.bind(config.chat_engine, config.chat),
+        speaker.bind(config.speaker_engine, config.speaker),
+        secrets.token_bytes(32),
     )
 
 

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from deployments.interfaces import Endpoint
 
+
 class Leaf(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -108,9 +109,7 @@ class Limits(Leaf):
         100_000, ge=1, description="Characters of text in one item or in the instructions."
     )
     max_tools: int = Field(128, ge=0, description="Tools of a conversation or a chat request.")
-    max_json_bytes: int = Field(
-        4_194_304, ge=1, description="Bytes of a JSON body of a REST call."
-    )
+    max_json_bytes: int = Field(4_194_304, ge=1, description="Bytes of a JSON body of a REST call.")
     max_event_bytes: int = Field(
         16_777_216, ge=1, description="Bytes of one event from a conversation's client."
     )

@@ -5,7 +5,9 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
+from serve_app.reply import Stages
 from serve_app.session import Metrics as SessionMetrics
+from serve_app.turn import TellReplyEnded
 
 WINDOW = 4096
 """Latencies kept for percentiles: the newest ones, so that they speak of now."""
@@ -44,6 +46,10 @@ class Metrics:
         self.request_ms = Latencies()
         self.final_ms = Latencies()
         self._recent: deque[float] = deque(maxlen=WINDOW)
+        self.conversations = 0
+        self.active_conversations = 0
+        self.replies: dict[str, int] = {}
+        self.stage_ms = {name: Latencies() for name in Stages._fields}
 
     def count_request(self) -> None:
         self.total_requests += 1
@@ -59,6 +65,12 @@ class Metrics:
         self.replays += session.replays
         if session.finals:
             self.final_ms.add(session.final_latency_ms_avg)
+
+    def count_reply(self, ended: TellReplyEnded) -> None:
+        self.replies[ended.status] = self.replies.get(ended.status, 0) + 1
+        if ended.status == "completed" and ended.stages.total_ms:
+            for name, value in ended.stages._asdict().items():
+                self.stage_ms[name].add(value)
 
     def snapshot(self) -> dict[str, Any]:
         """Everything, in a form that `merge` adds up."""
@@ -78,6 +90,10 @@ class Metrics:
             "errors": dict(self.errors),
             "request_ms": self.request_ms.values(),
             "final_ms": self.final_ms.values(),
+            "conversations": self.conversations,
+            "active_conversations": self.active_conversations,
+            "replies": dict(self.replies),
+            **{f"stage_{name}": kept.values() for name, kept in self.stage_ms.items()},
         }
 
 
@@ -117,6 +133,45 @@ def report(total: dict[str, Any]) -> dict[str, Any]:
             "dropped_partials": total["dropped_partials"],
             "final_latency": _spread(total["final_ms"]),
         },
+        "conversations": {
+            "active": total["active_conversations"],
+            "total": total["conversations"],
+            "replies": sum(total["replies"].values()),
+            "failed_replies": total["replies"].get("failed", 0),
+        },
+    }
+
+
+def conversations(total: dict[str, Any]) -> dict[str, Any]:
+    """The answer of GET /speech-to-speech/metrics: replies by outcome."""
+    replies = total["replies"]
+    failed = replies.get("failed", 0)
+    made = sum(replies.values())
+    return {
+        "active_conversations": total["active_conversations"],
+        "total_conversations": total["conversations"],
+        "total_replies": made,
+        "replies": replies,
+        "success_rate": round(1 - failed / made, 4) if made else 1.0,
+        "latency_ms": _extent(total["stage_total_ms"]),
+    }
+
+
+def performance(total: dict[str, Any]) -> dict[str, Any]:
+    """The answer of GET /speech-to-speech/performance: every stage of a turn, in ms."""
+    return {"stages": {name: _extent(total[f"stage_{name}"]) for name in Stages._fields}}
+
+
+def _extent(latencies: list[float]) -> dict[str, float]:
+    ordered = sorted(latencies)
+    return {
+        "average": round(sum(ordered) / len(ordered), 2) if ordered else 0.0,
+        "min": ordered[0] if ordered else 0.0,
+        "max": ordered[-1] if ordered else 0.0,
+        "p50": percentile(ordered, 0.50),
+        "p95": percentile(ordered, 0.95),
+        "p99": percentile(ordered, 0.99),
+        "count": len(ordered),
     }
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 from deployments.decoding import WINDOW_BYTES
 from deployments.interfaces import BYTES_PER_SAMPLE, RATE, SpeechOptions
@@ -12,6 +12,7 @@ from serve_app.session import (
     AudioReceived,
     Close,
     Event,
+    Metrics,
     Started,
     StopRequested,
     TellError,
@@ -27,7 +28,8 @@ AHEAD_SHARE = 0.5
 class Collector:
     """The sink of a recording's session: keeps the finals, and the first thing that went wrong."""
 
-    def __init__(self) -> None:
+    def __init__(self, on_segment: Callable[[Segment], None] | None = None) -> None:
+        self._on_segment = on_segment
         self.segments: list[Segment] = []
         self.words: list[WordOut] = []
         self.failure: ClientError | None = None
@@ -67,15 +69,16 @@ class Collector:
             for word in told.words
         ]
         self.words += words
-        self.segments.append(
-            Segment(
-                id=told.utterance,
-                start_ms=ms(told.start),
-                end_ms=ms(told.until),
-                text=" ".join(word.word for word in words),
-                confidence=confidence(told.words),
-            )
+        segment = Segment(
+            id=told.utterance,
+            start_ms=ms(told.start),
+            end_ms=ms(told.until),
+            text=" ".join(word.word for word in words),
+            confidence=confidence(told.words),
         )
+        self.segments.append(segment)
+        if self._on_segment:
+            self._on_segment(segment)
 
 
 async def transcribe(
@@ -102,11 +105,11 @@ async def transcribe(
 
 
 def transcript(
-    collector: Collector, live: LiveSession, language: str | None, engine: str, began: float
+    collector: Collector, session: Metrics, language: str | None, engine: str, began: float
 ) -> Transcript:
     return Transcript(
         text=" ".join(segment.text for segment in collector.segments if segment.text),
-        duration_ms=live.metrics().audio_ms,
+        duration_ms=session.audio_ms,
         language=language,
         segments=collector.segments,
         words=collector.words,

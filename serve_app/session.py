@@ -49,7 +49,7 @@ class State(Enum):
 class Listening:
     """How utterances are found in the audio: by the VAD, or, `manual`, by `FinalizeRequested`."""
 
-    endpoint: Endpoint = Endpoint()
+    endpoint: Endpoint = Endpoint()  # noqa: RUF009
     prefix_ms: int = 300
     """Audio before speech that its utterance includes."""
     manual: bool = False
@@ -230,6 +230,13 @@ class TellEnded:
 
 
 @dataclass(frozen=True, slots=True)
+class TellDropped:
+    """An utterance was cleared away; nothing more is said of it."""
+
+    utterance: int
+
+
+@dataclass(frozen=True, slots=True)
 class TellProgress:
     """All audio up to `sample` has been dealt with; answers `KeptAlive`."""
 
@@ -266,7 +273,7 @@ class Close:
     metrics: Metrics
 
 
-TellInner = TellOpened | TellSteady | TellStable | TellResumed | TellEnded
+TellInner = TellOpened | TellSteady | TellStable | TellResumed | TellEnded | TellDropped
 """How an utterance goes: for those who hold a conversation."""
 
 Event = TellSpeech | TellTranscript | TellFailed | TellProgress | TellError | Close | TellInner
@@ -470,9 +477,7 @@ class Session:
         resume = Resume(self._judged - over, self._speaking, self._listening.endpoint)
         return Judge(begun + b"".join(self._unjudged), resume)
 
-    def _reconfigure(
-        self, options: SpeechOptions, listening: Listening, now: float
-    ) -> list[Order]:
+    def _reconfigure(self, options: SpeechOptions, listening: Listening, now: float) -> list[Order]:
         """An utterance at hand is ended when it changes who says where utterances end."""
         self._options = options
         was, self._listening = self._listening, listening
@@ -495,6 +500,7 @@ class Session:
         if self._running:
             self._end_attempt(self._running, orders)
             del self._pending[self._running.number]
+            orders.append(TellDropped(self._running.number))
             self._running = None
         if not self._listening.manual:
             self._speaking = False

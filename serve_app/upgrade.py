@@ -8,14 +8,13 @@ lets nobody choose, so the choice is made where "auto" looks it up. Every other 
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import uvicorn.protocols.websockets.auto as uvicorn_auto
 from picows import WSUpgradeRequest, WSUpgradeResponseWithListener
 from picows.picows import WSAutoPingStrategy, WSProtocol  # type: ignore[attr-defined]
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
-MAX_MESSAGE_BYTES = 2 << 20
 READ_BUFFER_BYTES = 8 << 10
 """Per connection and for its life; grows when a message needs more."""
 
@@ -25,6 +24,12 @@ PING_AFTER_S = PONG_WITHIN_S = 20.0
 Accept = Callable[[WSUpgradeRequest], WSUpgradeResponseWithListener]
 """Answers a handshake: a listener, or a refusal as plain HTTP."""
 
+
+class Route(NamedTuple):
+    accept: Accept
+    max_message_bytes: int
+
+
 log = logging.getLogger("voxray.upgrade")
 log.setLevel(logging.CRITICAL)  # picows would log frames' errors and addresses
 
@@ -32,8 +37,8 @@ log.setLevel(logging.CRITICAL)  # picows would log frames' errors and addresses
 class Upgrade(asyncio.Protocol):
     """uvicorn's WebSocket protocol: hands the connection to whoever has its path."""
 
-    def __init__(self, accepts: Mapping[str, Accept], **uvicorn: Any) -> None:
-        self._accepts = accepts
+    def __init__(self, routes: Mapping[str, Route], **uvicorn: Any) -> None:
+        self._routes = routes
         self._uvicorn = uvicorn
         self._transport: Any = None  # uvloop's transports are none of asyncio's
         self._inner: Any = None
@@ -59,19 +64,19 @@ class Upgrade(asyncio.Protocol):
 
     def _choose(self, head: bytes) -> Any:
         path = head.split(b" ", 2)[1].split(b"?", 1)[0].decode("latin-1")
-        accept = self._accepts.get(path)
-        if accept is None:
+        route = self._routes.get(path)
+        if route is None:
             return WebSocketsSansIOProtocol(**self._uvicorn)
-        return picows_protocol(accept)
+        return picows_protocol(route)
 
 
-def picows_protocol(accept: Accept) -> Any:
+def picows_protocol(route: Route) -> Any:
     """A server's side of one connection, in picows' own order of arguments."""
     return WSProtocol(
         None,
         None,
         False,
-        accept,
+        route.accept,
         log,
         True,
         HANDSHAKE_TIMEOUT_S,
@@ -80,7 +85,7 @@ def picows_protocol(accept: Accept) -> Any:
         PONG_WITHIN_S,
         WSAutoPingStrategy.PING_WHEN_IDLE,
         True,
-        MAX_MESSAGE_BYTES,
+        route.max_message_bytes,
         None,
         READ_BUFFER_BYTES,
     )
@@ -98,10 +103,10 @@ def _feed(protocol: Any, data: bytes) -> None:
         data = data[taken:]
 
 
-def install(accepts: Mapping[str, Accept]) -> None:
+def install(routes: Mapping[str, Route]) -> None:
     """From now on, every uvicorn in this process upgrades these paths with picows."""
 
     def upgrade(**uvicorn: Any) -> Upgrade:
-        return Upgrade(accepts, **uvicorn)
+        return Upgrade(routes, **uvicorn)
 
     uvicorn_auto.AutoWebSocketsProtocol = upgrade

@@ -8,7 +8,11 @@ from typing import Any
 
 import uvicorn
 
+from deployments.chat import Chat
+from deployments.chat.twin import Twin as ChatTwin
 from deployments.interfaces import Hypothesis, Speech, Word
+from deployments.speaker import Speaker
+from deployments.speaker.twin import Twin as SpeakerTwin
 from deployments.transcriber import Transcriber
 from deployments.transcriber.twin import Twin
 from deployments.vad import Vad
@@ -113,13 +117,27 @@ def twin_transcriber(**args: Any) -> Transcriber:
     )
 
 
-def models(**fleets: Any) -> Models:
-    """Models in this process: a real VAD and the twin, unless given."""
+def models(**given: Any) -> Models:
+    """Models in this process: a real VAD and twins, unless given."""
+    speaker = Speaker(given.get("speaker_engine") or SpeakerTwin(5, 10.0, 50.0))
+    chat = Chat(given.get("chat_engine") or ChatTwin(5, 1, 8))
+
+    async def made() -> dict[str, dict[str, int]]:
+        return {"chat": chat.stats(), "speaker": speaker.stats()}
+
     return Models(
-        vad=fleets.get("vad") or LocalFleet(vad=Vad()),
-        transcriber=fleets.get("transcriber") or LocalFleet(twin=twin_transcriber()),
-        engine="twin",
-        languages=fleets.get("languages"),
+        vad=given.get("vad") or LocalFleet(vad=Vad()),
+        transcriber=given.get("transcriber") or LocalFleet(twin=twin_transcriber()),
+        chats=LocalFleet(twin=chat),
+        speaker=LocalFleet(twin=speaker),
+        engine=given.get("engine", "twin"),
+        languages=given.get("languages"),
+        revises=given.get("revises", False),
+        understands=given.get("understands", True),
+        chat="twin",
+        voice="twin",
+        voices=speaker.voices,
+        made=made,
     )
 
 

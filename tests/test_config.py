@@ -42,9 +42,9 @@ def test_a_profile_is_only_a_default(args: dict[str, object], engine: str) -> No
 
 
 def test_an_engine_of_ones_own_is_found_by_its_path() -> None:
-    assert engine_class("tests.own_engine:Shout").name == "shout"
+    assert engine_class("transcriber", "tests.own_engine:Shout").name == "shout"
     with pytest.raises(ValueError, match="not one of"):
-        engine_class("whisper")
+        engine_class("transcriber", "whisper")
 
 
 def test_an_unknown_engine_fails_before_anything_is_deployed() -> None:

@@ -4,7 +4,17 @@ from typing import Any
 
 import pytest
 
-from deployments.interfaces import Hypothesis, Judged, Speech, SpeechOptions, Transition, Unjudged
+from deployments.interfaces import (
+    Edge,
+    Endpoint,
+    Hypothesis,
+    Judged,
+    Resume,
+    Speech,
+    SpeechOptions,
+    Transition,
+    Unjudged,
+)
 from deployments.vad import Vad
 from serve_app.lane_wire import Address, LaneConnection, LaneServer
 from tests.fakes import FakeTranscriber
@@ -19,7 +29,9 @@ def test_a_vad_over_the_wire_hears_what_it_hears_at_home(speech: bytes) -> None:
     async def go() -> tuple[Transition, ...]:
         server, address = await serve(Vad(), Unjudged)
         connection = await LaneConnection.open(address, Judged)
-        sending = asyncio.create_task(connection.exchange([Unjudged(3, speech, Resume(0, False, Endpoint()))], [], 1))
+        sending = asyncio.create_task(
+            connection.exchange([Unjudged(3, speech, Resume(0, False, Endpoint()))], [], 1)
+        )
         (judged,) = await connection.receive()
         await sending
         connection.close()
@@ -27,7 +39,7 @@ def test_a_vad_over_the_wire_hears_what_it_hears_at_home(speech: bytes) -> None:
         assert judged.session == 3 and judged.until == len(speech) // 2
         return tuple(judged.transitions)
 
-    assert [t.speaking for t in asyncio.run(go())] == [True, False]
+    assert [t.edge for t in asyncio.run(go())] == [Edge.START, Edge.END]
 
 
 def test_a_transcriber_answers_in_its_own_time() -> None:

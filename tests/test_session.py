@@ -6,7 +6,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deployments.interfaces import Edge, Endpoint, Hypothesis, Judged, Resume, SpeechOptions, Transition, Word
+from deployments.interfaces import (
+    Edge,
+    Endpoint,
+    Hypothesis,
+    Judged,
+    Resume,
+    SpeechOptions,
+    Transition,
+    Word,
+)
 from serve_app.config import Limits
 from serve_app.errors import ClientError
 from serve_app.session import (
@@ -287,7 +296,7 @@ class Ear:
         while self.flips and self.at + self.flips[0] < self.heard:
             self.at += self.flips.pop(0)
             self.speaking = not self.speaking
-            transitions.append(Transition(self.speaking, self.at))
+            transitions.append(Transition(Edge.START if self.speaking else Edge.END, self.at))
         self.at = max(self.at, self.heard)
         return Judged(0, self.heard, tuple(transitions), self.speaking)
 

@@ -6,7 +6,6 @@ import pytest
 from deployments.interfaces import Edge, Endpoint, Judged, LaneLost, Resume, Transition, Unjudged
 from deployments.vad import FRAME_SAMPLES, Endpointing, Vad
 
-
 BEGIN = Resume(0, False, Endpoint())
 
 
@@ -28,7 +27,10 @@ def frames(*counts: int) -> list[int]:
         ("--VVV", [Transition(Edge.START, frames(2)[0])]),
         ("VVV----V----V", [Transition(Edge.START, 0)]),
         ("-VVV-----", [Transition(Edge.START, frames(1)[0]), Transition(Edge.END, frames(9)[0])]),
-        ("VVV-----VVV", [Transition(Edge.START, 0), *map(Transition, [Edge.END, Edge.START], frames(8, 8))]),
+        (
+            "VVV-----VVV",
+            [Transition(Edge.START, 0), *map(Transition, [Edge.END, Edge.START], frames(8, 8))],
+        ),
     ],
 )
 def test_endpointing(flags: str, expected: list[Transition]) -> None:

@@ -8,17 +8,18 @@ import asyncio
 import contextlib
 import json
 import re
+import struct
 import sys
 import textwrap
 from collections.abc import AsyncIterator, Sequence
 
 from deployments.interfaces import EngineFailed, Say, Voice
 from deployments.speaker.espeak_library import FASTEST, NORMAL_PACE, SLOWEST
-from deployments.speaker.espeak_voice import LENGTH
 
+LENGTH = struct.Struct(">I")
 START_TIMEOUT_S = 30.0
 SPEAK_TIMEOUT_S = 30.0
-SENTENCE_END = re.compile(r"(?<=[.!?;:,\n])\s+|(?<=[。！？])")
+SENTENCE_END = re.compile(r"(?<=[.!?;:,\n])\s+|(?<=[。！？])")  # noqa: RUF001
 MAX_SENTENCE = 400
 """Characters; without marks it is cut at a space, or anywhere."""
 
@@ -131,9 +132,7 @@ class Espeak:
 def sentences(text: str) -> list[str]:
     """The text in pieces that are spoken one at a time."""
     return [
-        line
-        for piece in SENTENCE_END.split(text)
-        for line in textwrap.wrap(piece, MAX_SENTENCE)
+        line for piece in SENTENCE_END.split(text) for line in textwrap.wrap(piece, MAX_SENTENCE)
     ]
 
 

@@ -27,7 +27,7 @@ Sink = Callable[[bytes], bool]
 
 
 class _Voice(ctypes.Structure):
-    _fields_ = [  # noqa: RUF012
+    _fields_ = [
         ("name", ctypes.c_char_p),
         ("languages", ctypes.c_char_p),
         ("identifier", ctypes.c_char_p),

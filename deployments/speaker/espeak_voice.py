@@ -7,7 +7,6 @@ The process ends when stdin does, so it never outlives the replica.
 
 import json
 import os
-import struct
 import sys
 from typing import BinaryIO
 
@@ -17,8 +16,8 @@ import soxr
 from deployments.audio import float_to_int16
 from deployments.interfaces import VOICE_RATE
 from deployments.speaker import espeak_library
+from deployments.speaker.espeak import LENGTH
 
-LENGTH = struct.Struct(">I")
 PIECE_BYTES = VOICE_RATE // 10 * 2
 """A tenth of a second: what is sent on at a time, resampled at once."""
 

@@ -1,30 +1,27 @@
 """`POST /v1/transcribe`: one recording in the body, its transcript in the answer."""
 
-import tempfile
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import PlainTextResponse, Response
 from pydantic import BaseModel, ConfigDict, ValidationError
-from starlette.datastructures import FormData, UploadFile
-from starlette.types import Message
+from starlette.datastructures import FormData
 
 from deployments.decoding import Bounds, Undecodable, decode_in_process
 from deployments.interfaces import SpeechOptions
 from serve_app import recording
+from serve_app.api.places import Places
+from serve_app.api.uploads import uploaded
 from serve_app.config import Limits
 from serve_app.errors import ClientError, complaint
-from serve_app.live import LiveSession, LiveSessions
+from serve_app.live import LiveSessions
 from serve_app.metrics import Metrics
 from serve_app.options import check_options
+from serve_app.session import Metrics as SessionMetrics
 from serve_app.transcript import Form, Transcript, render
 
-MAX_FORM_FIELDS = 64
-COPY_BYTES = 1 << 20
 MEDIA_TYPES = {"txt": "text/plain", "srt": "application/x-subrip", "vtt": "text/vtt"}
 
 BODY = {
@@ -55,10 +52,13 @@ class Asked(BaseModel):
     format: Form = "json"
 
 
-def router(models: Any, sessions: LiveSessions, metrics: Metrics) -> APIRouter:
+def recording_places(limits: Limits) -> Places:
+    return Places(limits.max_recordings, "too_many_recordings", "recordings", limits.retry_after_s)
+
+
+def router(models: Any, sessions: LiveSessions, metrics: Metrics, places: Places) -> APIRouter:
     routes = APIRouter(prefix="/v1", tags=["recordings"])
     limits = sessions.limits
-    busy = _Places(limits.max_recordings, limits.retry_after_s)
 
     @routes.post("/transcribe", response_model=Transcript, openapi_extra=BODY)
     async def transcribe(
@@ -68,17 +68,13 @@ def router(models: Any, sessions: LiveSessions, metrics: Metrics) -> APIRouter:
         itself, or multipart with a `file`."""
         began = time.monotonic()
         metrics.count_request()
-        async with busy.place(), _uploaded(request, asked, limits) as (path, asked):
-            options = _options(asked, models, limits)
-            collected = recording.Collector()
-            live = sessions.open(
-                collected.on_event, collected.on_abandoned, _recording_limits(limits)
-            )
-            try:
-                await _transcribe(live, collected, path, options, limits)
-            finally:
-                sessions.close(live)
-        result = recording.transcript(collected, live, asked.language, models.engine, began)
+        collected = recording.Collector()
+        with places.place():
+            async with uploaded(request, limits) as (path, form):
+                asked = _asked_in(form, asked)
+                options = _options(asked, models, limits)
+                session = await transcribe_file(sessions, collected, path, options)
+        result = recording.transcript(collected, session, asked.language, models.engine, began)
         metrics.request_ms.add(result.processing_ms)
         if asked.format == "json":
             return result
@@ -87,28 +83,6 @@ def router(models: Any, sessions: LiveSessions, metrics: Metrics) -> APIRouter:
         )
 
     return routes
-
-
-class _Places:
-    """How many recordings are worked on at once; more are refused rather than queued."""
-
-    def __init__(self, places: int, retry_after_s: int) -> None:
-        self._free = self._all = places
-        self._retry_after_s = retry_after_s
-
-    @asynccontextmanager
-    async def place(self) -> AsyncIterator[None]:
-        if not self._free:
-            raise ClientError(
-                "too_many_recordings",
-                f"{self._all} recordings are being transcribed already",
-                self._retry_after_s,
-            )
-        self._free -= 1
-        try:
-            yield
-        finally:
-            self._free += 1
 
 
 def _recording_limits(limits: Limits) -> Limits:
@@ -125,67 +99,25 @@ def _options(asked: Asked, models: Any, limits: Limits) -> SpeechOptions:
     return options
 
 
-async def _transcribe(
-    live: LiveSession,
-    collected: recording.Collector,
-    path: Path,
-    options: SpeechOptions,
-    limits: Limits,
-) -> None:
-    bounds = Bounds(limits.max_recording_s, limits.decode_timeout_s)
+async def transcribe_file(
+    sessions: LiveSessions, collected: recording.Collector, path: Path, options: SpeechOptions
+) -> SessionMetrics:
+    """Through a live session into the collector. Raises `ClientError`."""
+    limits = sessions.limits
+    live = sessions.open(collected.on_event, collected.on_abandoned, _recording_limits(limits))
     try:
+        bounds = Bounds(limits.max_recording_s, limits.decode_timeout_s)
         windows = decode_in_process(path, bounds)
         await recording.transcribe(live, collected, windows, options, limits.max_audio_ahead_s)
     except Undecodable as error:
         raise ClientError(error.code, str(error)) from error
-
-
-@asynccontextmanager
-async def _uploaded(
-    request: Request, asked: Asked, limits: Limits
-) -> AsyncIterator[tuple[Path, Asked]]:
-    """The body's recording as a file that is gone afterwards, and what was asked with it."""
-    request = Request(request.scope, _bounded(request, limits.max_upload_bytes))
-    with tempfile.NamedTemporaryFile(prefix="voxray-") as file:
-        if request.headers.get("content-type", "").startswith("multipart/form-data"):
-            async with request.form(max_files=1, max_fields=MAX_FORM_FIELDS) as form:
-                upload = _file_of(form)
-                while piece := await upload.read(COPY_BYTES):
-                    file.write(piece)
-                asked = _asked_in(form, asked)
-        else:
-            async for piece in request.stream():
-                file.write(piece)
-        file.flush()
-        if not file.tell():
-            raise ClientError("unreadable_audio", "the body is empty")
-        yield Path(file.name), asked
-
-
-def _bounded(request: Request, bound: int) -> Any:
-    """The request's body, refused as soon as it grows too large."""
-    left = bound
-
-    async def receive() -> Message:
-        nonlocal left
-        message = await request.receive()
-        left -= len(message.get("body", b""))
-        if left < 0:
-            raise ClientError("upload_too_large", f"the body is larger than {bound} bytes")
-        return message
-
-    return receive
-
-
-def _file_of(form: FormData) -> UploadFile:
-    upload = form.get("file")
-    if not isinstance(upload, UploadFile):
-        raise ClientError("invalid_request", "the form needs a field `file` with the recording")
-    return upload
+    finally:
+        sessions.close(live)
+    return live.metrics()
 
 
 def _asked_in(form: FormData, asked: Asked) -> Asked:
-    fields: dict[str, Any] = {key: form.get(key) for key in form if key != "file"}
+    fields: dict[str, Any] = {key: form.get(key) for key in form}
     if "hotwords" in fields:
         fields["hotwords"] = form.getlist("hotwords")
     try:

@@ -1,0 +1,229 @@
+"""`POST /v1/chat/completions`: the chat engine as OpenAI's clients ask for it."""
+
+import json
+import time
+import uuid
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from typing import Any, Literal
+
+from fastapi import APIRouter
+from fastapi.responses import JSONResponse, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from deployments.interfaces import Ask, ChatOptions, Message, Tool, ToolCall, Written
+from serve_app.api.places import Places
+from serve_app.api.streamed import DONE, EVENT_STREAM, Streamed, begun, event, with_errors
+from serve_app.config import Limits
+from serve_app.conversation import Conversations
+from serve_app.errors import ClientError
+from serve_app.metrics import Metrics
+
+
+class _Shape(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+
+
+class FunctionCalled(_Shape):
+    name: str
+    arguments: str = ""
+
+
+class CallShape(_Shape):
+    id: str = ""
+    function: FunctionCalled
+
+
+class MessageShape(_Shape):
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: str | list[dict[str, Any]] | None = None
+    tool_calls: list[CallShape] | None = None
+    tool_call_id: str | None = None
+
+
+class FunctionShape(_Shape):
+    name: str = Field(min_length=1, max_length=64)
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+
+
+class ToolShape(_Shape):
+    type: Literal["function"]
+    function: FunctionShape
+
+
+class NamedTool(_Shape):
+    type: Literal["function"]
+    function: FunctionShape
+
+
+class StreamOptions(_Shape):
+    include_usage: bool = False
+
+
+class ResponseFormat(_Shape):
+    type: Literal["text", "json_object", "json_schema"] = "text"
+
+
+class ChatAsked(_Shape):
+    model: str = ""
+    messages: list[MessageShape] = Field(min_length=1, max_length=10_000)
+    stream: bool = False
+    stream_options: StreamOptions | None = None
+    max_tokens: int | None = Field(None, ge=1)
+    max_completion_tokens: int | None = Field(None, ge=1)
+    temperature: float | None = Field(None, ge=0, le=2)
+    top_p: float | None = Field(None, ge=0, le=1)
+    stop: str | list[str] | None = None
+    seed: int | None = None
+    n: Literal[1] | None = None
+    tools: list[ToolShape] | None = None
+    tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
+    response_format: ResponseFormat | None = None
+
+
+def router(
+    models: Any, conversations: Conversations, metrics: Metrics, places: Places
+) -> APIRouter:
+    routes = APIRouter(prefix="/v1/chat", tags=["chat"])
+
+    @routes.post("/completions")
+    async def completions(asked: ChatAsked) -> Response:
+        """A reply to a conversation, whole or as server-sent events."""
+        metrics.count_request()
+        ask = _ask(asked, conversations.config.limits)
+        written = _written(conversations, ask, places)
+        head = {
+            "id": f"chatcmpl-{uuid.uuid4().hex}",
+            "created": int(time.time()),
+            "model": models.chat,
+        }
+        if not asked.stream:
+            return JSONResponse(await _whole(written, head))
+        usage = bool(asked.stream_options and asked.stream_options.include_usage)
+        chunks = with_errors(_chunks(written, head, usage), DONE)
+        return Streamed(await begun(chunks), EVENT_STREAM)
+
+    return routes
+
+
+def _ask(asked: ChatAsked, limits: Limits) -> Ask:
+    messages = tuple(_message(message) for message in asked.messages)
+    chars = sum(len(message.content) for message in messages)
+    if chars > limits.max_chat_chars:
+        raise ClientError("text_too_long", f"messages have at most {limits.max_chat_chars} chars")
+    if len(asked.tools or ()) > limits.max_tools:
+        raise ClientError("too_many_items", f"at most {limits.max_tools} tools are allowed")
+    stop = (asked.stop,) if isinstance(asked.stop, str) else tuple(asked.stop or ())
+    return Ask(
+        0,
+        messages,
+        ChatOptions(
+            tuple(_tool(tool.function) for tool in asked.tools or ()),
+            _choice(asked.tool_choice),
+            asked.max_completion_tokens or asked.max_tokens,
+            asked.temperature,
+            asked.top_p,
+            stop,
+            asked.seed,
+            asked.response_format is not None and asked.response_format.type != "text",
+        ),
+    )
+
+
+def _message(shape: MessageShape) -> Message:
+    calls = tuple(
+        ToolCall(index, call.id, call.function.name, call.function.arguments)
+        for index, call in enumerate(shape.tool_calls or ())
+    )
+    role = "system" if shape.role == "developer" else shape.role
+    return Message(role, _content(shape.content), calls, shape.tool_call_id)
+
+
+def _content(content: str | list[dict[str, Any]] | None) -> str:
+    if not isinstance(content, list):
+        return content or ""
+    for part in content:
+        if part.get("type") != "text" or not isinstance(part.get("text"), str):
+            raise ClientError(
+                "unsupported_content", f"content of type {str(part.get('type'))[:40]!r}: only text"
+            )
+    return "".join(part["text"] for part in content)
+
+
+def _tool(function: FunctionShape) -> Tool:
+    return Tool(function.name, function.description or "", json.dumps(function.parameters or {}))
+
+
+def _choice(choice: str | NamedTool | None) -> str:
+    if choice is None or isinstance(choice, str):
+        return choice or "auto"
+    return choice.function.name
+
+
+async def _written(
+    conversations: Conversations, ask: Ask, places: Places
+) -> AsyncIterator[Written]:
+    with places.place():
+        async with aclosing(conversations.chat.stream(*ask[1:])) as pieces:  # type: ignore[type-var]
+            async for written in pieces:
+                yield written
+
+
+async def _whole(pieces: AsyncIterator[Written], head: dict[str, Any]) -> dict[str, Any]:
+    text, calls, last = "", dict[int, ToolCall](), Written(0)
+    async for last in pieces:
+        text += last.text
+        for call in last.calls:
+            known = calls.get(call.number, call._replace(arguments=""))
+            calls[call.number] = known._replace(arguments=known.arguments + call.arguments)
+    message: dict[str, Any] = {"role": "assistant", "content": text or None, "refusal": None}
+    if calls:
+        message["tool_calls"] = [_call(call) for call in calls.values()]
+    choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": last.finish}
+    usage = _usage(last.tokens)
+    return {**head, "object": "chat.completion", "choices": [choice], "usage": usage}
+
+
+async def _chunks(
+    pieces: AsyncIterator[Written], head: dict[str, Any], include_usage: bool
+) -> AsyncGenerator[bytes, None]:
+    """OpenAI's order: the role first, one finish, then the usage with no choices."""
+    first, tokens = True, (0, 0)
+    async with aclosing(pieces) as written_:  # type: ignore[type-var]
+        async for written in written_:
+            tokens = max(tokens, written.tokens)
+            if first:
+                yield _chunk(head, {"role": "assistant", "content": ""})
+                first = False
+            if written.text:
+                yield _chunk(head, {"content": written.text})
+            if written.calls:
+                calls = [_call(call) | {"index": call.number} for call in written.calls]
+                yield _chunk(head, {"tool_calls": calls})
+            if written.finish:
+                yield _chunk(head, {}, written.finish)
+    if include_usage:
+        chunk = {**head, "object": "chat.completion.chunk", "choices": []}
+        yield event(chunk | {"usage": _usage(tokens)})
+
+
+def _chunk(head: dict[str, Any], delta: dict[str, Any], finish: str | None = None) -> bytes:
+    choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
+    return event({**head, "object": "chat.completion.chunk", "choices": [choice]})
+
+
+def _call(call: ToolCall) -> dict[str, Any]:
+    """The id and name of a call stand on its first piece only."""
+    function = {"arguments": call.arguments} | ({"name": call.name} if call.name else {})
+    named = {"id": call.id, "type": "function"} if call.id else {}
+    return {**named, "function": function}
+
+
+def _usage(tokens: tuple[int, int]) -> dict[str, int]:
+    asked, written = tokens
+    return {
+        "prompt_tokens": asked,
+        "completion_tokens": written,
+        "total_tokens": asked + written,
+    }

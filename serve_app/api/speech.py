@@ -1,0 +1,127 @@
+"""`POST /v1/audio/speech` and `GET /v1/audio/voices`: speech, as OpenAI's clients ask for it."""
+
+import asyncio
+import base64
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from typing import Any, Literal
+
+from fastapi import APIRouter
+from fastapi.responses import Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from deployments.encoding import MEDIA_TYPES, Encoder, SpeechFormat
+from deployments.interfaces import Say
+from serve_app.api.places import Places
+from serve_app.api.streamed import EVENT_STREAM, Streamed, begun, event, with_errors
+from serve_app.conversation import Conversations
+from serve_app.errors import ClientError
+from serve_app.metrics import Metrics
+from serve_app.sentences import Sentences, speakable
+
+RAW = ("wav", "pcm")
+"""Formats that cost nothing to make; the others are made in a thread."""
+
+
+class VoiceId(BaseModel):
+    id: str
+
+
+class SpeechAsked(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+
+    input: str
+    model: str = ""
+    voice: str | VoiceId | None = None
+    response_format: SpeechFormat = "mp3"
+    speed: float = Field(1.0, ge=0.25, le=4.0)
+    instructions: str | None = None
+    stream_format: Literal["audio", "sse"] = "audio"
+
+    @property
+    def voice_name(self) -> str | None:
+        return self.voice.id if isinstance(self.voice, VoiceId) else self.voice
+
+
+def router(conversations: Conversations, metrics: Metrics, places: Places) -> APIRouter:
+    routes = APIRouter(prefix="/v1/audio", tags=["speech"])
+    limit = conversations.config.limits.max_speech_chars
+
+    @routes.post("/speech", response_class=Response)
+    async def speech(asked: SpeechAsked) -> Response:
+        """Speak a text. The audio is sent clause by clause, as it is made."""
+        metrics.count_request()
+        clauses = _clauses(asked.input, limit)
+        voice = conversations.voices.resolve(asked.voice_name)
+        sounds = _sounds(conversations, clauses, voice, asked.speed)
+        audio = _encoded(sounds, asked.response_format, places)
+        if asked.stream_format == "sse":
+            return Streamed(await begun(with_errors(_events(audio, clauses))), EVENT_STREAM)
+        return Streamed(await begun(audio), MEDIA_TYPES[asked.response_format])
+
+    @routes.get("/voices")
+    async def voices(language: str | None = None) -> dict[str, Any]:
+        """Every voice with its language and gender, the names that stand for some of them, and
+        the one that speaks where none is asked for. `language` is a BCP 47 tag or its beginning."""
+        wanted = (language or "").lower()
+        listed = [
+            voice._asdict()
+            for voice in conversations.voices.all
+            if not wanted or voice.language == wanted or voice.language.startswith(f"{wanted}-")
+        ]
+        return {
+            "voices": listed,
+            "aliases": conversations.voices.aliases,
+            "default": conversations.voices.default,
+        }
+
+    return routes
+
+
+def _clauses(text: str, limit: int) -> list[str]:
+    if len(text) > limit:
+        raise ClientError("text_too_long", f"input has at most {limit} characters")
+    sentences = Sentences()
+    clauses = [speakable(clause) for clause in (*sentences.push(text), *sentences.flush())]
+    spoken = [clause for clause in clauses if clause]
+    if not spoken:
+        raise ClientError("invalid_value", "input has no words to speak")
+    return spoken
+
+
+async def _sounds(
+    conversations: Conversations, clauses: list[str], voice: str, speed: float
+) -> AsyncIterator[bytes]:
+    for clause in clauses:
+        say = Say(0, clause, voice, speed)
+        async with aclosing(conversations.speaker.stream(*say[1:])) as sounds:  # type: ignore[type-var]
+            async for sound in sounds:
+                if sound.pcm:
+                    yield sound.pcm
+
+
+async def _encoded(
+    sounds: AsyncIterator[bytes], format_: SpeechFormat, places: Places
+) -> AsyncGenerator[bytes, None]:
+    with places.place():
+        async with aclosing(sounds) as pieces:  # type: ignore[type-var]
+            encoder = Encoder(format_)
+            async for pcm in pieces:
+                raw = format_ in RAW
+                audio = encoder.push(pcm) if raw else await asyncio.to_thread(encoder.push, pcm)
+                if audio:
+                    yield audio
+            if rest := encoder.finish():
+                yield rest
+
+
+async def _events(
+    audio: AsyncGenerator[bytes, None], clauses: list[str]
+) -> AsyncGenerator[bytes, None]:
+    async with aclosing(audio) as pieces:
+        async for piece in pieces:
+            encoded = base64.b64encode(piece).decode()
+            yield event({"type": "speech.audio.delta", "audio": encoded})
+    words = sum(len(clause.split()) for clause in clauses)
+    usage = {"input_tokens": words, "output_tokens": 0, "total_tokens": words}
+    yield event({"type": "speech.audio.done", "usage": usage})

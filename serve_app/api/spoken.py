@@ -1,0 +1,122 @@
+"""A socket in front of a conversation, whatever the dialect.
+
+While the client does not read, no more speech is made for it; while it sends audio much faster than
+that can be heard, its socket is not read.
+"""
+
+import time
+from collections import deque
+from typing import Any
+
+from deployments.interfaces import RATE
+from serve_app.api.socket import Socket
+from serve_app.backlog import ReaderTooSlow
+from serve_app.conversation import Conversation, Conversations, Told
+from serve_app.errors import ClientError
+from serve_app.metrics import Metrics
+from serve_app.reply import Settings
+from serve_app.session import Close, Listening, TellError
+from serve_app.session import Fact as SessionFact
+from serve_app.turn import TellTranscriptFailed
+
+READ_AHEAD_SAMPLES = 30 * RATE
+"""Audio that was received and not yet heard, at which the socket is no longer read."""
+
+MAX_UNSENT_BYTES = 8 << 20
+"""What may wait for a client that does not read: the speech made before it was noticed."""
+
+ENDS = {"session_too_long": 1001, "idle_timeout": 1000, "silence_timeout": 1000}
+"""Close codes that let a client come back, where the session's own would tell it not to."""
+
+
+class SpokenSocket(Socket):
+    """One connection."""
+
+    def __init__(
+        self, conversations: Conversations, metrics: Metrics, max_message_bytes: int
+    ) -> None:
+        super().__init__(metrics, max_message_bytes)
+        self._conversations = conversations
+        self._conversation: Conversation | None = None
+        self._waiting: deque[bytes] = deque()
+        self._waiting_bytes = 0
+        self._reading = True
+        self._fatal = ""
+
+    def render(self, event: Any) -> list[bytes]:
+        """A dialect's frames for what was told."""
+        raise NotImplementedError
+
+    # For a dialect's socket.
+
+    def open_conversation(self, settings: Settings, listening: Listening, prefix: str) -> None:
+        self._conversation = self._conversations.open(
+            self._on_told, self.end, settings, listening, prefix
+        )
+        if self._conversation.live:
+            self._conversation.live.progressed = self._throttle
+
+    def feed(self, fact: Any) -> None:
+        """Raises `ClientError` for what a client may not ask now."""
+        if isinstance(fact, SessionFact):
+            self.hear(fact)
+        elif self._conversation:
+            self._conversation.feed(fact)
+
+    def hear(self, fact: SessionFact) -> None:
+        if self._conversation:
+            self._conversation.hear(fact)
+
+    def count(self, error: ClientError) -> None:
+        self._metrics.count_error(error.code)
+
+    # The connection.
+
+    def closed(self) -> None:
+        if self._conversation:
+            self._conversations.close(self._conversation)
+            self._conversation = None
+
+    def unread(self, is_unread: bool) -> None:
+        conversation = self._conversation
+        if conversation and conversation.live:
+            conversation.live.unread_since = time.monotonic() if is_unread else None
+        while self._waiting and not self._paused:
+            frame = self._waiting.popleft()
+            self._waiting_bytes -= len(frame)
+            super().send(frame)
+        if conversation and not self._paused:
+            conversation.writable.set()
+        elif conversation:
+            conversation.writable.clear()
+
+    def send(self, frame: bytes) -> None:
+        """Raises `ReaderTooSlow` when too much waits."""
+        if not self._paused:
+            return super().send(frame)
+        self._waiting_bytes += len(frame)
+        if self._waiting_bytes > MAX_UNSENT_BYTES:
+            raise ReaderTooSlow
+        self._waiting.append(frame)
+
+    def _throttle(self) -> None:
+        live = self._conversation and self._conversation.live
+        if not live or not self._transport or self._transport.is_disconnected:
+            return
+        read = live.ahead < READ_AHEAD_SAMPLES
+        if read != self._reading:
+            self._reading = read
+            transport = self._transport.underlying_transport
+            transport.resume_reading() if read else transport.pause_reading()
+
+    # Events out.
+
+    def _on_told(self, event: Told) -> None:
+        if isinstance(event, TellError | TellTranscriptFailed):
+            self.count(event.error)
+        if isinstance(event, TellError) and event.error.close is not None:
+            self._fatal = event.error.code
+        for frame in self.render(event):
+            self.send(frame)
+        if isinstance(event, Close):
+            self.finish(ENDS.get(self._fatal, event.code), self._fatal)

@@ -1,0 +1,66 @@
+"""Answers that are sent while they are made, and what making them needs is freed when they end."""
+
+import json
+from collections.abc import AsyncGenerator, AsyncIterator
+from typing import Any
+
+from fastapi.responses import StreamingResponse
+from starlette.types import Send
+
+from serve_app.errors import ClientError
+
+EVENT_STREAM = "text/event-stream"
+DONE = b"data: [DONE]\n\n"
+
+
+class Streamed(StreamingResponse):
+    """Closes its generator however it ends: a client that goes away stops the model."""
+
+    def __init__(self, body: AsyncGenerator[bytes, None], media_type: str) -> None:
+        super().__init__(body, media_type=media_type, headers={"Cache-Control": "no-cache"})
+        self._body = body
+
+    async def stream_response(self, send: Send) -> None:
+        try:
+            await super().stream_response(send)
+        finally:
+            await self._body.aclose()
+
+
+async def begun(body: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+    """The same generator once it has something: what fails before that is an error answer.
+
+    Raises what the generator raises.
+    """
+    first = await anext(body, b"")
+    return _chained(first, body)
+
+
+async def _chained(first: bytes, rest: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+    try:
+        yield first
+        async for piece in rest:
+            yield piece
+    finally:
+        await rest.aclose()
+
+
+def event(data: dict[str, Any]) -> bytes:
+    """A server-sent event."""
+    return b"data: " + json.dumps(data, ensure_ascii=False).encode() + b"\n\n"
+
+
+async def with_errors(
+    events: AsyncIterator[bytes], done: bytes = b""
+) -> AsyncGenerator[bytes, None]:
+    """What fails midway is an event too, and the stream always ends with its last one."""
+    sent = False
+    try:
+        async for piece in events:
+            yield piece
+            sent = True
+    except ClientError as error:
+        if not sent:
+            raise
+        yield event(error.body())
+    yield done

@@ -1,0 +1,212 @@
+"""`POST /v1/audio/transcriptions`, `…/translations`: recordings as OpenAI's clients send them."""
+
+import asyncio
+import math
+import zlib
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any, Literal
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse, PlainTextResponse, Response
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from starlette.datastructures import FormData
+
+from deployments.interfaces import SpeechOptions
+from serve_app import recording
+from serve_app.api.places import Places
+from serve_app.api.recordings import transcribe_file
+from serve_app.api.streamed import DONE, EVENT_STREAM, Streamed, begun, event, with_errors
+from serve_app.api.uploads import uploaded
+from serve_app.errors import ClientError, complaint
+from serve_app.live import LiveSessions
+from serve_app.metrics import Metrics
+from serve_app.options import check_options
+from serve_app.transcript import Segment, WordOut, render
+
+AUDIO_TOKEN_MS = 100
+TEXT_FORMS = {"text": "txt", "srt": "srt", "vtt": "vtt"}
+SURE = 1e-10
+"""The least confidence, so that its logarithm is a number."""
+
+
+class TranscriptionAsked(BaseModel):
+    """The form's fields, but the file; those that mean nothing here are ignored."""
+
+    model_config = ConfigDict(extra="ignore", populate_by_name=True)
+
+    model: str = ""
+    language: str | None = None
+    response_format: Literal["json", "text", "srt", "vtt", "verbose_json", "diarized_json"] = "json"
+    granularities: list[Literal["word", "segment"]] = Field([], alias="timestamp_granularities[]")
+    include: list[str] = Field([], alias="include[]")
+    stream: bool = False
+    stream_include_usage: bool = False
+
+    @classmethod
+    def of(cls, form: FormData) -> "TranscriptionAsked":
+        """Raises `ClientError`."""
+        fields: dict[str, Any] = dict(form.items())
+        for many in ("timestamp_granularities[]", "include[]"):
+            fields[many] = form.getlist(many) or form.getlist(many.removesuffix("[]"))
+        fields["language"] = fields.get("language") or None
+        try:
+            asked = cls.model_validate(fields)
+        except ValidationError as error:
+            raise ClientError("invalid_value", complaint(error)) from error
+        if asked.response_format == "diarized_json":
+            raise ClientError(
+                "diarization_unavailable", "diarized_json is not there yet: use verbose_json"
+            )
+        return asked
+
+
+def router(models: Any, sessions: LiveSessions, metrics: Metrics, places: Places) -> APIRouter:
+    routes = APIRouter(prefix="/v1/audio", tags=["transcriptions"])
+
+    @routes.post("/transcriptions")
+    async def transcriptions(request: Request) -> Response:
+        """Transcribe an audio file (multipart, field `file`)."""
+        metrics.count_request()
+        async with AsyncExitStack() as held:
+            held.enter_context(places.place())
+            path, form = await held.enter_async_context(uploaded(request, sessions.limits))
+            asked = TranscriptionAsked.of(form)
+            options = SpeechOptions(asked.language, False)
+            check_options(options, models.engine, models.languages, sessions.limits)
+            if asked.stream:
+                events = with_errors(
+                    _events(sessions, path, options, asked, held.pop_all()),
+                    DONE if asked.stream_include_usage else b"",
+                )
+                return Streamed(await begun(events), EVENT_STREAM)
+            collected = recording.Collector()
+            session = await transcribe_file(sessions, collected, path, options)
+        return _rendered(asked, collected, session.audio_ms, asked.language or _only(models))
+
+    @routes.post("/translations")
+    async def translations() -> Response:
+        """Refused: no engine here translates."""
+        raise ClientError(
+            "translation_unavailable",
+            f"the engine {models.engine} does not translate: use /v1/audio/transcriptions",
+        )
+
+    return routes
+
+
+def _only(models: Any) -> str:
+    """The language of an engine that knows one; "" where it might be any."""
+    return models.languages[0] if models.languages and len(models.languages) == 1 else ""
+
+
+def _rendered(
+    asked: TranscriptionAsked, collected: recording.Collector, audio_ms: int, language: str
+) -> Response:
+    if asked.response_format in TEXT_FORMS:
+        form: Any = TEXT_FORMS[asked.response_format]
+        return PlainTextResponse(render(form, collected.segments))
+    text = " ".join(segment.text for segment in collected.segments if segment.text)
+    usage = {"type": "duration", "seconds": math.ceil(audio_ms / 1000)}
+    if asked.response_format == "json":
+        answer: dict[str, Any] = {"text": text, "usage": usage}
+        if "logprobs" in asked.include:
+            answer["logprobs"] = [_logprob(word) for word in collected.words]
+        return JSONResponse(answer)
+    verbose = {
+        "task": "transcribe",
+        "duration": audio_ms / 1000,
+        "language": language,
+        "text": text,
+        "usage": usage,
+    }
+    if "word" in asked.granularities:
+        verbose["words"] = [_word(word) for word in collected.words]
+    if "segment" in asked.granularities or not asked.granularities:
+        verbose["segments"] = [_segment(segment) for segment in collected.segments]
+    return JSONResponse(verbose)
+
+
+def _word(word: WordOut) -> dict[str, Any]:
+    return {"word": word.word, "start": word.start_ms / 1000, "end": word.end_ms / 1000}
+
+
+def _logprob(word: WordOut) -> dict[str, Any]:
+    """Of a word, which is as fine as confidence goes here."""
+    logprob = round(math.log(max(word.confidence, SURE)), 4)
+    return {"token": word.word, "bytes": list(word.word.encode()), "logprob": logprob}
+
+
+def _segment(segment: Segment) -> dict[str, Any]:
+    """All fields that OpenAI's clients demand; `tokens` is empty, for there are none to show, and
+    `no_speech_prob` 0, for what the VAD takes for silence makes no segment."""
+    raw = segment.text.encode()
+    return {
+        "id": segment.id,
+        "seek": segment.start_ms // 10,
+        "start": segment.start_ms / 1000,
+        "end": segment.end_ms / 1000,
+        "text": segment.text,
+        "tokens": [],
+        "temperature": 0.0,
+        "avg_logprob": round(math.log(max(segment.confidence, SURE)), 4),
+        "compression_ratio": round(len(raw) / max(1, len(zlib.compress(raw))), 4),
+        "no_speech_prob": 0.0,
+    }
+
+
+async def _events(
+    sessions: LiveSessions,
+    path: Path,
+    options: SpeechOptions,
+    asked: TranscriptionAsked,
+    held: AsyncExitStack,
+) -> AsyncGenerator[bytes, None]:
+    """A delta a segment, as soon as it is final; joined they are the text of the last event."""
+    segments: asyncio.Queue[Segment | None] = asyncio.Queue()
+    collected = recording.Collector(segments.put_nowait)
+    text = ""
+    async with held:
+        work = asyncio.create_task(transcribe_file(sessions, collected, path, options))
+        work.add_done_callback(lambda _: segments.put_nowait(None))
+        try:
+            async for segment in _until_none(segments):
+                delta = (" " if text else "") + segment.text
+                text += delta
+                yield event(_delta(delta, asked.stream_include_usage))
+            session = await work
+        finally:
+            work.cancel()
+            await asyncio.gather(work, return_exceptions=True)
+    yield event(_done(text, session.audio_ms, asked.stream_include_usage))
+
+
+async def _until_none(segments: "asyncio.Queue[Segment | None]") -> AsyncIterator[Segment]:
+    while segment := await segments.get():
+        if segment.text:
+            yield segment
+
+
+def _delta(delta: str, for_vllm: bool) -> dict[str, Any]:
+    """vLLM's clients look for `choices`, OpenAI's for `delta`: neither minds the other."""
+    shaped: dict[str, Any] = {"type": "transcript.text.delta", "delta": delta}
+    if for_vllm:
+        choice = {"index": 0, "delta": {"content": delta}, "finish_reason": None}
+        shaped |= {"object": "transcription.chunk", "choices": [choice]}
+    return shaped
+
+
+def _done(text: str, audio_ms: int, for_vllm: bool) -> dict[str, Any]:
+    heard, written = audio_ms // AUDIO_TOKEN_MS, len(text.split())
+    usage: dict[str, Any] = {
+        "type": "tokens",
+        "input_tokens": heard,
+        "output_tokens": written,
+        "total_tokens": heard + written,
+    }
+    shaped: dict[str, Any] = {"type": "transcript.text.done", "text": text, "usage": usage}
+    if for_vllm:
+        usage |= {"prompt_tokens": heard, "completion_tokens": written}
+        shaped |= {"object": "transcription.chunk", "choices": []}
+    return shaped

@@ -1,0 +1,300 @@
+"""The conversation dialect, `WS /ws`: an utterance in, its transcript, reply and speech out. Pure.
+
+Every message is a JSON object with a `type`. One `audio` message is one turn; docs/protocol.md has
+the fields. The same turn over TCP answers with one `result` (`ResultDialect`).
+"""
+
+import base64
+import binascii
+from dataclasses import replace
+from typing import Annotated, Any, Literal
+
+import orjson
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from deployments.audio import Intake, parse_wav, wav_header
+from deployments.interfaces import BYTES_PER_SAMPLE, RATE, VOICE_RATE, SpeechOptions
+from serve_app.config import Limits
+from serve_app.dialects.realtime import Answer, Terms, load
+from serve_app.errors import ClientError, complaint
+from serve_app.session import (
+    AudioReceived,
+    Close,
+    FinalizeRequested,
+    Listening,
+    Reconfigured,
+    TellError,
+)
+from serve_app.session import Fact as SessionFact
+from serve_app.turn import (
+    Configured,
+    Event,
+    FromClient,
+    ReplyCancelled,
+    TellFinal,
+    TellReplyEnded,
+    TellReplySound,
+    TellReplyStarted,
+    TellReplyText,
+    TellTranscriptFailed,
+)
+
+Frame = dict[str, Any]
+
+
+class Undecoded(BaseModel):
+    """Audio in some container, to be decoded by whoever may block, then given to `heard`."""
+
+    model_config = ConfigDict(frozen=True)
+
+    file: bytes
+
+
+Fact = SessionFact | FromClient | Answer | Undecoded
+
+
+class Audio(BaseModel):
+    """One utterance of the client."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    type: Literal["audio"]
+    audio_data: str
+    mode: Literal["transcribe", "understand", "conversation"] = "conversation"
+    prompt: Annotated[str, Field(max_length=4000)] = ""
+    voice: str | None = None
+    speed: float = Field(1.0, ge=0.5, le=2.0)
+    language: str | None = None
+    sample_rate: int | None = Field(None, ge=8000, le=48_000)
+    """Of bare pcm_s16le mono; without it the audio must be a WAV or another container."""
+    stream: bool = False
+    """Speech and text come in pieces, as they are made."""
+    speak: bool = True
+    """False: the reply is text only."""
+
+
+class ConversationDialect:
+    """One connection's side of the protocol."""
+
+    def __init__(self, terms: Terms, session_id: str, engines: Frame, understands: bool) -> None:
+        self.prefix = session_id[:12]
+        self._terms = terms
+        self._session_id = session_id
+        self._engines = engines
+        self._understands = understands
+        self._asked = Audio(type="audio", audio_data="")
+        self._awaiting = self._replying = False
+        self._text: list[str] = []
+        self._sound: list[bytes] = []
+
+    listening = Listening(manual=True)
+
+    @property
+    def settings(self) -> Any:
+        asked = self._asked
+        return replace(
+            self._terms.settings,
+            voice=self._terms.resolve_voice(asked.voice),
+            speed=asked.speed,
+            audio=asked.speak,
+            reply=asked.mode == "conversation",
+            hands_free=False,
+            instructions=asked.prompt or self._terms.settings.instructions,
+        )
+
+    def hello(self) -> bytes:
+        limits = self._limits
+        return _frame(
+            "connection",
+            status="connected",
+            session_id=self._session_id,
+            engines=self._engines,
+            limits={
+                "max_message_bytes": limits.max_event_bytes,
+                "max_audio_s": int(self._max_audio_s),
+            },
+        )
+
+    @property
+    def _limits(self) -> Limits:
+        return self._terms.limits
+
+    _max_audio_s = 60.0
+
+    # Frames in.
+
+    def parse(self, text: str | bytes) -> list[Fact]:
+        """What the message says. Raises `ClientError` for anything outside the protocol."""
+        message = load(text)
+        match message.get("type"):
+            case "audio":
+                return self._audio(message)
+            case "ping":
+                return [Answer(_frame("pong"))]
+        kind = str(message.get("type"))[:80]
+        raise ClientError("unknown_type", f"type {kind!r} is not one of audio, ping")
+
+    def _audio(self, message: Frame) -> list[Fact]:
+        if self._awaiting:
+            raise ClientError(
+                "conversation_busy", "the audio before this one is still being recognised"
+            )
+        asked = self._checked(message)
+        try:
+            data = binascii.a2b_base64(asked.audio_data, strict_mode=True)
+        except ValueError as error:
+            raise ClientError("invalid_base64", "audio_data is not base64 (RFC 4648)") from error
+        self._asked = asked
+        if asked.sample_rate:
+            return self.heard(_resampled(data, asked.sample_rate, 1))
+        if wav := parse_wav(data):
+            rate, channels, pcm = wav
+            return self.heard(_resampled(pcm, rate, channels))
+        return [Undecoded(file=data)]
+
+    def heard(self, pcm: bytes) -> list[Fact]:
+        """An utterance's 16 kHz samples."""
+        if not pcm:
+            raise ClientError("unreadable_audio", "audio_data holds no audio")
+        if len(pcm) > self._max_audio_s * RATE * BYTES_PER_SAMPLE:
+            raise ClientError(
+                "recording_too_long",
+                f"one message holds at most {self._max_audio_s:g} s of audio: for more there is "
+                "POST /v1/transcribe",
+            )
+        facts: list[Fact] = [ReplyCancelled()] if self._replying else []
+        prompt = self._asked.prompt if self._asked.mode == "understand" else None
+        options = SpeechOptions(self._asked.language, False, prompt=prompt)
+        self._awaiting = True
+        return [
+            *facts,
+            Configured(self.settings),
+            Reconfigured(options, self.listening),
+            AudioReceived(pcm),
+            FinalizeRequested(always=True),
+        ]
+
+    def _checked(self, message: Frame) -> Audio:
+        try:
+            asked = Audio.model_validate(message)
+        except ValidationError as error:
+            raise ClientError("invalid_message", f"audio: {complaint(error)}") from error
+        if asked.mode == "understand" and not self._understands:
+            raise ClientError(
+                "understanding_unavailable",
+                f"the engine {self._engines['transcriber']} cannot answer questions about audio: "
+                "use mode transcribe or conversation",
+            )
+        if asked.mode == "understand" and not asked.prompt:
+            raise ClientError("missing_required_parameter", "mode understand needs a prompt")
+        self._terms.resolve_voice(asked.voice)
+        self._terms.check_options(SpeechOptions(asked.language))
+        return asked
+
+    # Events out.
+
+    def render(self, event: Event | TellError | Close) -> list[bytes]:
+        match event:
+            case TellFinal(_, text, audio_ms):
+                return self._on_final(text, audio_ms)
+            case TellTranscriptFailed(_, error):
+                self._awaiting = False
+                return [self.error(error), self._complete("failed")]
+            case TellReplyStarted():
+                self._replying = True
+                self._text, self._sound = [], []
+            case TellReplyText(_, _, text):
+                self._text.append(text)
+                if self._asked.stream:
+                    return [_frame("response_text", text=text, final=False)]
+            case TellReplySound(_, _, pcm):
+                if self._asked.stream:
+                    return [self._speech(pcm, final=False)]
+                self._sound.append(pcm)
+            case TellReplyEnded():
+                return self._on_ended(event)
+            case TellError(error):
+                return [self.error(error)]
+        return []
+
+    def error(self, error: ClientError, event_id: str | None = None) -> bytes:
+        return _frame("error", code=error.code, message=error.message)
+
+    def _on_final(self, text: str, audio_ms: int) -> list[bytes]:
+        self._awaiting = False
+        if self._asked.mode == "understand":
+            return [self._response(text), self._complete("completed")]
+        said = _frame("transcription", text=text, audio_ms=audio_ms, language=self._asked.language)
+        if self._asked.mode == "transcribe":
+            return [said, self._complete("completed")]
+        return [said] if text.strip() else [said, self._complete("no_speech")]
+
+    def _on_ended(self, ended: TellReplyEnded) -> list[bytes]:
+        self._replying = False
+        frames = [self._response("".join(self._text).strip())]
+        if ended.settings.audio:
+            frames.append(self._speech(b"".join(self._sound), final=True))
+        self._text, self._sound = [], []
+        if ended.error:
+            frames = [self.error(ended.error)]
+        return [*frames, self._complete(ended.status, ended)]
+
+    def _response(self, text: str) -> bytes:
+        return _frame("response_text", text=text, final=True)
+
+    def _speech(self, pcm: bytes, final: bool) -> bytes:
+        wav = wav_header(VOICE_RATE, len(pcm)) + pcm
+        return _frame(
+            "speech_response",
+            audio_data=base64.b64encode(wav).decode(),
+            format="wav",
+            sample_rate=VOICE_RATE,
+            audio_ms=len(pcm) * 1000 // (2 * VOICE_RATE),
+            final=final,
+        )
+
+    def _complete(self, status: str, ended: TellReplyEnded | None = None) -> bytes:
+        stages = ended.stages._asdict() if ended else {}
+        return _frame("conversation_complete", status=status, mode=self._asked.mode, stages=stages)
+
+
+class ResultDialect(ConversationDialect):
+    """The same, but a turn is answered by one `result` that holds everything, or by an `error`."""
+
+    def __init__(self, terms: Terms, session_id: str, engines: Frame, understands: bool) -> None:
+        super().__init__(terms, session_id, engines, understands)
+        self._result: Frame = {}
+
+    def render(self, event: Event | TellError | Close) -> list[bytes]:
+        frames = []
+        for frame in super().render(event):
+            frames += self._gather(orjson.loads(frame))
+        return frames
+
+    def _checked(self, message: Frame) -> Audio:
+        return super()._checked(message).model_copy(update={"stream": False})
+
+    def _gather(self, told: Frame) -> list[bytes]:
+        match told["type"]:
+            case "transcription":
+                self._result["transcription"] = told["text"]
+            case "response_text":
+                self._result["response_text"] = told["text"]
+            case "speech_response":
+                self._result |= {key: told[key] for key in ("audio_data", "format", "sample_rate")}
+            case "error":
+                self._result["error"] = {"code": told["code"], "message": told["message"]}
+            case "conversation_complete":
+                result, self._result = self._result, {}
+                outcome = {key: told[key] for key in ("status", "mode", "stages")}
+                return [_frame("result", **outcome, **result)]
+        return []
+
+
+def _resampled(pcm: bytes, rate: int, channels: int) -> bytes:
+    intake = Intake(rate, "pcm_s16le", channels)
+    return intake.push(pcm[: len(pcm) - len(pcm) % intake.frame_bytes]) + intake.flush()
+
+
+def _frame(type_: str, **fields: Any) -> bytes:
+    return orjson.dumps({"type": type_, **fields})

@@ -1,0 +1,88 @@
+"""vLLM's realtime dialect, on the same URL: 16 kHz, and the client says where it ends. Pure.
+
+As in vLLM 0.33, `entrypoints/speech_to_text/realtime`. Audio may come before the first `commit`,
+which only means: begin; a `commit` with `final` ends the utterance. Deltas joined are the final's text.
+"""
+
+import binascii
+from typing import Any
+
+import orjson
+
+from serve_app.config import Limits
+from serve_app.errors import ClientError
+from serve_app.session import AudioReceived, Close, Fact, FinalizeRequested, TellError
+from serve_app.turn import Event, TellFinal, TellPartial, TellTranscriptFailed
+
+TOKENS_PER_SECOND = 12.5
+"""Of audio, as Voxtral counts it."""
+
+
+class VllmDialect:
+    """One connection's side of it, after a `session.update` with a top-level `model`."""
+
+    def __init__(self, limits: Limits, revises: bool) -> None:
+        self._limits = limits
+        self._revises = revises
+        self._sent = ""
+        self._odd = b""
+
+    def parse(self, text: str | bytes) -> list[Fact]:
+        try:
+            event = orjson.loads(text)
+        except orjson.JSONDecodeError as error:
+            raise ClientError("invalid_json", "the event is not JSON") from error
+        match event.get("type") if isinstance(event, dict) else None:
+            case "session.update":
+                return []
+            case "input_audio_buffer.append":
+                return [self._append(event)]
+            case "input_audio_buffer.commit":
+                return [FinalizeRequested(always=True)] if event.get("final") else []
+        raise ClientError("unknown_event", "this is not an event of vLLM's realtime protocol")
+
+    def _append(self, event: dict[str, Any]) -> AudioReceived:
+        try:
+            pcm = self._odd + binascii.a2b_base64(event.get("audio") or "", strict_mode=True)
+        except (ValueError, TypeError) as error:
+            raise ClientError("invalid_audio", "audio is not base64 of pcm16") from error
+        whole = len(pcm) - len(pcm) % 2
+        self._odd = pcm[whole:]
+        return AudioReceived(pcm[:whole])
+
+    def render(self, event: Event | TellError | Close) -> list[bytes]:
+        match event:
+            case TellPartial(_, text) if not self._revises:
+                return self._delta(text)
+            case TellFinal(_, text, audio_ms):
+                frames = [*self._delta(text), _done(text, audio_ms)]
+                self._sent = ""
+                return frames
+            case TellTranscriptFailed(_, error):
+                self._sent = ""
+                return [self.error(error, code="processing_error")]
+            case TellError(error) if error.close is None:
+                return [self.error(error)]
+        return []
+
+    def error(
+        self, error: ClientError, event_id: str | None = None, code: str | None = None
+    ) -> bytes:
+        return orjson.dumps({"type": "error", "error": error.message, "code": code or error.code})
+
+    def _delta(self, text: str) -> list[bytes]:
+        sent = self._sent
+        if len(text) <= len(sent) or not text.startswith(sent):
+            return []
+        self._sent = text
+        return [orjson.dumps({"type": "transcription.delta", "delta": text[len(sent) :]})]
+
+
+def _done(text: str, audio_ms: int) -> bytes:
+    heard, written = int(audio_ms / 1000 * TOKENS_PER_SECOND), len(text.split())
+    usage = {
+        "prompt_tokens": heard,
+        "completion_tokens": written,
+        "total_tokens": heard + written,
+    }
+    return orjson.dumps({"type": "transcription.done", "text": text, "usage": usage})

@@ -1,0 +1,62 @@
+"""The voices there are, and the names they go by."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+
+from deployments.interfaces import Voice
+from serve_app.errors import ClientError
+
+log = logging.getLogger("voxray.voices")
+
+PATH = "/v1/audio/voices"
+RETRY_S = 0.2
+
+List = Callable[[], Awaitable[Sequence[Voice]]]
+
+
+class Voices:
+    """Known once the speaker deployment has answered; `aliases` are names by config."""
+
+    def __init__(self, list_: List, default: str, aliases: dict[str, str]) -> None:
+        self._list = list_
+        self._default = default
+        self._aliases = aliases
+        self._known: dict[str, Voice] = {}
+
+    @property
+    def ready(self) -> bool:
+        return bool(self._known)
+
+    @property
+    def all(self) -> list[Voice]:
+        return list(self._known.values())
+
+    @property
+    def aliases(self) -> dict[str, str]:
+        return self._aliases
+
+    @property
+    def default(self) -> str:
+        return self._default or next(iter(self._known), "")
+
+    async def run(self) -> None:
+        """Ask until the speaker has answered: it may still be starting."""
+        while not self._known:
+            try:
+                self._known = {voice.id: voice for voice in await self._list()}
+            except Exception as error:  # whatever Ray raises while there is no replica
+                log.info("no voices yet: %s", type(error).__name__)
+            if not self._known:
+                await asyncio.sleep(RETRY_S)
+
+    def resolve(self, asked: str | None) -> str:
+        """The id of the voice that is meant. Raises `ClientError` for one that is not there."""
+        if not asked:
+            return self.default
+        voice = self._aliases.get(asked, asked)
+        if self._known and voice not in self._known:
+            raise ClientError(
+                "unknown_voice", f"there is no voice {asked[:80]!r}: GET {PATH} lists them"
+            )
+        return voice

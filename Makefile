@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 RUN ?=
 
-.PHONY: run test check bench-live docs clean
+.PHONY: run test check bench-live bench-talk docs clean
 
 run: $(VENV)/run.done
 	@PATH="$(abspath $(BIN)):$$PATH" exec $(BIN)/voxray run $(RUN)
@@ -19,6 +19,9 @@ check: $(VENV)/test.done
 
 bench-live: $(VENV)/test.done
 	$(BIN)/python -m loadtest.bench_live $(BENCH)
+
+bench-talk: $(VENV)/test.done
+	$(BIN)/python -m loadtest.bench_talk $(BENCH)
 
 docs: $(VENV)/test.done
 	$(BIN)/python -m docs.generate

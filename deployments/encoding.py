@@ -1,7 +1,7 @@
 """Speech into the formats people play: mp3, opus, aac, flac, wav and bare pcm, as it is made.
 
-Through FFmpeg (PyAV); every chunk that goes in brings out what can be played of it. A stream's length
-is not known when it begins: a WAV says the greatest one, as streamed WAVs do.
+Through FFmpeg (PyAV); every chunk that goes in brings out what can be played of it. A stream's
+length is not known when it begins: a WAV says the greatest one, as streamed WAVs do.
 """
 
 import io

@@ -7,7 +7,6 @@ generator shares the machine; a run in which it was late itself is marked.
 import argparse
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -17,9 +16,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import httpx2 as httpx
-
 from loadtest.generator import Plan
+from loadtest.server import voxray_server
 from loadtest.usage import Usage, spent, usage
 
 ENGINE_MS = 50.0
@@ -27,6 +25,7 @@ ENGINE_MS = 50.0
 
 HERE = Path(__file__).parent
 ECHO_PORT, VOXRAY_PORT = 8190, 8191
+PATH = "/v1/transcribe/stream"
 MAIN_PROCESSES = 5
 
 
@@ -39,29 +38,6 @@ def echo_server() -> Iterator[tuple[int, str]]:
     finally:
         process.terminate()
         process.wait()
-
-
-@contextmanager
-def voxray_server(config: Path) -> Iterator[tuple[int, str]]:
-    voxray = str(Path(sys.executable).parent / "voxray")
-    process = subprocess.Popen([voxray, "run", "--config", str(config), "--port", str(VOXRAY_PORT)])
-    try:
-        _await_ready(process)
-        yield process.pid, f"ws://127.0.0.1:{VOXRAY_PORT}/v1/transcribe/stream"
-    finally:
-        process.send_signal(signal.SIGINT)
-        process.wait()
-
-
-def _await_ready(process: subprocess.Popen[bytes]) -> None:
-    while process.poll() is None:
-        try:
-            if httpx.get(f"http://127.0.0.1:{VOXRAY_PORT}/v1/ready").status_code == 200:
-                return
-        except httpx.HTTPError:
-            pass
-        time.sleep(0.2)
-    raise RuntimeError("voxray did not start")
 
 
 def measure(
@@ -126,7 +102,8 @@ def main() -> None:
             for sessions in args.sessions:
                 rows["echo"].append(measure(server, sessions, args, True))
                 print(line("echo", rows["echo"][-1], 0), flush=True)
-    with voxray_server(args.config) as server:
+    with voxray_server(args.config, VOXRAY_PORT) as (pid, address):
+        server = (pid, f"ws://{address}{PATH}")
         for sessions in args.sessions:
             rows["voxray"].append(measure(server, sessions, args, False))
             print(line("voxray", rows["voxray"][-1], ENGINE_MS), flush=True)

@@ -157,9 +157,15 @@ def conversations(total: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def performance(total: dict[str, Any]) -> dict[str, Any]:
+def performance(total: dict[str, Any], raw: bool = False) -> dict[str, Any]:
     """The answer of GET /speech-to-speech/performance: every stage of a turn, in ms."""
-    return {"stages": {name: _extent(total[f"stage_{name}"]) for name in Stages._fields}}
+    stages = {name: total[f"stage_{name}"] for name in Stages._fields}
+    return {
+        "stages": {
+            name: _extent(values) | ({"values": values} if raw else {})
+            for name, values in stages.items()
+        }
+    }
 
 
 def _extent(latencies: list[float]) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""The embedded engine: ELIZA, which turns what was said around, by patterns, and understands nothing.
+"""The embedded engine: ELIZA, which turns around what was said, by patterns, and knows nothing.
 
 After J. Weizenbaum, "ELIZA: a computer program for the study of natural language communication
 between man and machine", Communications of the ACM 9(1), 1966: a keyword with a rank decides, what

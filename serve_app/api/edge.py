@@ -1,7 +1,7 @@
 """What every HTTP request passes first: an id, and bounds on what a stranger may send.
 
 A client secret opens realtime sessions and nothing else; a JSON body is read whole, within bounds
-of size and time, before any route sees it, so that a slow or huge one occupies nothing but its socket.
+of size and time, before any route sees it, so that a slow or huge one occupies its socket only.
 """
 
 import asyncio

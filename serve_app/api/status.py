@@ -71,8 +71,8 @@ def conversation_router(models: Any, metrics: Metrics) -> APIRouter:
         return conversation_report(await total(models, metrics)) | {"made": made}
 
     @routes.get("/performance")
-    async def performance() -> dict[str, Any]:
-        """Every stage of the newest turns, in ms."""
-        return performance_report(await total(models, metrics))
+    async def performance(raw: bool = False) -> dict[str, Any]:
+        """Every stage of the newest turns, in ms; `raw`: with the values themselves."""
+        return performance_report(await total(models, metrics), raw)
 
     return routes

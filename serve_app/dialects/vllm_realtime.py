@@ -1,7 +1,7 @@
 """vLLM's realtime dialect, on the same URL: 16 kHz, and the client says where it ends. Pure.
 
 As in vLLM 0.33, `entrypoints/speech_to_text/realtime`. Audio may come before the first `commit`,
-which only means: begin; a `commit` with `final` ends the utterance. Deltas joined are the final's text.
+which only means: begin; a `commit` with `final` ends the utterance. Deltas joined are the final.
 """
 
 import binascii

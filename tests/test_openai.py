@@ -99,9 +99,10 @@ def test_speech_in_every_format(client: openai.OpenAI, format_: Any) -> None:
         assert len(said.content) / 48_000 == pytest.approx(expected, abs=0.01)
         return
     assert said.response.headers["content-type"] == FORMATS.get(format_, "audio/wav")
-    with av.open(io.BytesIO(said.content)) as container:
+    with av.open(io.BytesIO(said.content), "r") as container:
         stream = container.streams.audio[0]
-        seconds = sum(frame.samples for frame in container.decode(stream)) / stream.rate
+        frames: list[Any] = list(container.decode(stream))
+        seconds = sum(frame.samples for frame in frames) / stream.rate
     assert seconds == pytest.approx(expected, abs=0.08)
 
 

@@ -1,5 +1,8 @@
 """The `voxray` command."""
 
+import json
+from typing import Any
+
 from rich.console import Console
 from rich.text import Text
 
@@ -13,3 +16,12 @@ console = Console(stderr=True, highlight=False, soft_wrap=True)
 def complain(message: str) -> None:
     """What went wrong, verbatim: it may hold brackets that Rich would take for markup."""
     console.print(Text(message, style="red"))
+
+
+def refusal(answer: Any) -> str:
+    """What an HTTP answer that is no success says."""
+    try:
+        message: str = json.loads(answer.content)["error"]["message"]
+    except (ValueError, KeyError, TypeError):
+        return f"the server answered HTTP {answer.status_code}: is it voxray?"
+    return f"the server refused: {message}"

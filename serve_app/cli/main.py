@@ -85,6 +85,48 @@ def mic(
 
 
 @app.command()
+def say(
+    text: Annotated[str, typer.Argument(help="What to say.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="mp3, opus, aac, flac, wav or pcm.")],
+    server: Server = DEFAULT_SERVER,
+    voice: Annotated[str | None, typer.Option(help="See GET /v1/audio/voices.")] = None,
+    speed: Annotated[float, typer.Option(help="1 is the voice's own pace.")] = 1.0,
+) -> None:
+    """Speak a text into an audio file."""
+    from serve_app.cli.say import say_text
+
+    raise typer.Exit(say_text(server, text, out, voice, speed))
+
+
+@app.command()
+def chat(
+    text: Annotated[str | None, typer.Argument(help="What to say; else what is typed.")] = None,
+    server: Server = DEFAULT_SERVER,
+) -> None:
+    """Write with the chat engine; Ctrl-D ends."""
+    from serve_app.cli.chat import chat as converse
+
+    raise typer.Exit(converse(server, text))
+
+
+@app.command()
+def talk(
+    server: Server = DEFAULT_SERVER,
+    in_: Annotated[
+        Path | None, typer.Option("--in", help="A recording, not the microphone.", exists=True)
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Write the replies here, not to the loudspeaker.")
+    ] = None,
+    voice: Annotated[str | None, typer.Option(help="See GET /v1/audio/voices.")] = None,
+) -> None:
+    """A spoken conversation; speak while it answers to interrupt it. Ctrl-C ends."""
+    from serve_app.cli.talk import talk as converse
+
+    raise typer.Exit(converse(server, in_, out, voice))
+
+
+@app.command()
 def status(
     server: Server = DEFAULT_SERVER,
     dashboard: Annotated[

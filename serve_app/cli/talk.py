@@ -1,0 +1,191 @@
+"""`voxray talk`: a spoken conversation, with microphone and loudspeaker or from file to file."""
+
+import asyncio
+import base64
+import contextlib
+import json
+import wave
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any, Protocol
+
+import websockets
+from rich.text import Text
+from websockets.asyncio.client import ClientConnection, connect
+
+from deployments.decoding import Bounds, Undecodable, decode
+from deployments.interfaces import RATE, VOICE_RATE
+from serve_app.cli import DONE, FAILED, NO_SERVER, complain, console
+from serve_app.cli.devices import Loudspeaker, NoDevice, microphone
+
+CHUNK_MS = 40
+CHUNK_BYTES = VOICE_RATE * CHUNK_MS // 1000 * 2
+SILENCE_S = 3.0
+"""Sent after a file's end, so that its last words become a turn."""
+
+LISTEN_S = 30.0
+"""How long a file's conversation waits for the reply to begin."""
+
+Event = dict[str, Any]
+
+
+class Out(Protocol):
+    """Where the reply's audio goes."""
+
+    def play(self, pcm: bytes) -> None: ...
+
+    def stop(self) -> int:
+        """Silence, at once; the ms of the reply that were played."""
+
+    def close(self) -> None: ...
+
+
+class WavFile:
+    """The replies one after the other."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = wave.open(str(path), "wb")
+        self._file.setnchannels(1)
+        self._file.setsampwidth(2)
+        self._file.setframerate(VOICE_RATE)
+
+    def play(self, pcm: bytes) -> None:
+        self._file.writeframes(pcm)
+
+    def stop(self) -> int:
+        return 0  # the file's words come in order: there is nothing to stop
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class Failed(Exception):
+    """The server ended the conversation, or did not answer in it."""
+
+
+def talk(server: str, in_: Path | None, out: Path | None, voice: str | None) -> int:
+    try:
+        asyncio.run(_talk(server, in_, out, voice))
+    except NoDevice as error:
+        complain(f"{error}; or give --in FILE --out FILE")
+        return FAILED
+    except (OSError, websockets.InvalidHandshake, websockets.InvalidURI):
+        complain(f"no voxray server at {server}: start one with `voxray run`")
+        return NO_SERVER
+    except (Failed, Undecodable, websockets.ConnectionClosedError) as error:
+        complain(str(error))
+        return FAILED
+    except KeyboardInterrupt:
+        pass
+    return DONE
+
+
+async def _talk(server: str, in_: Path | None, out: Path | None, voice: str | None) -> None:
+    pcm = _file(in_) if in_ else microphone(VOICE_RATE, CHUNK_MS)
+    first = await anext(pcm)  # say what is missing before asking for a server
+    player: Out = WavFile(out) if out else Loudspeaker(VOICE_RATE)
+    url = server.replace("http", "ws", 1).rstrip("/") + "/v1/realtime"
+    try:
+        async with connect(url, max_size=None, compression=None) as socket:
+            await _Talk(socket, player, bool(in_)).run(first, pcm, voice)
+    finally:
+        player.close()
+
+
+async def _file(path: Path) -> AsyncIterator[bytes]:
+    """The recording and then silence, as fast as they were spoken."""
+    upsampled = _upsampled(path)
+    loop = asyncio.get_running_loop()
+    began, sent = loop.time(), 0
+    for at in range(0, len(upsampled), CHUNK_BYTES):
+        yield upsampled[at : at + CHUNK_BYTES]
+        sent += CHUNK_MS
+        await asyncio.sleep(max(0.0, began + sent / 1000 - loop.time()))
+
+
+def _upsampled(path: Path) -> bytes:
+    import numpy as np
+    import soxr
+
+    heard = np.frombuffer(b"".join(decode(path, Bounds(3600, 600))), "<i2")
+    samples = soxr.resample(heard, RATE, VOICE_RATE).astype("<i2")
+    return bytes(samples.tobytes()) + bytes(int(SILENCE_S * VOICE_RATE) * 2)
+
+
+class _Talk:
+    """One conversation."""
+
+    def __init__(self, socket: ClientConnection, player: Out, from_file: bool) -> None:
+        self._socket = socket
+        self._player = player
+        self._from_file = from_file
+        self._item = ""
+        self._asked = self._answered = 0
+        """Turns that the person ended, and replies that have come."""
+        self._moved = asyncio.Event()
+
+    async def run(self, first: bytes, pcm: AsyncIterator[bytes], voice: str | None) -> None:
+        output = {"voice": voice} if voice else {}
+        audio = {"input": {"transcription": {"model": "voxray"}}, "output": output}
+        await self._send("session.update", session={"type": "realtime", "audio": audio})
+        if not self._from_file:
+            console.print("[dim]speak; Ctrl-C ends[/]")
+        hearing = asyncio.create_task(self._hear())
+        try:
+            await self._say(first)
+            async for chunk in pcm:
+                await self._say(chunk)
+                if hearing.done():
+                    break
+            await asyncio.wait_for(self._all_answered(), LISTEN_S)
+        except TimeoutError as error:
+            raise Failed(f"no reply within {LISTEN_S:g} s") from error
+        finally:
+            hearing.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await hearing
+
+    async def _all_answered(self) -> None:
+        while self._answered < self._asked:
+            self._moved.clear()
+            await self._moved.wait()
+
+    async def _say(self, pcm: bytes) -> None:
+        await self._send("input_audio_buffer.append", audio=base64.b64encode(pcm).decode())
+
+    async def _send(self, type_: str, **fields: Any) -> None:
+        await self._socket.send(json.dumps({"type": type_, **fields}))
+
+    async def _hear(self) -> None:
+        async for frame in self._socket:
+            await self._on_event(json.loads(frame))
+            self._moved.set()
+
+    async def _on_event(self, event: Event) -> None:
+        match event["type"]:
+            case "error":
+                raise Failed(event["error"]["message"])
+            case "input_audio_buffer.speech_started":
+                await self._interrupt()
+            case "conversation.item.input_audio_transcription.completed":
+                self._asked += bool(event["transcript"])
+                console.print(Text(f"you: {event['transcript']}", style="cyan"))
+            case "response.output_audio.delta":
+                self._item = event["item_id"]
+                self._player.play(base64.b64decode(event["delta"]))
+            case "response.output_audio_transcript.done":
+                console.print(Text(f"it:  {event['transcript']}"))
+            case "response.done":
+                self._answered += 1
+
+    async def _interrupt(self) -> None:
+        """What was not played was not heard, and the server is to know."""
+        played_ms = self._player.stop()
+        if self._item and played_ms:
+            await self._send(
+                "conversation.item.truncate",
+                item_id=self._item,
+                content_index=0,
+                audio_end_ms=played_ms,
+            )
+        self._item = ""

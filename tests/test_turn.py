@@ -1,0 +1,485 @@
+"""The turn machine: tables of facts to orders, and random facts, legal and illegal."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from deployments.interfaces import VOICE_RATE, Message, ToolCall, Word, Written
+from serve_app.errors import ClientError
+from serve_app.history import Item
+from serve_app.reply import Settings
+from serve_app.session import (
+    TellDropped,
+    TellEnded,
+    TellFailed,
+    TellOpened,
+    TellResumed,
+    TellStable,
+    TellSteady,
+    TellTranscript,
+)
+from serve_app.turn import (
+    Cancel,
+    Configured,
+    Generate,
+    ItemCreated,
+    ItemDeleted,
+    ItemRequested,
+    ItemTruncated,
+    OfReply,
+    ProtocolViolation,
+    ReplyCancelled,
+    ReplyRequested,
+    Said,
+    Sounded,
+    Speak,
+    State,
+    TellFinal,
+    TellItemAdded,
+    TellItemTruncated,
+    TellPartial,
+    TellReplyCall,
+    TellReplyEnded,
+    TellReplyItem,
+    TellReplySound,
+    TellReplyStarted,
+    TellReplyText,
+    TellTranscriptFailed,
+    TellTurnEnded,
+    TellTurnStarted,
+    Turn,
+    WorkFailed,
+    Wrote,
+)
+
+SECOND = bytes(2 * VOICE_RATE)
+
+
+def new(**wanted: Any) -> Turn:
+    return Turn(Settings(instructions="Be brief.", voice="v", **wanted), 64, "t")
+
+
+def words(text: str) -> tuple[Word, ...]:
+    return tuple(Word(word, 0, 1, 1.0) for word in text.split())
+
+
+def play(turn: Turn, *facts: Any, now: float = 0.0) -> list[Any]:
+    return [order for fact in facts for order in turn.on(fact, now)]
+
+
+def kinds(orders: list[Any]) -> list[str]:
+    return [type(order).__name__ for order in orders]
+
+
+def one(orders: list[Any], kind: type) -> Any:
+    (found,) = [order for order in orders if isinstance(order, kind)]
+    return found
+
+
+def said(text: str, utterance: int = 0) -> list[Any]:
+    """A whole utterance, as a live session tells of it."""
+    return [
+        TellOpened(utterance, 0),
+        TellSteady(),
+        TellEnded(utterance, 16_000, 8_000),
+        TellTranscript(utterance, True, 0, 16_000, words(text)),
+    ]
+
+
+def wrote(reply: int, text: str = "", finish: str | None = None, **more: Any) -> Wrote:
+    return Wrote(reply, Written(0, text, finish=finish, **more))
+
+
+def answer(reply: int, text: str = "I see. Go on.") -> list[Any]:
+    """A reply of two clauses, written and spoken to its end; a second of sound each."""
+    facts: list[Any] = [wrote(reply, text), wrote(reply, finish="stop")]
+    for clause in (0, 1):
+        facts += [Sounded(reply, clause, SECOND, 1.0), Said(reply, clause)]
+    return facts
+
+
+def test_a_turn_from_the_first_sound_to_the_last() -> None:
+    turn = new()
+    assert kinds(play(turn, TellOpened(0, 0))) == ["TellTurnStarted"]
+    assert turn.state is State.HEARING
+    ended = play(turn, TellSteady(), TellEnded(0, 16_000, 8_000))
+    assert kinds(ended) == ["TellTurnEnded", "TellItemAdded"] and turn.state is State.THINKING
+    orders = play(turn, TellTranscript(0, True, 0, 16_000, words("hello there")))
+    assert kinds(orders) == ["TellFinal", "TellReplyStarted", "Generate"]
+    assert one(orders, Generate).ask.messages == (
+        Message("system", "Be brief."),
+        Message("user", "hello there"),
+    )
+    written = play(turn, wrote(1, "I see. Go"), wrote(1, " on.", "stop"))
+    assert [order.text for order in written if isinstance(order, Speak)] == ["I see.", "Go on."]
+    play(turn, Sounded(1, 0, SECOND, 1.0), now=1.0)
+    assert turn.state is State.SPEAKING
+    last = play(turn, Said(1, 0), Sounded(1, 1, SECOND, 1.0), Said(1, 1), now=1.5)
+    done = one(last, TellReplyEnded)
+    assert done.status == "completed" and done.audio_ms == 2000
+    assert done.items[0].text == "I see. Go on." and turn.state is State.LISTENING
+    assert [item.text for item in turn.history] == ["hello there", "I see. Go on."]
+
+
+def test_stages_say_where_the_time_went() -> None:
+    turn = new()
+    play(turn, *said("hello")[:3], now=10.0)
+    play(turn, said("hello")[3], now=10.1)
+    play(turn, wrote(1, "Yes, ", engine_ms=49.0), now=10.15)
+    play(turn, wrote(1, "well, indeed. ", engine_ms=69.0), wrote(1, finish="stop"), now=10.17)
+    play(turn, Sounded(1, 0, SECOND, 148.0), now=10.32)
+    last = play(turn, Said(1, 0), Sounded(1, 1, SECOND, 1.0), Said(1, 1), now=11)
+    stages = one(last, TellReplyEnded).stages
+    assert stages.vad_ms == 500.0 and stages.transcribe_ms == pytest.approx(100)
+    assert stages.first_token_ms == pytest.approx(50) and stages.first_clause_ms == pytest.approx(
+        70
+    )
+    assert stages.first_audio_ms == pytest.approx(150) and stages.total_ms == pytest.approx(320)
+    assert stages.overhead_ms == pytest.approx(220 - 69 - 148, abs=0.2)
+
+
+def test_speculation_that_was_right_is_told_at_once() -> None:
+    turn = new()
+    play(turn, *said("hello")[:2])
+    orders = play(turn, TellStable(0, words("hello there")))
+    assert kinds(orders) == ["Generate"], "nothing is told yet"
+    assert one(orders, Generate).ask.messages[-1] == Message("user", "hello there")
+    held = play(turn, wrote(1, "I see. "), Sounded(1, 0, SECOND, 1.0))
+    assert kinds(held) == ["Speak"]
+    told = play(turn, TellEnded(0, 9, 5), TellTranscript(0, True, 0, 9, words("hello there")))
+    assert kinds(told) == [
+        "TellTurnEnded",
+        "TellItemAdded",
+        "TellFinal",
+        "TellReplyStarted",
+        "TellReplyItem",
+        "TellReplyText",
+        "TellReplySound",
+    ]
+
+
+@pytest.mark.parametrize("right", [True, False])
+def test_speculation_is_thrown_away_if_the_person_goes_on(right: bool) -> None:
+    turn = new()
+    play(turn, *said("hello")[:2], TellStable(0, words("hello")), wrote(1, "I see. "))
+    if right:
+        orders = play(turn, TellResumed(0))
+    else:
+        ended = TellTranscript(0, True, 0, 9, words("hello you"))
+        orders = play(turn, TellEnded(0, 9, 5), ended)
+        assert one(orders, Generate).reply == 2
+    assert one(orders, Cancel).reply == 1
+    assert not any(isinstance(o, OfReply) and o.reply == 1 for o in orders)
+    assert play(turn, wrote(1, "too late")) == [], "it is for a dead reply"
+
+
+def test_speculation_can_be_off() -> None:
+    turn = new(speculate=False)
+    assert play(turn, *said("hello")[:2], TellStable(0, words("hello"))) == play(
+        new(speculate=False), *said("hello")[:2]
+    )
+
+
+def speaking(**wanted: Any) -> Turn:
+    """Two clauses are written, one second of sound was told at 0 s."""
+    turn = new(**wanted)
+    play(turn, *said("hello"), wrote(1, "One two three four. And five."))
+    play(turn, wrote(1, finish="stop"), Sounded(1, 0, SECOND, 1.0))
+    return turn
+
+
+def test_speech_stops_the_reply_and_history_keeps_what_was_heard() -> None:
+    turn = speaking()
+    play(turn, Said(1, 0), now=0.1)
+    assert play(turn, TellOpened(1, 0), now=0.5) == [], "it may be a cough"
+    orders = play(turn, TellSteady(), now=0.5)
+    assert kinds(orders) == ["Cancel", "TellReplyItemEnded", "TellReplyEnded", "TellTurnStarted"]
+    ended = one(orders, TellReplyEnded)
+    assert (ended.status, ended.reason) == ("cancelled", "turn_detected")
+    assert ended.items[0].text == "One two three four. And five."
+    assert turn.history.messages()[-1] == Message("assistant", "One two"), "half of a second"
+    assert play(turn, Sounded(1, 0, SECOND, 1.0)) == [], "silence"
+
+
+def test_a_cough_holds_the_reply_and_lets_it_go_on() -> None:
+    turn = speaking()
+    play(turn, TellOpened(1, 0), now=0.5)
+    assert play(turn, Said(1, 0), Sounded(1, 1, SECOND, 1.0), now=0.6) == []
+    orders = play(turn, TellEnded(1, 5000, 4000), now=0.9)
+    assert kinds(orders) == ["TellReplySound"]
+    assert play(turn, TellTranscript(1, True, 0, 9, ())) == [], "nobody hears of the cough"
+    assert one(play(turn, Said(1, 1), now=1.0), TellReplyEnded).status == "completed"
+
+
+def test_a_reply_that_a_noise_interrupted_is_resumed() -> None:
+    turn = speaking()
+    play(turn, Said(1, 0), TellOpened(1, 0), TellSteady(), now=0.5)
+    orders = play(turn, TellEnded(1, 5, 4), TellTranscript(1, True, 0, 5, ()), now=1.5)
+    assert [order.text for order in orders if isinstance(order, Speak)] == [
+        "three four.",
+        "And five.",
+    ]
+    assert not any(isinstance(order, Generate) for order in orders)
+    again = speaking(resume=False)
+    play(again, Said(1, 0), TellOpened(1, 0), TellSteady(), now=0.5)
+    orders = play(again, TellEnded(1, 5, 4), TellTranscript(1, True, 0, 5, ()), now=1.5)
+    assert kinds(orders) == ["TellTurnEnded", "TellItemAdded", "TellFinal"]
+
+
+def test_speech_after_the_last_sound_was_sent_but_not_played() -> None:
+    turn = new()
+    play(turn, *said("hello"), *answer(1))
+    assert turn.state is State.LISTENING
+    play(turn, TellOpened(1, 0), now=0.5)
+    assert kinds(play(turn, TellSteady(), now=0.5)) == ["TellTurnStarted"]
+    assert turn.history.messages()[-1] == Message("assistant", "I")
+    assert kinds(play(new(), TellOpened(1, 0), now=5.0)) == ["TellTurnStarted"]
+
+
+def test_a_reply_that_may_not_be_interrupted_goes_on() -> None:
+    turn = speaking(interruptible=False)
+    assert kinds(play(turn, TellOpened(1, 0), TellSteady(), now=0.5)) == ["TellTurnStarted"]
+    assert kinds(play(turn, Sounded(1, 0, SECOND, 1.0))) == ["TellReplySound"]
+
+
+def test_the_client_may_correct_what_was_heard() -> None:
+    turn = new()
+    play(turn, *said("hello"), *answer(1))
+    item = list(turn.history)[-1]
+    orders = play(turn, ItemTruncated(item.id, 1000))
+    assert one(orders, TellItemTruncated).audio_end_ms == 1000
+    assert turn.history.messages()[-1].content == "I see."
+    with pytest.raises(ClientError) as error:
+        turn.on(ItemTruncated("nobody", 1), 0.0)
+    assert error.value.code == "item_not_found"
+    user = list(turn.history)[0]
+    with pytest.raises(ClientError, match="only a spoken reply"):
+        turn.on(ItemTruncated(user.id, 1), 0.0)
+
+
+def test_push_to_talk_tells_of_items_only() -> None:
+    turn = new(hands_free=False, reply=False)
+    orders = play(turn, *said("hello"))
+    assert kinds(orders) == ["TellItemAdded", "TellFinal"]
+    assert one(orders, TellItemAdded).committed
+    assert kinds(play(turn, ReplyRequested())) == ["TellReplyStarted", "Generate"]
+
+
+def test_text_only() -> None:
+    turn = new(audio=False)
+    play(turn, ItemCreated(Item("mine", "message", "user", "hello")))
+    orders = play(turn, ReplyRequested(metadata={"a": "b"}), wrote(1, "Hi. "), wrote(1, "", "stop"))
+    assert kinds(orders) == [
+        "TellReplyStarted",
+        "Generate",
+        "TellReplyItem",
+        "TellReplyText",
+        "TellReplyItemEnded",
+        "TellReplyEnded",
+    ]
+    assert one(orders, TellReplyEnded).metadata == {"a": "b"}
+    assert one(orders, TellReplyEnded).stages.total_ms == 0.0
+
+
+def test_tools_are_called_and_their_answers_used() -> None:
+    turn = new()
+    first, second = ToolCall(0, "c1", "look_up", '{"a"'), ToolCall(0, "", "", ": 1}")
+    orders = play(turn, *said("look it up"), wrote(1, calls=(first,)), wrote(1, calls=(second,)))
+    assert [o.arguments for o in orders if isinstance(o, TellReplyCall)] == ['{"a"', ": 1}"]
+    done = one(play(turn, wrote(1, finish="tool_calls")), TellReplyEnded)
+    assert done.items[0].arguments == '{"a": 1}' and done.status == "completed"
+    play(turn, ItemCreated(Item("out", "output", text="42", call_id="c1")))
+    asked = one(play(turn, ReplyRequested()), Generate).ask.messages
+    assert asked[-2].calls == (ToolCall(0, "c1", "look_up", '{"a": 1}'),)
+    assert asked[-1] == Message("tool", "42", (), "c1")
+
+
+def test_one_reply_at_a_time_and_none_to_cancel() -> None:
+    turn = new()
+    with pytest.raises(ClientError, match="Cancellation failed"):
+        turn.on(ReplyCancelled(), 0.0)
+    play(turn, ItemCreated(Item("", "message", "user", "hi")), ReplyRequested())
+    with pytest.raises(ClientError) as error:
+        turn.on(ReplyRequested(), 0.0)
+    assert error.value.code == "conversation_already_has_active_response"
+    with pytest.raises(ClientError):
+        turn.on(ReplyCancelled(7), 0.0)
+    orders = play(turn, ReplyCancelled(1))
+    assert kinds(orders) == ["Cancel", "TellReplyEnded"]
+    assert one(orders, TellReplyEnded).reason == "client_cancelled"
+
+
+def test_a_reply_out_of_band_leaves_no_trace() -> None:
+    turn = new(audio=False)
+    play(turn, *said("hello"), wrote(1, "Hi.", "stop"))
+    asked = play(turn, ReplyRequested(None, (Message("user", "Classify."),), False))
+    assert one(asked, Generate).ask.messages[-1] == Message("user", "Classify.")
+    play(turn, wrote(2, "Done.", "stop"))
+    assert [item.text for item in turn.history] == ["hello", "Hi."]
+
+
+def test_what_fails_is_told_and_the_turn_goes_on() -> None:
+    turn = new()
+    orders = play(turn, *said("hello")[:3], TellFailed(0, ClientError("utterance_failed", "no")))
+    assert kinds(orders)[-1] == "TellTranscriptFailed" and turn.state is State.LISTENING
+    orders = play(turn, *said("hello", 1), WorkFailed(1, ClientError("reply_failed", "it broke")))
+    failed = one(orders, TellReplyEnded)
+    assert failed.status == "failed" and failed.error.code == "reply_failed"
+    assert kinds(orders)[-2] == "Cancel" and turn.state is State.LISTENING
+
+
+def test_a_long_reply_is_cut_and_said_to_be_incomplete() -> None:
+    turn = new(audio=False)
+    orders = play(turn, *said("hello"), wrote(1, "On and on", "length"))
+    ended = one(orders, TellReplyEnded)
+    assert (ended.status, ended.reason) == ("incomplete", "max_output_tokens")
+
+
+def test_silence_gets_no_reply() -> None:
+    turn = new()
+    assert not any(isinstance(order, Generate) for order in play(turn, *said("")))
+
+
+def test_a_new_sentence_before_the_reply_is_answered_with_the_old_one() -> None:
+    turn = new()
+    play(turn, *said("I want"), wrote(1, "What"))
+    orders = play(turn, *said("some tea", 1))
+    assert one(orders, Cancel).reply == 1
+    asked = one(orders, Generate).ask.messages
+    assert [m.content for m in asked if m.role == "user"] == ["I want", "some tea"]
+
+
+def test_clearing_forgets_what_was_being_said() -> None:
+    turn = speaking()
+    play(turn, TellOpened(1, 0))
+    assert kinds(play(turn, TellDropped(1), Said(1, 0), Sounded(1, 1, SECOND, 1.0))) == [
+        "TellReplySound"
+    ]
+
+
+@pytest.mark.parametrize(
+    "fact",
+    [TellEnded(3, 1, 1), TellStable(3, ()), TellResumed(3), TellDropped(3)],
+    ids=lambda fact: type(fact).__name__,
+)
+def test_what_cannot_happen_is_a_violation(fact: Any) -> None:
+    with pytest.raises(ProtocolViolation):
+        new().on(fact, 0.0)
+
+
+NUMBER = st.integers(0, 4)
+TEXT = st.sampled_from(["", "yes", "I see. Go on, please. ", "1, 2"])
+FACTS = st.one_of(
+    st.builds(TellOpened, NUMBER, NUMBER),
+    st.just(TellSteady()),
+    st.builds(TellStable, NUMBER, TEXT.map(words)),
+    st.builds(TellResumed, NUMBER),
+    st.builds(TellDropped, NUMBER),
+    st.builds(TellEnded, NUMBER, st.just(9), st.just(5)),
+    st.builds(TellTranscript, NUMBER, st.booleans(), st.just(0), st.just(9), TEXT.map(words)),
+    st.builds(TellFailed, NUMBER, st.just(ClientError("utterance_failed", ""))),
+    st.builds(
+        lambda r, t, f: wrote(r, t, f), NUMBER, TEXT, st.sampled_from([None, "stop", "length"])
+    ),
+    st.builds(lambda r: wrote(r, calls=(ToolCall(0, "c", "f", "{}"),)), NUMBER),
+    st.builds(lambda r: WorkFailed(r, ClientError("reply_failed", "")), NUMBER),
+    st.builds(ReplyRequested, remembered=st.booleans()),
+    st.builds(ReplyCancelled, st.none() | NUMBER),
+    st.builds(ItemTruncated, st.sampled_from([f"item_t{n:04}" for n in range(1, 6)]), NUMBER),
+    st.builds(ItemDeleted, st.sampled_from([f"item_t{n:04}" for n in range(1, 6)])),
+    st.builds(ItemRequested, st.just("item_t0001")),
+    st.builds(
+        lambda h, i, a: Configured(Settings(hands_free=h, interruptible=i, audio=a)),
+        st.booleans(),
+        st.booleans(),
+        st.booleans(),
+    ),
+    st.just("speak"),
+)
+
+
+class Engines:
+    """Speaks what was ordered and not cancelled, one clause at a time; watches what is told."""
+
+    def __init__(self) -> None:
+        self.clauses: list[Speak] = []
+        self.open: set[int] = set()
+        self.ended: set[int] = set()
+        self.items: set[str] = set()
+        self.sounded = 0
+        self.told = 0
+
+    def next(self) -> list[Any]:
+        if not self.clauses:
+            return []
+        clause = self.clauses.pop(0)
+        return [
+            Sounded(clause.reply, clause.clause, bytes(480), 1.0),
+            Said(clause.reply, clause.clause),
+        ]
+
+    def see(self, order: Any) -> None:
+        match order:
+            case Speak():
+                self.clauses.append(order)
+            case Cancel(reply):
+                self.clauses = [clause for clause in self.clauses if clause.reply != reply]
+            case TellReplyStarted(reply):
+                assert not self.open, "one reply at a time"
+                assert reply not in self.ended
+                self.open.add(reply)
+            case TellReplyItem(item=item):
+                assert item.id not in self.items, "an item is added once"
+                self.items.add(item.id)
+            case TellItemAdded(item) | TellTurnStarted(item) if not isinstance(item, str):
+                assert item.id not in self.items or order.committed
+            case TellReplyEnded(reply, status):
+                assert status in ("completed", "cancelled", "failed", "incomplete")
+                self.open.remove(reply)
+                self.ended.add(reply)
+        if isinstance(order, OfReply) and not isinstance(order, TellReplyEnded):
+            assert order.reply in self.open, "nothing is told of a dead reply"
+        if isinstance(order, TellReplySound):
+            self.told += len(order.pcm)
+        if isinstance(order, TellReplyText):
+            assert order.item in self.items
+        if isinstance(order, TellPartial | TellFinal | TellTranscriptFailed | TellTurnEnded):
+            assert order.item
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.lists(st.tuples(FACTS, st.floats(0, 2)), max_size=40))
+def test_whatever_happens_only_violations_and_no_word_of_the_dead(
+    story: list[tuple[Any, float]],
+) -> None:
+    turn, engines, now = new(), Engines(), 0.0
+    for fact, later in story:
+        now += later
+        for happened in engines.next() if fact == "speak" else [fact]:
+            try:
+                orders = turn.on(happened, now)
+            except (ProtocolViolation, ClientError):
+                continue
+            for order in orders:
+                engines.see(order)
+    ids = [item.id for item in turn.history]
+    assert len(ids) == len(set(ids))
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.sampled_from(["", "hi", "go on please"]), max_size=8), st.booleans())
+def test_every_utterance_is_accounted_for(texts: list[str], speculate: bool) -> None:
+    """Whatever is said ends in exactly one final, and what is spoken is told or cancelled."""
+    turn = new(speculate=speculate)
+    finals, started, ended = [], 0, 0
+    for number, text in enumerate(texts):
+        facts = said(text, number)
+        facts.insert(2, TellStable(number, words(text)))
+        for order in play(turn, *facts, now=float(number)):
+            finals += [order.text] if isinstance(order, TellFinal) else []
+            started += isinstance(order, TellReplyStarted)
+            ended += isinstance(order, TellReplyEnded)
+    assert finals == texts
+    assert started - ended == (1 if turn.replying else 0)

@@ -254,7 +254,7 @@ def test_the_client_may_correct_what_was_heard() -> None:
     with pytest.raises(ClientError) as error:
         turn.on(ItemTruncated("nobody", 1), 0.0)
     assert error.value.code == "item_not_found"
-    user = list(turn.history)[0]
+    user = next(iter(turn.history))
     with pytest.raises(ClientError, match="only a spoken reply"):
         turn.on(ItemTruncated(user.id, 1), 0.0)
 

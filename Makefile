@@ -9,7 +9,7 @@ RUN ?=
 run: $(VENV)/run.done
 	@PATH="$(abspath $(BIN)):$$PATH" exec $(BIN)/voxray run $(RUN)
 
-test: $(VENV)/test.done
+test: $(VENV)/test.done $(VENV)/clients.done
 	$(BIN)/pytest $(TESTS)
 
 check: $(VENV)/test.done
@@ -41,3 +41,9 @@ $(VENV)/run.done: pyproject.toml | $(BIN)/python
 $(VENV)/test.done: pyproject.toml | $(BIN)/python
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[cpu,espeak,openai,loadtest,test]'
 	@touch $@ $(VENV)/run.done
+
+# Other people's clients pin what voxray pins otherwise; where they do not install, their tests are skipped.
+$(VENV)/clients.done: tests/clients/requirements.txt | $(BIN)/python
+	$(PYTHON) -m venv $(VENV)/clients && \
+	  $(VENV)/clients/bin/pip install --quiet --disable-pip-version-check -r $< || rm -rf $(VENV)/clients
+	@touch $@

@@ -1,6 +1,7 @@
 """The embedded recogniser behind the whole application, and the docs run as they stand."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from loadtest.speech import wav
 from serve_app.cli import NO_SERVER
 from tests.conftest import SAID
 from tests.readme import commands, run_javascript, run_python, run_shell
-from tests.server import running, voxray
+from tests.server import Server, running, voxray
 
 pytestmark = [pytest.mark.ray, pytest.mark.models, pytest.mark.timeout(300)]
 
@@ -33,6 +34,24 @@ def test_the_cpu_profile_hears_real_words_and_the_docs_do_what_they_say(
         assert (tmp_path / "speech.srt").read_text().startswith("1\n00:00:00,")
         assert "final " in run_python(server, tmp_path)
         assert run_javascript(server) in (0, None)
+        _converse(server, tmp_path)
         bad = voxray("transcribe", str(tmp_path / "run.log"), "--server", server.url)
         assert bad.returncode == 1 and "not audio" in bad.stderr
     assert voxray("transcribe", str(file), "--server", server.url).returncode == NO_SERVER
+
+
+def _converse(server: Server, folder: Path) -> None:
+    """espeak asks, the server answers in audio, and what it answered is heard again."""
+    question, answer = folder / "question.wav", folder / "answer.wav"
+    asked = voxray("say", "Hello.", "-o", str(question), "--server", server.url)
+    assert asked.returncode == 0, asked.stderr
+    talked = voxray("talk", "--in", str(question), "--out", str(answer), "--server", server.url)
+    assert talked.returncode == 0 and "you: " in talked.stderr, talked.stderr
+    (reply,) = [line[3:].strip() for line in talked.stderr.splitlines() if line.startswith("it:")]
+    plain = re.sub(r"[^a-z ]", "", reply.lower())
+    heard = voxray("transcribe", str(answer), "--server", server.url, "--hotword", plain)
+    assert heard.stdout.strip() == plain and plain
+    written = voxray("chat", "who are you", "--server", server.url)
+    assert written.stdout.startswith("I am ELIZA")
+    nobody = voxray("say", "hi", "-o", str(question), "--voice", "nobody", "--server", server.url)
+    assert nobody.returncode == 1 and "/v1/audio/voices" in nobody.stderr

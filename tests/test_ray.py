@@ -19,10 +19,13 @@ from websockets.asyncio.client import connect
 from loadtest.speech import wav
 from tests.readme import commands, run_shell
 from tests.server import PORT, Server, running, stop, voxray
+from tests.test_exchange import Wire, audio
+from tests.test_realtime import TRANSCRIBED, Client, at_24k, play
 from tests.test_stream import PATH, chunks, converse, of, words
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
 
+TCP_PORT = 18_767
 FAST = {"upscale_delay_s": 0, "downscale_delay_s": 1}
 
 
@@ -36,6 +39,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         "ingress": two,
         "vad": two,
         "transcriber": {"scale": scaling},
+        "chat": two,
+        "speaker": two,
+        "tcp": {"port": TCP_PORT},
         "limits": {"max_sessions": 20},
     }
     with running(tmp_path_factory.mktemp("twin"), args) as started:
@@ -49,6 +55,69 @@ def test_words_come_back_through_everything(server: Server, speech: bytes) -> No
     assert words(again) == words(events)
     rest = httpx.post(f"{server.url}/v1/transcribe", content=wav(speech), timeout=30).json()
     assert rest["text"] == words(events)
+
+
+def test_a_spoken_conversation_through_everything(server: Server, speech: bytes) -> None:
+    async def story(client: Client) -> None:
+        await client.update(**TRANSCRIBED)
+        await client.speak(at_24k(speech))
+        await client.until("rate_limits.updated")
+
+    client = play(server.address, story)
+    done = client.of("response.done")[0]["response"]
+    assert done["status"] == "completed" and client.of("response.output_audio.delta")
+    told = httpx.get(f"{server.url}/speech-to-speech/metrics", timeout=20).json()
+    assert told["replies"]["completed"] >= 1 and told["success_rate"] == 1.0
+    assert told["latency_ms"]["max"] > 0 and told["made"]["chat"]["running"] == 0
+    stages = httpx.get(f"{server.url}/speech-to-speech/performance", timeout=20).json()["stages"]
+    assert stages["vad_ms"]["p50"] >= 300 and stages["overhead_ms"]["count"] >= 1
+
+
+def test_a_client_secret_made_by_one_ingress_opens_the_other(server: Server) -> None:
+    async def opens(secret: str) -> None:
+        headers = {"Authorization": f"Bearer {secret}"}
+        url = f"ws://{server.address}/v1/realtime"
+        sockets = [await connect(url, additional_headers=headers) for _ in range(6)]
+        for socket in sockets:  # HAProxy deals them out to both
+            assert json.loads(await socket.recv())["session"]["instructions"] == "Sing."
+            await socket.close()
+
+    body = {"session": {"type": "realtime", "instructions": "Sing."}}
+    secret = httpx.post(f"{server.url}/v1/realtime/client_secrets", json=body).json()
+    asyncio.run(opens(secret["value"]))
+
+
+def test_both_ingresses_share_the_tcp_port(server: Server, speech: bytes) -> None:
+    wires = [Wire(TCP_PORT) for _ in range(8)]
+    for wire in wires:
+        wire.send(audio(speech, mode="transcribe"))
+    assert all((wire.receive() or {})["transcription"] for wire in wires)
+    for wire in wires:
+        wire.socket.close()
+    listening = {
+        connection.pid
+        for connection in psutil.net_connections("tcp")
+        if connection.status == psutil.CONN_LISTEN and connection.laddr[1:] == (TCP_PORT,)
+    }
+    assert listening == set(server.pids("Ingress"))
+
+
+@pytest.mark.parametrize("deployment", ["Chat", "Speaker"])
+def test_a_reply_goes_on_or_fails_plainly_when_its_replica_dies(
+    server: Server, speech: bytes, deployment: str
+) -> None:
+    async def story(client: Client) -> None:
+        await client.update()
+        victim = server.pids(deployment)[0]
+        os.kill(victim, signal.SIGKILL)
+        for _ in range(3):
+            await client.speak(at_24k(speech))
+            done = await client.until("response.done", 30)
+            assert done["response"]["status"] in ("completed", "failed")
+        assert done["response"]["status"] == "completed", "the one left has taken over"
+
+    play(server.address, story)
+    wait_for(lambda: len(server.pids(deployment)) == 2, 60)
 
 
 def test_silence_produces_no_words(server: Server) -> None:

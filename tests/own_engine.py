@@ -10,6 +10,8 @@ class Shout:
 
     name = "shout"
     languages: tuple[str, ...] | None = None
+    revises = False
+    understands = False
 
     def __init__(self, word: str = "hey") -> None:
         self._word = word.upper()

@@ -42,17 +42,19 @@ def run_shell(command: str, server: Server, folder: Path, expected: tuple[int, .
     return done.stdout
 
 
-def run_python(server: Server, folder: Path) -> str:
-    (code,) = blocks("README.md", "python")
-    code = code.replace("127.0.0.1:8000", server.address)
-    return subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=90,
-    ).stdout
+def run_python(page: str, server: Server, folder: Path) -> str:
+    """Every Python program of a page; what they print."""
+    return "".join(
+        subprocess.run(
+            [sys.executable, "-c", code.replace("127.0.0.1:8000", server.address)],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=90,
+        ).stdout
+        for code in blocks(page, "python")
+    )
 
 
 def run_javascript(server: Server) -> int | None:

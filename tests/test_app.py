@@ -166,7 +166,22 @@ def test_not_ready_without_models() -> None:
 
 def test_openapi_names_every_route(client: TestClient) -> None:
     paths = client.get("/openapi.json").json()["paths"]
-    assert {"/v1/transcribe", "/v1/health", "/v1/ready", "/v1/metrics"} == set(paths)
+    assert set(paths) == {
+        "/speech-to-speech/metrics",
+        "/speech-to-speech/performance",
+        "/v1/audio/speech",
+        "/v1/audio/transcriptions",
+        "/v1/audio/translations",
+        "/v1/audio/voices",
+        "/v1/chat/completions",
+        "/v1/health",
+        "/v1/metrics",
+        "/v1/models",
+        "/v1/models/{model}",
+        "/v1/ready",
+        "/v1/realtime/client_secrets",
+        "/v1/transcribe",
+    }
     assert client.get("/docs").status_code == 200
 
 

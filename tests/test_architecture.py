@@ -10,15 +10,31 @@ ROOT = Path(__file__).parent.parent
 SOURCES = sorted([*ROOT.glob("serve_app/**/*.py"), *ROOT.glob("deployments/**/*.py")])
 
 MAY_IMPORT_RAY = {"serve_app/app.py", "serve_app/clients.py"}
-HEAVY = {"torch", "vllm", "kokoro", "librosa", "pocketsphinx", "av", "webrtcvad", "sounddevice"}
+HEAVY = {
+    "torch",
+    "vllm",
+    "kokoro",
+    "librosa",
+    "pocketsphinx",
+    "av",
+    "webrtcvad",
+    "sounddevice",
+    "openai",
+}
 PURE = [
     "deployments/audio.py",
     "serve_app/backlog.py",
-    "serve_app/dialects/native.py",
+    "serve_app/client_secret.py",
+    *(str(path.relative_to(ROOT)) for path in ROOT.glob("serve_app/dialects/*.py")),
+    "serve_app/history.py",
+    "serve_app/memory.py",
     "serve_app/options.py",
+    "serve_app/reply.py",
     "serve_app/scaling.py",
+    "serve_app/sentences.py",
     "serve_app/session.py",
     "serve_app/transcript.py",
+    "serve_app/turn.py",
 ]
 IMPURE = {"asyncio", "time", "logging", "threading", "random", "os", "anyio", "datetime"}
 EMPTY_NAMES = {"utils", "util", "helpers", "helper", "manager", "handler", "common", "misc"}

@@ -57,7 +57,7 @@ class Client:
         """The next event of the type."""
         async with asyncio.timeout(patience_s):
             while True:
-                event = json.loads(await self.socket.recv())
+                event: Frame = json.loads(await self.socket.recv())
                 self.events.append(event)
                 if event["type"] == type_:
                     return event

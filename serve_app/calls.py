@@ -1,30 +1,67 @@
 """Requests over lanes: asked once, answered piece by piece, cancelled by leaving the seat."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 from serve_app.errors import ClientError
 from serve_app.lanes import Lanes, Seat
 
 
-class _Call:
-    """A request as a lane's rider. A replica that is lost before it answered is replaced."""
+class Call:
+    """One request as a lane's rider: it is on its way as soon as it exists.
 
-    def __init__(self, put: Callable[[], None]) -> None:
-        self._put = put
+    A replica that is lost before it answered is replaced. `leave` cancels the request.
+    """
+
+    def __init__(self, calls: "Calls", request: tuple[Any, ...]) -> None:
+        self._calls = calls
+        self._request = request
         self._begun = False
-        self.answers: asyncio.Queue[Any] = asyncio.Queue()
+        self._answers: asyncio.Queue[Any] = asyncio.Queue()
+        self._seat = Seat(calls.lanes, self)
+        calls.lanes.place(self._seat)
 
     def seated(self) -> None:
         if self._begun:
-            self.answers.put_nowait(None)
+            self._answers.put_nowait(None)
         else:
-            self._put()
+            self._seat.put(self._request, urgent=True)
 
     def answered(self, answer: Any) -> None:
         self._begun = True
-        self.answers.put_nowait(answer)
+        self._answers.put_nowait(answer)
+
+    def leave(self) -> None:
+        """Safe to call twice."""
+        self._seat.leave()
+
+    async def answers(self) -> AsyncIterator[Any]:
+        """All of them. Raises `ClientError` when the engine fails, is lost or says nothing for
+        too long; however it ends, the request is left."""
+        try:
+            while True:
+                answer = await self._next()
+                if answer.failure is not None:
+                    raise ClientError(self._calls.failure, answer.failure)
+                yield answer
+                if answer.ended:
+                    return
+        finally:
+            self.leave()
+
+    async def _next(self) -> Any:
+        timeout_s = self._calls.timeout_s
+        try:
+            async with asyncio.timeout(timeout_s):
+                answer = await self._answers.get()
+        except TimeoutError as error:
+            raise ClientError(
+                "engine_timeout", f"the engine said nothing for {timeout_s:g} s"
+            ) from error
+        if answer is None:
+            raise ClientError(self._calls.failure, "the engine was lost in mid-answer")
+        return answer
 
 
 class Calls:
@@ -32,37 +69,14 @@ class Calls:
 
     def __init__(self, lanes: Lanes, timeout_s: float, failure: str) -> None:
         self.lanes = lanes
-        self._timeout_s = timeout_s
-        self._failure = failure
+        self.timeout_s = timeout_s
+        self.failure = failure
         """The error code for whatever goes wrong over there."""
 
-    async def stream(self, *request: Any) -> AsyncIterator[Any]:
-        """The answers to a request (its fields but the first). Close it to cancel the request.
+    def start(self, *request: Any) -> Call:
+        """A request is its fields but the first, which is its seat's key."""
+        return Call(self, request)
 
-        Raises `ClientError` when the engine fails, is lost or says nothing for `timeout_s`.
-        """
-        call = _Call(lambda: seat.put(request, urgent=True))
-        seat = Seat(self.lanes, call)
-        self.lanes.place(seat)
-        try:
-            while True:
-                answer = await self._next(call)
-                if answer.failure is not None:
-                    raise ClientError(self._failure, answer.failure)
-                yield answer
-                if answer.ended:
-                    return
-        finally:
-            seat.leave()
-
-    async def _next(self, call: _Call) -> Any:
-        try:
-            async with asyncio.timeout(self._timeout_s):
-                answer = await call.answers.get()
-        except TimeoutError as error:
-            raise ClientError(
-                "engine_timeout", f"the engine said nothing for {self._timeout_s:g} s"
-            ) from error
-        if answer is None:
-            raise ClientError(self._failure, "the engine was lost in mid-answer")
-        return answer
+    def stream(self, *request: Any) -> AsyncIterator[Any]:
+        """Its answers; close the iterator to cancel it."""
+        return self.start(*request).answers()

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from deployments.interfaces import Ask, Endpoint, Say
 from serve_app.backlog import ReaderTooSlow
-from serve_app.calls import Calls
+from serve_app.calls import Call, Calls
 from serve_app.config import Config, Limits
 from serve_app.errors import ClientError
 from serve_app.lanes import Fleet, Lanes, Terms
@@ -31,7 +31,6 @@ from serve_app.turn import (
     Fact,
     Generate,
     Heard,
-    Order,
     Said,
     Sounded,
     Speak,
@@ -47,14 +46,16 @@ log = logging.getLogger("voxray.conversation")
 AUDIO_AHEAD_S = 600.0
 """A client's socket is not read long before; this holds what one message may bring."""
 
+Work = Generate | Speak | Cancel
 Told = Event | TellError | Close
 Sink = Callable[[Told], None]
 
 
-class _Work(NamedTuple):
+class _Underway(NamedTuple):
     """What is under way for one reply."""
 
     tasks: list[asyncio.Task[None]]
+    calls: list[Call]
     clauses: asyncio.Queue[Speak]
 
 
@@ -65,7 +66,7 @@ class Conversation:
         self._all = all_
         self._turn = turn
         self._sink = sink
-        self._work: dict[int, _Work] = {}
+        self._work: dict[int, _Underway] = {}
         self.live: LiveSession | None = None
         self.writable = asyncio.Event()
         """Cleared while the client does not read: no more speech is made for it then."""
@@ -83,32 +84,43 @@ class Conversation:
             self.live.feed(fact)
 
     def feed(self, fact: Fact) -> None:
-        """Raises `ClientError` for what a client may not ask now; nothing has changed then."""
-        for order in self._turn.on(fact, time.monotonic()):
-            self._do(order)
+        """Raises `ClientError` for what a client may not ask now; nothing has changed then.
+
+        The engines come first: many turns may end at once, and telling takes longer.
+        """
+        orders = self._turn.on(fact, time.monotonic())
+        for order in orders:
+            if isinstance(order, Work):
+                self._do(order)
+        for order in orders:
+            if not isinstance(order, Work):
+                self._tell(order)
 
     def leave(self) -> None:
         """Nothing is wanted any more: all work ends. Safe to call twice."""
         for number in list(self._work):
             self._cancel(number)
 
-    def _do(self, order: Order) -> None:
+    def _do(self, order: Work) -> None:
         match order:
             case Generate(reply, ask):
-                self._start(reply, self._generate(reply, ask))
+                call = self._all.chat.start(*ask[1:])
+                self._start(reply, self._generate(reply, call))
+                self._work[reply].calls.append(call)
             case Speak():
                 self._work_for(order.reply).clauses.put_nowait(order)
             case Cancel(reply):
                 self._cancel(reply)
-            case _:
-                if isinstance(order, TellReplyEnded):
-                    self._cancel(order.reply)
-                    self._all.metrics.count_reply(order)
-                self._sink(order)
 
-    def _work_for(self, reply: int) -> _Work:
+    def _tell(self, event: Event) -> None:
+        if isinstance(event, TellReplyEnded):
+            self._cancel(event.reply)
+            self._all.metrics.count_reply(event)
+        self._sink(event)
+
+    def _work_for(self, reply: int) -> _Underway:
         if reply not in self._work:
-            self._work[reply] = _Work([], asyncio.Queue())
+            self._work[reply] = _Underway([], [], asyncio.Queue())
             self._start(reply, self._speak(reply))
         return self._work[reply]
 
@@ -118,6 +130,8 @@ class Conversation:
 
     def _cancel(self, reply: int) -> None:
         if work := self._work.pop(reply, None):
+            for call in work.calls:  # a task that is cancelled before it began leaves no seat
+                call.leave()
             for task in work.tasks:
                 if task is not asyncio.current_task():
                     task.cancel()
@@ -139,8 +153,8 @@ class Conversation:
         if self.live:
             self.live.fail(code)
 
-    async def _generate(self, reply: int, ask: Ask) -> None:
-        async with aclosing(self._all.chat.stream(*ask[1:])) as pieces:  # type: ignore[type-var]
+    async def _generate(self, reply: int, call: Call) -> None:
+        async with aclosing(call.answers()) as pieces:  # type: ignore[type-var]
             async for written in pieces:
                 self.feed(Wrote(reply, written))
 

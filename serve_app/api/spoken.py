@@ -4,6 +4,7 @@ While the client does not read, no more speech is made for it; while it sends au
 that can be heard, its socket is not read.
 """
 
+import asyncio
 import time
 from collections import deque
 from typing import Any
@@ -40,6 +41,7 @@ class SpokenSocket(Socket):
         self._conversation: Conversation | None = None
         self._waiting: deque[bytes] = deque()
         self._waiting_bytes = 0
+        self._flushing = False
         self._reading = True
         self._fatal = ""
 
@@ -81,23 +83,35 @@ class SpokenSocket(Socket):
         conversation = self._conversation
         if conversation and conversation.live:
             conversation.live.unread_since = time.monotonic() if is_unread else None
-        while self._waiting and not self._paused:
-            frame = self._waiting.popleft()
-            self._waiting_bytes -= len(frame)
-            super().send(frame)
+        self._flush()
         if conversation and not self._paused:
             conversation.writable.set()
         elif conversation:
             conversation.writable.clear()
 
     def send(self, frame: bytes) -> None:
-        """Raises `ReaderTooSlow` when too much waits."""
-        if not self._paused:
-            return super().send(frame)
+        """After all that is at hand has been dealt with: engines are waiting, and of many sockets.
+
+        Raises `ReaderTooSlow` when too much waits.
+        """
         self._waiting_bytes += len(frame)
         if self._waiting_bytes > MAX_UNSENT_BYTES:
             raise ReaderTooSlow
         self._waiting.append(frame)
+        if not self._flushing and not self._paused:
+            self._flushing = True
+            asyncio.get_running_loop().call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._flushing = False
+        while self._waiting and not self._paused:
+            frame = self._waiting.popleft()
+            self._waiting_bytes -= len(frame)
+            super().send(frame)
+
+    def finish(self, code: int, reason: str = "") -> None:
+        self._flush()
+        super().finish(code, reason)
 
     def _throttle(self) -> None:
         live = self._conversation and self._conversation.live

@@ -332,6 +332,7 @@ class Session:
         "_close_code",
         "_closing_since",
         "_created",
+        "_ear_from",
         "_finalize_always",
         "_finalize_at",
         "_heard",
@@ -346,6 +347,7 @@ class Session:
         "_running",
         "_speaking",
         "_spoken",
+        "_steady",
         "_tail",
         "_tally",
         "_unjudged",
@@ -369,7 +371,11 @@ class Session:
         self._tail = b""
         """The last audio judged, up to `_judged`, while nobody speaks."""
         self._speaking = self._voiced = listening.manual
+        self._steady = False
         self._voice_until = 0
+        self._ear_from = 0
+        """The sample from which the ear hears that the VAD has now; what one before it still says
+        of earlier ones is out of date."""
         self._finalize_at: int | None = None
         self._finalize_always = False
         self._number = self._attempt = 0
@@ -474,7 +480,8 @@ class Session:
         over = self._judged % FRAME_SAMPLES
         size = over * BYTES_PER_SAMPLE
         begun = self._latest()[-size:].rjust(size, b"\0") if over else b""
-        resume = Resume(self._judged - over, self._speaking, self._listening.endpoint)
+        self._ear_from = self._judged - over
+        resume = Resume(self._ear_from, self._speaking, self._listening.endpoint)
         return Judge(begun + b"".join(self._unjudged), resume)
 
     def _reconfigure(self, options: SpeechOptions, listening: Listening, now: float) -> list[Order]:
@@ -519,8 +526,9 @@ class Session:
             return orders  # of before
         self._voiced = judged.voiced
         for transition in judged.transitions:
-            self._advance(transition.sample, orders, now)
-            self._on_transition(transition, orders, now)
+            if transition.sample >= self._ear_from:
+                self._advance(transition.sample, orders, now)
+                self._on_transition(transition, orders, now)
         self._advance(judged.until, orders, now)
         if self.state is State.CLOSING:
             orders += self._finish(now)
@@ -535,6 +543,7 @@ class Session:
             case Edge.START if not self._speaking:
                 self._start_speech(sample, orders)
             case Edge.STEADY:
+                self._steady = True
                 orders.append(TellSteady())
             case Edge.PAUSE if self._running and not self._running.paused:
                 self._pause(self._running, sample, orders)
@@ -596,6 +605,7 @@ class Session:
 
     def _start_speech(self, sample: int, orders: list[Order]) -> None:
         self._speaking = self._voiced = True
+        self._steady = False
         orders.append(TellSpeech(True, sample))
         prefix = self._listening.prefix_ms * RATE // 1000
         start = max(sample - prefix, self._utterance_end)
@@ -605,7 +615,7 @@ class Session:
             self._open_utterance(self._tail, orders)
 
     def _end_speech(self, sample: int, orders: list[Order], now: float) -> None:
-        self._speaking = False
+        self._speaking = self._steady = False
         self._spoken = sample
         orders.append(TellSpeech(False, sample))
         if self._running:
@@ -622,6 +632,8 @@ class Session:
         utterance.append(pcm)
         self._running = self._pending[utterance.number] = utterance
         orders.append(TellOpened(utterance.number, start))
+        if self._steady:  # it goes on where the one before was cut
+            orders.append(TellSteady())
         orders.append(Recognize(utterance.attempt, pcm, False, utterance.options))
 
     def _next_attempt(self) -> int:

@@ -20,6 +20,7 @@ from serve_app.config import Limits
 from serve_app.errors import ClientError
 from serve_app.session import (
     AudioReceived,
+    Cleared,
     ClientErred,
     ClientVanished,
     Close,
@@ -29,15 +30,19 @@ from serve_app.session import (
     Listening,
     ProtocolViolation,
     Recognize,
+    Reconfigured,
     Session,
     Started,
     State,
     StopRequested,
+    TellEnded,
     TellError,
     TellFailed,
     TellInner,
     TellProgress,
+    TellResumed,
     TellSpeech,
+    TellStable,
     TellTranscript,
     Ticked,
     TranscriberSeated,
@@ -324,3 +329,99 @@ def test_random_facts_break_nothing_and_account_for_all_audio(
             if isinstance(order, TellTranscript) and order.final:
                 spans.append(order.until - order.start)
                 assert spans[-1] == fed[order.utterance], "audio in, audio accounted for"
+
+
+# How an utterance goes, for those who hold a conversation.
+
+EAGER = Listening(Endpoint(pause_ms=160, steady_ms=140))
+
+
+def told(session: Session, *facts: Any) -> list[Any]:
+    return [order for fact in facts for order in session.on(fact, 1.0)]
+
+
+def eager() -> Session:
+    session = Session(Limits(), EAGER, 0.0)
+    session.on(TranscriberSeated(), 0.0)
+    told(session, AudioReceived(SECOND), edges(0.5, (Edge.START, 0.1)))
+    return session
+
+
+def edges(until_s: float, *changes: tuple[Edge, float]) -> Judged:
+    transitions = tuple(Transition(edge, int(at * 16_000)) for edge, at in changes)
+    return Judged(0, int(until_s * 16_000), transitions, True)
+
+
+def names(orders: list[Any]) -> list[str]:
+    return [type(order).__name__ for order in orders]
+
+
+def test_at_a_pause_the_final_is_asked_for_and_told_at_the_end() -> None:
+    session = eager()
+    (ended,) = told(session, edges(0.6, (Edge.PAUSE, 0.6)))[-1:]
+    assert ended == Recognize(0, b"", True, None)
+    assert names(told(session, edges(0.7))) == [], "what follows is silence, so far"
+    assert told(session, final(0, 0.6)) == [TellStable(0, HELLO)]
+    orders = told(session, edges(0.95, (Edge.END, 0.94)))
+    assert names(orders) == ["TellSpeech", "TellEnded", "TellTranscript"]
+    assert orders[1] == TellEnded(0, 15_040, 7_040) and orders[2].final
+
+
+def test_when_the_person_goes_on_all_is_heard_again() -> None:
+    session = eager()
+    told(session, edges(0.6, (Edge.PAUSE, 0.6)), final(0, 0.6))
+    orders = told(session, edges(0.8, (Edge.RESUME, 0.7)))
+    assert orders[0] == TellResumed(0)
+    assert orders[1].utterance == 1 and len(orders[1].pcm) == 0.7 * 32_000
+    assert told(session, final(0, 0.7)) == [], "of an attempt that is over"
+    assert names(told(session, edges(0.9, (Edge.END, 0.9)))) == [
+        "Recognize",
+        "TellSpeech",
+        "Recognize",
+        "TellEnded",
+    ]
+    assert told(session, final(1, 0.9))[0].utterance == 0
+
+
+def test_a_transcriber_lost_in_a_pause_is_told_all_again() -> None:
+    session = eager()
+    told(session, edges(0.6, (Edge.PAUSE, 0.6)))
+    (again,) = told(session, TranscriberSeated())
+    assert again.ended and len(again.pcm) == 0.6 * 32_000
+    told(session, final(0, 0.6))
+    assert told(session, TranscriberSeated()) == [], "it has answered"
+
+
+def test_what_goes_on_after_a_cut_is_no_cough() -> None:
+    session = eager()
+    told(session, edges(0.6, (Edge.STEADY, 0.3)), FinalizeRequested())
+    told(session, edges(1.0))
+    orders = told(session, AudioReceived(SECOND), edges(1.5))
+    assert [n for n in names(orders) if n != "Judge"][:2] == ["TellOpened", "TellSteady"]
+
+
+def test_push_to_talk_needs_no_vad() -> None:
+    session = Session(Limits(), Listening(manual=True), 0.0)
+    orders = told(session, AudioReceived(SECOND), AudioReceived(SECOND))
+    assert names(orders) == ["TellOpened", "Recognize", "Recognize"]
+    assert names(told(session, FinalizeRequested(True))) == ["Recognize", "TellEnded"]
+    assert names(told(session, FinalizeRequested(True)))[0] == "TellOpened", "empty, but answered"
+
+
+def test_clearing_drops_the_utterance_at_hand() -> None:
+    session = Session(Limits(), Listening(manual=True), 0.0)
+    told(session, AudioReceived(SECOND))
+    assert names(told(session, Cleared())) == ["Recognize", "TellDropped"]
+    assert told(session, final(0)) == [] and session.ahead == 0
+
+
+def test_who_says_where_utterances_end_may_change() -> None:
+    session = Session(Limits(), Listening(), 0.0)
+    told(session, AudioReceived(SECOND))
+    manual = Reconfigured(SpeechOptions(), Listening(manual=True))
+    assert told(session, manual) == [] and session.ahead == 0
+    told(session, AudioReceived(SECOND))
+    back = told(session, Reconfigured(SpeechOptions(), EAGER))
+    assert names(back) == ["Recognize", "TellEnded", "Judge"]
+    assert back[-1].resume == Resume(32_000, False, EAGER.endpoint)
+    assert told(session, edges(1.0, (Edge.START, 0.5))) == [], "of before"

@@ -538,6 +538,7 @@ def _outcome(ended: TellReplyEnded) -> Frame:
         "status": ended.status,
         "status_details": details,
         "output": [render_item(item) for item in ended.items],
+        "stages": ended.stages._asdict(),
         "usage": {
             "total_tokens": asked + written + spoken,
             "input_tokens": asked,

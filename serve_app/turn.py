@@ -349,6 +349,8 @@ class Turn:
         self._held: list[OfReply] = []
         self._holding = False
         self._spoken: dict[str, Reply] = {}
+        self._waiting = False
+        """The reply at hand waits for finals before it is written."""
         self._rest = ""
         """What was written and not heard of a reply that was interrupted."""
         self._orders: list[Order] = []
@@ -501,9 +503,23 @@ class Turn:
         if speech:
             self._drop_speculation()
             self._orders.append(TellTranscriptFailed(speech.item, error))
+            self._go_on()
+
+    def _go_on(self) -> bool:
+        """With a reply that waits for what is recognised now."""
+        if not self._reply or not self._waiting:
+            return False
+        if not self._pending:
+            self._waiting = False
+            self._generate(self._reply, self.history.messages())
+        return True
 
     def _answer(self, speech: _Speech, text: str) -> None:
         reply = self._reply
+        if reply and self._waiting:
+            self._time(reply, speech)
+        if self._go_on():
+            return
         if reply and reply.basis is not None and reply.basis == text:
             reply.basis = None
             self._time(reply, speech)
@@ -593,9 +609,18 @@ class Turn:
         more: list[Message] | None = None,
         messages: tuple[Message, ...] | None = None,
     ) -> None:
-        settings = reply.settings
-        said = list(messages) if messages is not None else self.history.messages() + (more or [])
+        """To the history and what was `more` said, or to these `messages` in their place.
+
+        What is still being recognised belongs to the history: a reply waits for it.
+        """
         self._begin(reply)
+        self._waiting = bool(self._pending) and messages is None
+        if not self._waiting:
+            history = self.history.messages() + (more or [])
+            self._generate(reply, history if messages is None else list(messages))
+
+    def _generate(self, reply: Reply, said: list[Message]) -> None:
+        settings = reply.settings
         seen = remember(settings.instructions, said, settings.memory_tokens) if said else ()
         options = ChatOptions(
             settings.tools, settings.tool_choice, settings.max_tokens, settings.temperature
@@ -605,7 +630,7 @@ class Turn:
 
     def _begin(self, reply: Reply) -> None:
         self.number = reply.number
-        self._reply = reply
+        self._reply, self._waiting = reply, False
         reply.timing.asked = self._now
         unsure = self._speech is not None and not self._speech.item and self.settings.hands_free
         self._holding = reply.basis is not None or unsure

@@ -201,6 +201,12 @@ def test_push_to_talk(address: str, speech: bytes) -> None:
         done = (await client.until("response.done"))["response"]
         assert done["status"] == "completed" and done["metadata"] == {"client_event_id": "e1"}
         assert done["usage"]["total_tokens"] > 0
+        await client.speak(at_24k(speech))
+        await client.send("input_audio_buffer.commit")
+        await client.send("response.create")  # as most clients do: at once
+        again = await client.until("conversation.item.input_audio_transcription.completed")
+        assert len(again["transcript"].split()) > 3
+        await client.until("response.done")
         await client.send("input_audio_buffer.commit", event_id="mine")
         error = (await client.until("error"))["error"]
         assert error["code"] == "input_audio_buffer_commit_empty" and error["event_id"] == "mine"

@@ -271,6 +271,23 @@ def test_push_to_talk_tells_of_items_only() -> None:
     assert kinds(play(turn, ReplyRequested())) == ["TellReplyStarted", "Generate"]
 
 
+def test_a_reply_that_is_asked_for_at_once_waits_for_the_words() -> None:
+    turn = new(hands_free=False, reply=False)
+    play(turn, *said("what time is it")[:3])
+    assert kinds(play(turn, ReplyRequested())) == ["TellReplyStarted"]
+    orders = play(turn, said("what time is it")[3])
+    assert kinds(orders) == ["TellFinal", "Generate"]
+    assert one(orders, Generate).ask.messages[-1] == Message("user", "what time is it")
+    again = new(hands_free=False, reply=False)
+    play(again, *said("x")[:3], ReplyRequested())
+    assert kinds(play(again, ReplyCancelled())) == ["Cancel", "TellReplyEnded"]
+    assert kinds(play(again, said("x")[3])) == ["TellFinal"]
+    failing = new(hands_free=False, reply=False)
+    play(failing, *said("x")[:3], ReplyRequested())
+    failed = play(failing, TellFailed(0, ClientError("utterance_failed", "")))
+    assert kinds(failed) == ["TellTranscriptFailed", "Generate"]
+
+
 def test_text_only() -> None:
     turn = new(audio=False)
     play(turn, ItemCreated(Item("mine", "message", "user", "hello")))

@@ -27,7 +27,7 @@ docs: $(VENV)/test.done
 	$(BIN)/python -m docs.generate
 
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) tests/clients/node_modules
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -43,7 +43,8 @@ $(VENV)/test.done: pyproject.toml | $(BIN)/python
 	@touch $@ $(VENV)/run.done
 
 # Other people's clients pin what voxray pins otherwise; where they do not install, their tests are skipped.
-$(VENV)/clients.done: tests/clients/requirements.txt | $(BIN)/python
+$(VENV)/clients.done: tests/clients/requirements.txt tests/clients/package.json | $(BIN)/python
+	cd tests/clients && npm install --silent --no-audit --no-fund --no-package-lock || true
 	$(PYTHON) -m venv $(VENV)/clients && \
 	  $(VENV)/clients/bin/pip install --quiet --disable-pip-version-check -r $< || rm -rf $(VENV)/clients
 	@touch $@

@@ -1,29 +1,15 @@
-"""Speech to send: espeak-ng speaks it on the spot, through ctypes (espeakng-loader, GPL-3).
+"""Speech to send: espeak-ng speaks it on the spot. One state machine: call from one thread."""
 
-Functions as in espeak-ng's speak_lib.h. One process-wide state machine: call from one thread.
-"""
-
-import ctypes
 import io
 import wave
 from collections.abc import Sequence
-from functools import cache
-from typing import Any
 
 import numpy as np
 import soxr
 from numpy.typing import NDArray
 
 from deployments.interfaces import RATE
-
-AUDIO_OUTPUT_SYNCHRONOUS = 2
-DONT_EXIT = 0x8000
-CHARS_UTF8 = 1
-WORDS_PER_MINUTE = 1
-
-_CALLBACK = ctypes.CFUNCTYPE(
-    ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p
-)
+from deployments.speaker import espeak_library
 
 SENTENCES = (
     "The weather in Paris will be sunny and warm tomorrow.",
@@ -33,37 +19,17 @@ SENTENCES = (
 )
 
 
-@cache
-def _library() -> tuple[Any, int]:
-    import espeakng_loader
-
-    library = ctypes.CDLL(espeakng_loader.get_library_path())
-    data = espeakng_loader.get_data_path().encode()
-    rate = library.espeak_Initialize(AUDIO_OUTPUT_SYNCHRONOUS, 20, data, DONT_EXIT)
-    if rate <= 0:
-        raise RuntimeError("espeak-ng does not start")
-    return library, rate
-
-
 def speak(text: str, voice: str = "en-us", words_per_minute: int = 150) -> NDArray[np.int16]:
     """The text as 16 kHz mono int16 samples."""
-    library, rate = _library()
-    pieces: list[NDArray[np.int16]] = []
+    pieces: list[bytes] = []
 
-    def on_audio(samples: Any, count: int, _: Any) -> int:
-        if samples and count > 0:
-            pieces.append(np.ctypeslib.as_array(samples, (count,)).copy())
-        return 0
+    def take(pcm: bytes) -> bool:
+        pieces.append(pcm)
+        return False
 
-    callback = _CALLBACK(on_audio)
-    library.espeak_SetSynthCallback(callback)
-    if library.espeak_SetVoiceByName(voice.encode()):
-        raise ValueError(f"espeak-ng has no voice {voice}")
-    library.espeak_SetParameter(WORDS_PER_MINUTE, words_per_minute, 0)
-    said = text.encode()
-    library.espeak_Synth(said, ctypes.c_size_t(len(said) + 1), 0, 1, 0, CHARS_UTF8, None, None)
-    library.espeak_Synchronize()
-    spoken: NDArray[np.int16] = soxr.resample(np.concatenate(pieces), rate, RATE)
+    espeak_library.speak(text, voice, words_per_minute, take)
+    _, rate = espeak_library.library()
+    spoken: NDArray[np.int16] = soxr.resample(np.frombuffer(b"".join(pieces), "<i2"), rate, RATE)
     return spoken
 
 

@@ -1,5 +1,6 @@
 """The command without a server, and where there is no microphone."""
 
+import wave
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,9 @@ from tests.server import voxray
 NOBODY = "http://127.0.0.1:9"
 
 
-@pytest.mark.parametrize("command", ["", "run", "transcribe", "mic", "status", "env"])
+@pytest.mark.parametrize(
+    "command", ["", "run", "transcribe", "mic", "say", "chat", "talk", "status", "env"]
+)
 def test_every_command_has_help(command: str) -> None:
     shown = voxray(*command.split(), "--help")
     assert shown.returncode == 0 and "Usage" in shown.stdout
@@ -21,7 +24,14 @@ def test_every_command_has_help(command: str) -> None:
 def test_a_server_that_is_not_there_is_said_plainly(tmp_path: Path) -> None:
     file = tmp_path / "speech.wav"
     file.write_bytes(wav(bytes(3200)))
-    for command in (["transcribe", str(file)], ["status"]):
+    out = str(tmp_path / "out.wav")
+    for command in (
+        ["transcribe", str(file)],
+        ["status"],
+        ["say", "hi", "-o", out],
+        ["chat", "hi"],
+        ["talk", "--in", str(file), "--out", out],
+    ):
         said = voxray(*command, "--server", NOBODY)
         assert said.returncode == NO_SERVER
         assert "voxray run" in said.stderr and "Traceback" not in said.stderr
@@ -30,6 +40,26 @@ def test_a_server_that_is_not_there_is_said_plainly(tmp_path: Path) -> None:
 def test_no_microphone_is_said_plainly() -> None:
     said = voxray("mic", "--server", NOBODY)
     assert said.returncode == FAILED and "no microphone" in said.stderr
+    said = voxray("talk", "--server", NOBODY)
+    assert said.returncode == FAILED and "--in FILE" in said.stderr
+
+
+def test_a_conversation_from_file_to_file(tmp_path: Path, speech: bytes) -> None:
+    question, answer = tmp_path / "question.wav", tmp_path / "answer.wav"
+    question.write_bytes(wav(speech))
+    with served() as address:
+        server = ("--server", f"http://{address}")
+        talked = voxray("talk", "--in", str(question), "--out", str(answer), *server)
+        assert talked.returncode == 0 and "it:  The twin answers," in talked.stderr
+        assert wave.open(str(answer)).getnframes() == pytest.approx(0.8 * 24_000, rel=0.01)
+        bad = voxray("talk", "--in", str(question), "--out", str(answer), "--voice", "bob", *server)
+        assert bad.returncode == FAILED and "bob" in bad.stderr
+        assert voxray("chat", "hello", *server).stdout.startswith("The twin answers,")
+        for suffix in ("mp3", "flac"):
+            spoken = voxray("say", "Hi there.", "-o", str(tmp_path / f"s.{suffix}"), *server)
+            assert spoken.returncode == 0 and (tmp_path / f"s.{suffix}").stat().st_size > 500
+        unknown = voxray("say", "Hi.", "-o", str(tmp_path / "s.doc"), *server)
+        assert unknown.returncode == FAILED and ".mp3" in unknown.stderr
 
 
 @pytest.mark.parametrize(

@@ -17,11 +17,13 @@ class NoDevice(Exception):
     """Neither a device nor the library to reach one."""
 
 
-def _sounddevice() -> Any:
+def _sounddevice(wanted: str) -> Any:
     try:
         import sounddevice
     except OSError as error:
-        raise NoDevice("the PortAudio library is not installed (libportaudio2)") from error
+        raise NoDevice(
+            f"no {wanted}: the PortAudio library is not installed (libportaudio2)"
+        ) from error
     return sounddevice
 
 
@@ -29,7 +31,7 @@ async def microphone(
     rate: int, block_ms: int, seconds: float | None = None
 ) -> AsyncIterator[bytes]:
     """Blocks of mono pcm_s16le. Raises `NoDevice`."""
-    sounddevice = _sounddevice()
+    sounddevice = _sounddevice("microphone")
     loop = asyncio.get_running_loop()
     blocks: asyncio.Queue[bytes] = asyncio.Queue(MAX_BLOCKED_S * 1000 // block_ms)
 
@@ -57,7 +59,7 @@ class Loudspeaker:
     """Plays as fast as it can be heard; what waits can be thrown away. Raises `NoDevice`."""
 
     def __init__(self, rate: int) -> None:
-        sounddevice = _sounddevice()
+        sounddevice = _sounddevice("loudspeaker")
         self._rate = rate
         self._waiting = bytearray()
         self._played = 0

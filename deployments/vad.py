@@ -36,6 +36,7 @@ class Endpointing:
     """
 
     __slots__ = (
+        "_is_steady",
         "_min_silence",
         "_min_speech",
         "_pause",
@@ -59,6 +60,7 @@ class Endpointing:
         """Frames in a row that speak against the present state."""
         self._voice = 0
         """Voiced frames of this speech."""
+        self._is_steady = False
 
     def on(self, voiced: bool) -> Transition | None:
         self.sample += FRAME_SAMPLES
@@ -70,6 +72,7 @@ class Endpointing:
             return None
         start = self.sample - self._run * FRAME_SAMPLES
         self.speaking, self._voice, self._run = True, self._run, 0
+        self._is_steady = False
         return Transition(Edge.START, start)
 
     def _in_speech(self, voiced: bool) -> Transition | None:
@@ -87,9 +90,10 @@ class Endpointing:
         self._voice += 1
         if paused:
             return Transition(Edge.RESUME, self.sample)
-        # at the border or, when that frame ended a pause, after it; more than once does no harm
-        steady = self._steady and self._steady <= self._voice <= self._steady + 1
-        return Transition(Edge.STEADY, self.sample) if steady else None
+        if self._is_steady or not self._steady or self._voice < self._steady:
+            return None
+        self._is_steady = True
+        return Transition(Edge.STEADY, self.sample)
 
 
 class _Ear:

@@ -161,8 +161,12 @@ class Lane:
             await _wait(self._urgent, leaves_at - loop.time())
 
     def _take(self) -> tuple[list[Any], list[int]]:
+        """What waits; but of those who left nothing any more: the replica has forgotten them."""
         batch, left = self._batch, self._left
         self._batch, self._left = [], []
+        if left:
+            gone = set(left)
+            batch = [item for item in batch if item[0] not in gone]
         self._some.clear()
         self._urgent.clear()
         return batch, left

@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from deployments.interfaces import Judged, Unjudged
+from deployments.interfaces import Endpoint, Judged, Resume, Unjudged
+from deployments.vad import Vad
 from serve_app import lanes as lanes_module
 from serve_app.lanes import Lanes, Seat, Terms
 from tests.fakes import LocalFleet
@@ -184,3 +185,22 @@ def test_a_rider_that_leaves_is_told_of() -> None:
 
     ride(LocalFleet(one=echo), test)
     assert echo.heard == {}
+
+
+def test_a_session_that_leaves_with_audio_on_its_way_harms_nobody() -> None:
+    """Its last piece was gathered with the news that it left: the VAD would not know it."""
+
+    async def test(lanes: Lanes) -> None:
+        begin = Resume(0, False, Endpoint())
+        (leaving, gone), (staying, rider) = aboard(lanes), aboard(lanes)
+        await until(lambda: bool(gone.seatings and rider.seatings))
+        for seat in (leaving, staying):
+            seat.put((bytes(640), begin))
+        await until(lambda: bool(gone.answers and rider.answers))
+        leaving.put((bytes(640), None))
+        leaving.leave()
+        staying.put((bytes(640), None))
+        await until(lambda: len(rider.answers) == 2)
+        assert rider.seatings == 1 and lanes.losses == 0
+
+    ride(LocalFleet(vad=Vad()), test, tick_s=0.05)

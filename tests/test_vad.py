@@ -37,6 +37,23 @@ def test_endpointing(flags: str, expected: list[Transition]) -> None:
     assert play(flags) == expected
 
 
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ("VVV--V", "start pause resume"),
+        ("VVVVVV", "start steady"),
+        ("VVVVV--VVV----V-----", "start steady pause resume pause resume pause end"),
+        ("VVV--V--V--V", "start pause resume pause resume pause resume"),
+        ("VVV--V--V--VV", "start pause resume pause resume pause resume steady"),
+    ],
+)
+def test_a_pause_a_resumption_and_more_than_a_cough(flags: str, expected: str) -> None:
+    """Pauses after two frames of silence, is steady after five of voice."""
+    endpointing = Endpointing(Resume(0, False, Endpoint(2, 60, 100, 40, 100)))
+    told = [t.edge.value for flag in flags if (t := endpointing.on(flag == "V"))]
+    assert " ".join(told) == expected
+
+
 def test_endpointing_resumed_in_speech_only_ends() -> None:
     assert play("VV-----", speaking=True) == [Transition(Edge.END, 7 * FRAME_SAMPLES)]
 

@@ -351,6 +351,11 @@ class Config(Leaf):
         return self.transcriber.engine or PROFILES[self.profile]["transcriber"]
 
     @property
+    def max_session_s(self) -> float:
+        """Of any socket: HAProxy must not be stopped sooner."""
+        return max(self.limits.max_session_s, self.conversation.max_session_s)
+
+    @property
     def chat_engine(self) -> str:
         return self.chat.engine or PROFILES[self.profile]["chat"]
 

@@ -39,20 +39,21 @@ def run_server(file: Path, host: str | None, port: int | None, profile: str | No
         complain(f"port {listen[1]} on {listen[0]} is taken by {taken}")
         return FAILED
     public = not is_loopback(listen[0])
-    if public:
+    open_ = [listen[0]] if public else []
+    if config.tcp.port and not is_loopback(config.tcp.host):
+        open_.append(config.tcp.host)
+    for host_ in open_:
         console.print(
-            f"[yellow]warning: {listen[0]} can be reached from other machines, and there are no "
+            f"[yellow]warning: {host_} can be reached from other machines, and there are no "
             "keys yet: anyone who reaches it can use it"
         )
-    os.environ.update(serve_environment(public, config.limits.max_session_s))
+    os.environ.update(serve_environment(public, config.max_session_s))
     return _serve_until_told(args, listen, began)
 
 
 def print_environment(file: Path, public: bool) -> None:
     args, _ = _settings(file, None, None, None)
-    for name, value in serve_environment(
-        public, Config.model_validate(args).limits.max_session_s
-    ).items():
+    for name, value in serve_environment(public, Config.model_validate(args).max_session_s).items():
         print(f"export {name}={shlex.quote(value)}")
     print("export RAY_AUTH_MODE=token")  # `ray start` and `serve deploy` must agree on it
 

@@ -412,8 +412,8 @@ class Turn:
         """While a reply is on its way it is not known yet whether this is a cough."""
         self._speech = speech
         if not self.settings.hands_free:
-            return
-        if self.settings.interruptible and (self._reply or self._is_playing()):
+            speech.item = self._new_id("item")
+        elif self.settings.interruptible and (self._reply or self._is_playing()):
             self._holding = True
         else:
             self._announce(speech)
@@ -473,7 +473,7 @@ class Turn:
         speech.ended = self._now
         speech.vad_ms = (until - voice_until) * 1000 / RATE
         self._pending[speech.utterance] = speech
-        if speech.item:
+        if self.settings.hands_free:
             self._orders.append(TellTurnEnded(speech.item, until))
         speech.item = speech.item or self._new_id("item")
         item = Item(speech.item, "message", "user", spoken=True)

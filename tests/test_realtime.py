@@ -252,6 +252,21 @@ def test_a_transcription_session_never_replies(address: str, talk: bytes) -> Non
     assert client.events[0]["session"]["type"] == "transcription"
 
 
+def test_a_transcription_without_turn_detection(address: str, speech: bytes) -> None:
+    async def story(client: Client) -> None:
+        off = {"turn_detection": None, "transcription": {"model": "gpt-realtime-whisper"}}
+        session = {"type": "transcription", "audio": {"input": off}}
+        await client.send("session.update", session=session)
+        for _ in range(2):
+            await client.speak(at_24k(speech))
+            await asyncio.sleep(0.2)
+            await client.send("input_audio_buffer.commit")
+            await client.until("conversation.item.input_audio_transcription.completed")
+
+    client = play(address, story, "?intent=transcription")
+    assert not client.of("input_audio_buffer.speech_started")
+
+
 def test_text_in_and_text_out(address: str) -> None:
     async def story(client: Client) -> None:
         await client.update(output_modalities=["text"])
@@ -537,6 +552,7 @@ def test_vllms_dialect_on_the_same_url(address: str, speech: bytes, begin_first:
                 if begin_first:
                     await client.send("input_audio_buffer.commit", final=False)
                 await client.speak(speech, 3200)
+                await client.until("transcription.delta")  # while it is still being said
                 if not begin_first:
                     await client.send("input_audio_buffer.commit")
                 await client.send("input_audio_buffer.commit", final=True)

@@ -128,7 +128,8 @@ class RealtimeDialect:
         self._outlet = _outlet(session)
         self._message = _Message(0, True)
         self._deltas: dict[str, str] = {}
-        """What was sent of each transcript that is on its way."""
+        """What was sent of each transcript that is on its way, from when the client knows of its
+        item."""
 
     @property
     def settings(self) -> Settings:
@@ -263,6 +264,7 @@ class RealtimeDialect:
     def render(self, event: TurnEvent | TellError | Close) -> list[bytes]:
         match event:
             case TellTurnStarted(item, sample):
+                self._deltas[item] = ""
                 return [
                     self._frame(
                         "input_audio_buffer.speech_started",
@@ -304,6 +306,7 @@ class RealtimeDialect:
         place = {"previous_item_id": told.after}
         frames = []
         if told.committed:
+            self._deltas.setdefault(told.item.id, "")
             frames.append(
                 self._frame("input_audio_buffer.committed", item_id=told.item.id, **place)
             )
@@ -320,7 +323,7 @@ class RealtimeDialect:
         fields = {"item_id": event.item, "content_index": 0}
         match event:
             case TellPartial(item, text):
-                if not live or self._terms.revises:
+                if not live or self._terms.revises or item not in self._deltas:
                     return []
                 return self._delta(item, text)
             case TellFinal(item, text, audio_ms):

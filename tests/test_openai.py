@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import io
+import json
 import wave
 from collections.abc import Iterator
 from typing import Any
@@ -28,6 +29,24 @@ def address() -> Iterator[str]:
 @pytest.fixture
 def client(address: str) -> openai.OpenAI:
     return openai.OpenAI(base_url=f"http://{address}/v1", api_key="any", max_retries=0)
+
+
+def test_health_is_also_where_vllms_clients_look(address: str) -> None:
+    assert httpx.get(f"http://{address}/health").json()["status"] == "ok"
+
+
+def test_a_streamed_transcription_for_vllms_clients(address: str, speech: bytes) -> None:
+    """One chunk serves both: `choices` for vLLM's bench and GuideLLM, `delta` for OpenAI's."""
+    form = {"model": "m", "stream": "true", "stream_include_usage": "true"}
+    answer = httpx.post(
+        f"http://{address}/v1/audio/transcriptions",
+        data=form,
+        files={"file": ("a.wav", wav(speech), "audio/wav")},
+    )
+    *chunks, done = [line.removeprefix("data: ") for line in answer.text.split("\n\n") if line]
+    first, last = json.loads(chunks[0]), json.loads(chunks[-1])
+    assert done == "[DONE]" and first["choices"][0]["delta"]["content"] == first["delta"]
+    assert last["usage"]["completion_tokens"] == len(last["text"].split()) and not last["choices"]
 
 
 def file(speech: bytes) -> tuple[str, bytes, str]:

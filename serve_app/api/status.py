@@ -19,14 +19,15 @@ async def total(models: Any, metrics: Metrics) -> dict[str, Any]:
 
 def router(models: Any, conversations: Conversations, metrics: Metrics) -> APIRouter:
     """Routes that say how the application is; answers speak for all ingress replicas."""
-    routes = APIRouter(prefix="/v1", tags=["status"])
+    routes = APIRouter(tags=["status"])
     began = time.monotonic()
     sessions = conversations.sessions
 
     def is_ready() -> bool:
         return sessions.ready and conversations.ready
 
-    @routes.get("/health")
+    @routes.get("/v1/health")
+    @routes.get("/health", include_in_schema=False)  # where vLLM has it, and its clients look
     async def health() -> dict[str, Any]:
         """Alive; how many sessions are open, and with what engines."""
         counted = await total(models, metrics)
@@ -45,14 +46,14 @@ def router(models: Any, conversations: Conversations, metrics: Metrics) -> APIRo
             "uptime_s": round(time.monotonic() - began, 1),
         }
 
-    @routes.get("/ready")
+    @routes.get("/v1/ready")
     async def ready() -> dict[str, str]:
         """200 once the models can be reached, else 503 with Retry-After."""
         if not is_ready():
             raise ClientError("not_ready", "the models are still starting", 1)
         return {"status": "ready"}
 
-    @routes.get("/metrics")
+    @routes.get("/v1/metrics")
     async def metrics_() -> dict[str, Any]:
         """Requests, sessions, latencies and errors since the start; percentiles of the newest."""
         return report(await total(models, metrics))

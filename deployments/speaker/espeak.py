@@ -5,73 +5,20 @@ time: what is cancelled stops at the end of its sentence, and nobody waits longe
 """
 
 import asyncio
-import contextlib
 import json
 import re
-import struct
-import sys
 import textwrap
 from collections.abc import AsyncIterator, Sequence
 
+from deployments.child import Child
 from deployments.interfaces import EngineFailed, Say, Voice
 from deployments.speaker.espeak_library import FASTEST, NORMAL_PACE, SLOWEST
 
-LENGTH = struct.Struct(">I")
 START_TIMEOUT_S = 30.0
 SPEAK_TIMEOUT_S = 30.0
 SENTENCE_END = re.compile(r"(?<=[.!?;:,\n])\s+|(?<=[。！？])")  # noqa: RUF001
 MAX_SENTENCE = 400
 """Characters; without marks it is cut at a space, or anywhere."""
-
-
-class _Process:
-    """The espeak process: one sentence at a time."""
-
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
-        self._process = process
-        self.voices: tuple[Voice, ...] = ()
-
-    @classmethod
-    async def start(cls) -> "_Process":
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-c",
-            "from deployments.speaker.espeak_voice import main; main()",
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.DEVNULL,
-        )
-        started = cls(process)
-        try:
-            async with asyncio.timeout(START_TIMEOUT_S):
-                listed = json.loads(await started.read())
-        except (TimeoutError, EngineFailed) as error:
-            started.kill()
-            raise EngineFailed("espeak-ng does not start: is espeakng-loader there?") from error
-        started.voices = tuple(Voice(**voice) for voice in listed)
-        return started
-
-    def ask(self, text: str, voice: str, words_per_minute: int) -> None:
-        assert self._process.stdin
-        asked = {"text": text, "voice": voice, "words_per_minute": words_per_minute}
-        self._process.stdin.write(json.dumps(asked).encode() + b"\n")
-
-    async def read(self) -> bytes:
-        """The next frame; empty at the end of a sentence. Raises `EngineFailed`."""
-        assert self._process.stdout
-        try:
-            (length,) = LENGTH.unpack(await self._process.stdout.readexactly(LENGTH.size))
-            return await self._process.stdout.readexactly(length)
-        except asyncio.IncompleteReadError as error:
-            raise EngineFailed("the espeak process died") from error
-
-    def kill(self) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            self._process.kill()
-
-    async def stop(self) -> None:
-        self.kill()
-        await self._process.wait()
 
 
 class Espeak:
@@ -80,19 +27,19 @@ class Espeak:
     name = "espeak"
 
     def __init__(self) -> None:
-        self._process: _Process | None = None
+        self._child: Child | None = None
         self._turn = asyncio.Lock()
         self._made = 0
         self._voices: tuple[Voice, ...] = ()
 
     async def start(self) -> None:
-        self._process = await _Process.start()
-        self._voices = self._process.voices
+        self._child, listed = await self._new_child()
+        self._voices = tuple(Voice(**voice) for voice in json.loads(listed))
 
     async def stop(self) -> None:
-        if self._process:
-            await self._process.stop()
-            self._process = None
+        if self._child:
+            await self._child.stop()
+            self._child = None
 
     async def voices(self) -> Sequence[Voice]:
         return self._voices
@@ -111,22 +58,28 @@ class Espeak:
     async def _sentence(self, text: str, voice: str, pace: int) -> list[bytes]:
         """All of its speech, within some ms. A process that is left in mid-answer is out of step:
         it is killed, and the next sentence starts another."""
+        asked = {"text": text, "voice": voice, "words_per_minute": pace}
         async with self._turn:
-            process = self._process or await _Process.start()
-            self._process = None
+            child = self._child or (await self._new_child())[0]
+            self._child = None
             try:
                 async with asyncio.timeout(SPEAK_TIMEOUT_S):
-                    process.ask(text, voice, pace)
-                    pieces = [pcm async for pcm in _frames(process)]
+                    await child.write(json.dumps(asked).encode() + b"\n")
+                    pieces = [pcm async for pcm in _frames(child)]
             except TimeoutError as error:
-                process.kill()
+                child.kill()
                 raise EngineFailed("espeak-ng took too long") from error
             except BaseException:
-                process.kill()
+                child.kill()
                 raise
-            self._process = process
+            self._child = child
             self._made += sum(map(len, pieces)) // 2
             return pieces
+
+    async def _new_child(self) -> tuple[Child, bytes]:
+        """It says its voices first."""
+        module = "deployments.speaker.espeak_voice"
+        return await Child.start("espeak", module, START_TIMEOUT_S)
 
 
 def sentences(text: str) -> list[str]:
@@ -136,6 +89,7 @@ def sentences(text: str) -> list[str]:
     ]
 
 
-async def _frames(process: _Process) -> AsyncIterator[bytes]:
-    while pcm := await process.read():
+async def _frames(child: Child) -> AsyncIterator[bytes]:
+    """Up to the empty one that ends a sentence."""
+    while pcm := await child.read():
         yield pcm

@@ -14,9 +14,9 @@ import numpy as np
 import soxr
 
 from deployments.audio import float_to_int16
+from deployments.child import frame
 from deployments.interfaces import VOICE_RATE
 from deployments.speaker import espeak_library
-from deployments.speaker.espeak import LENGTH
 
 PIECE_BYTES = VOICE_RATE // 10 * 2
 """A tenth of a second: what is sent on at a time, resampled at once."""
@@ -38,7 +38,7 @@ class Voicing:
 
     def finish(self) -> None:
         self._send(last=True)
-        self._out.write(LENGTH.pack(0))
+        self._out.write(frame(b""))
         self._out.flush()
 
     def _send(self, last: bool) -> None:
@@ -46,7 +46,7 @@ class Voicing:
         self._pcm.clear()
         pcm = float_to_int16(self._resampler.resample_chunk(floats, last=last)).tobytes()
         if pcm:
-            self._out.write(LENGTH.pack(len(pcm)) + pcm)
+            self._out.write(frame(pcm))
             self._out.flush()
 
 
@@ -55,7 +55,7 @@ def main() -> None:
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # the library may print
     _, rate = espeak_library.library()
     voices = json.dumps([voice._asdict() for voice in espeak_library.voices()]).encode()
-    out.write(LENGTH.pack(len(voices)) + voices)
+    out.write(frame(voices))
     out.flush()
     for line in sys.stdin.buffer:
         say = json.loads(line)

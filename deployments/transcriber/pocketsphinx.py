@@ -6,13 +6,11 @@ utterances wait their turn in the order in which they began, and lose nothing.
 """
 
 import asyncio
-import contextlib
 import logging
 import pickle
-import struct
-import sys
 from collections.abc import Hashable, Sequence
 
+from deployments.child import Child, frame
 from deployments.interfaces import (
     BYTES_PER_SAMPLE,
     Emit,
@@ -21,7 +19,7 @@ from deployments.interfaces import (
     SpeechOptions,
     Utterance,
 )
-from deployments.transcriber.sphinx_decoder import LENGTH, Answer, Piece, frame_message
+from deployments.transcriber.sphinx_decoder import Answer, Piece
 
 log = logging.getLogger("voxray.pocketsphinx")
 
@@ -31,53 +29,21 @@ START_TIMEOUT_S = 60.0
 class _Process:
     """A decoder process: one question at a time, and its answer."""
 
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
-        self._process = process
+    def __init__(self, child: Child) -> None:
+        self._child = child
+        self.kill = child.kill
+        self.stop = child.stop
 
     @classmethod
     async def start(cls) -> "_Process":
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-c",
-            "from deployments.transcriber.sphinx_decoder import main; main()",
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.DEVNULL,
-        )
-        started = cls(process)
-        try:
-            await asyncio.wait_for(started._read(), START_TIMEOUT_S)
-        except (TimeoutError, EngineFailed) as error:
-            started.kill()
-            raise EngineFailed("the pocketsphinx decoder process does not start") from error
-        return started
+        module = "deployments.transcriber.sphinx_decoder"
+        child, _ = await Child.start("pocketsphinx decoder", module, START_TIMEOUT_S)
+        return cls(child)
 
     async def ask(self, piece: Piece) -> Answer:
-        assert self._process.stdin
-        try:
-            self._process.stdin.write(frame_message(piece))
-            await self._process.stdin.drain()
-        except ConnectionError as error:
-            raise EngineFailed("the pocketsphinx decoder process died") from error
-        return await self._read()
-
-    async def _read(self) -> Answer:
-        assert self._process.stdout
-        try:
-            head = await self._process.stdout.readexactly(LENGTH.size)
-            body = await self._process.stdout.readexactly(LENGTH.unpack(head)[0])
-        except (asyncio.IncompleteReadError, struct.error) as error:
-            raise EngineFailed("the pocketsphinx decoder process died") from error
-        answer: Answer = pickle.loads(body)
+        await self._child.write(frame(pickle.dumps(piece)))
+        answer: Answer = pickle.loads(await self._child.read())
         return answer
-
-    def kill(self) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            self._process.kill()
-
-    async def stop(self) -> None:
-        self.kill()
-        await self._process.wait()
 
 
 class _Utterance:

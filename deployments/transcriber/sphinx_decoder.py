@@ -8,18 +8,16 @@ final: streaming normalises the cepstra with what it has heard so far, the whole
 
 import os
 import pickle
-import struct
 import sys
 from typing import Any, BinaryIO, NamedTuple
 
+from deployments.child import LENGTH, frame
 from deployments.interfaces import RATE, SpeechOptions, Word
 
 FRAME_SAMPLES = RATE // 100
 """A decoder's frame is 10 ms."""
 
 NOISE = frozenset({"<s>", "</s>", "<sil>", "(NULL)", "[NOISE]", "[SPEECH]", "++NOISE++"})
-
-LENGTH = struct.Struct(">I")
 
 
 class Piece(NamedTuple):
@@ -43,11 +41,6 @@ def read_message(stream: BinaryIO) -> Any:
     """The next message, or None at the end of the stream."""
     head = stream.read(LENGTH.size)
     return pickle.loads(stream.read(LENGTH.unpack(head)[0])) if len(head) == LENGTH.size else None
-
-
-def frame_message(message: object) -> bytes:
-    body = pickle.dumps(message)
-    return LENGTH.pack(len(body)) + body
 
 
 class SphinxDecoder:
@@ -138,8 +131,8 @@ def main() -> None:
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # the JSGF parser echoes what it rejects
     decoder = SphinxDecoder()
-    answers.write(frame_message("ready"))
+    answers.write(frame(pickle.dumps("ready")))
     answers.flush()
     while (piece := read_message(sys.stdin.buffer)) is not None:
-        answers.write(frame_message(decoder.hear(piece)))
+        answers.write(frame(pickle.dumps(decoder.hear(piece))))
         answers.flush()

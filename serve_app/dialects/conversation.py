@@ -15,7 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from deployments.audio import Intake, parse_wav, wav_header
 from deployments.interfaces import BYTES_PER_SAMPLE, RATE, VOICE_RATE, SpeechOptions
 from serve_app.config import Limits
-from serve_app.dialects.realtime import Answer, Terms, load
+from serve_app.dialects.frames import json_object
+from serve_app.dialects.realtime import Answer, Terms
 from serve_app.errors import ClientError, complaint
 from serve_app.session import (
     AudioReceived,
@@ -125,7 +126,7 @@ class ConversationDialect:
 
     def parse(self, text: str | bytes) -> list[Fact]:
         """What the message says. Raises `ClientError` for anything outside the protocol."""
-        message = load(text)
+        message = json_object(text)
         match message.get("type"):
             case "audio":
                 return self._audio(message)

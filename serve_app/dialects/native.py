@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from deployments.audio import SAMPLE_BYTES, Intake
 from deployments.interfaces import RATE, SpeechOptions, Word
 from serve_app.config import Limits
+from serve_app.dialects.frames import json_object
 from serve_app.errors import ClientError, complaint
 from serve_app.options import check_options
 from serve_app.session import (
@@ -78,7 +79,7 @@ class NativeDialect:
         """What the frame says. Raises `ClientError` for anything outside the protocol."""
         if isinstance(frame, bytes):
             return [self._audio(frame)]
-        message = _json_object(frame)
+        message = json_object(frame)
         match message.get("type"):
             case "audio_chunk":
                 return [self._audio_chunk(message)]
@@ -271,16 +272,6 @@ def _render_word(start: int, word: Word) -> bytes:
             "confidence": round(word.confidence, 3),
         }
     )
-
-
-def _json_object(frame: str) -> dict[str, Any]:
-    try:
-        message = orjson.loads(frame)
-    except orjson.JSONDecodeError as error:
-        raise ClientError("invalid_json", "the message is not JSON") from error
-    if not isinstance(message, dict):
-        raise ClientError("invalid_json", "the message is not a JSON object")
-    return message
 
 
 def _quoted(value: object) -> str:

@@ -16,6 +16,7 @@ import orjson
 from deployments.audio import Intake, Outlet
 from deployments.interfaces import BYTES_PER_SAMPLE, RATE, SpeechOptions
 from serve_app.config import Limits
+from serve_app.dialects.frames import json_object
 from serve_app.dialects.realtime_items import parse_item, render_item
 from serve_app.dialects.realtime_session import ReplyShape, Session, encoding
 from serve_app.dialects.vllm_realtime import VllmDialect
@@ -154,7 +155,7 @@ class RealtimeDialect:
 
     def parse(self, text: str | bytes) -> list[Fact]:
         """What the event says. Raises `ClientError` for anything outside the protocol."""
-        return self._parsed(load(text))
+        return self._parsed(json_object(text))
 
     def _parsed(self, event: Frame) -> list[Fact]:
         match event.get("type"):
@@ -457,17 +458,6 @@ class RealtimeDialect:
         return orjson.dumps(
             {"type": type_, "event_id": f"event_{self.prefix}{self._event:06d}", **fields}
         )
-
-
-def load(text: str | bytes) -> Frame:
-    """Raises `ClientError` for anything but a JSON object."""
-    try:
-        event = orjson.loads(text)
-    except orjson.JSONDecodeError as error:
-        raise ClientError("invalid_json", "the event is not JSON") from error
-    if not isinstance(event, dict):
-        raise ClientError("invalid_json", "the event is not a JSON object")
-    return event
 
 
 def string(event: Frame, field: str) -> str | None:

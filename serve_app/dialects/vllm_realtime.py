@@ -10,6 +10,7 @@ from typing import Any
 import orjson
 
 from serve_app.config import Limits
+from serve_app.dialects.frames import json_object
 from serve_app.errors import ClientError
 from serve_app.session import AudioReceived, Close, Fact, FinalizeRequested, TellError
 from serve_app.turn import Event, TellFinal, TellPartial, TellTranscriptFailed
@@ -28,11 +29,8 @@ class VllmDialect:
         self._odd = b""
 
     def parse(self, text: str | bytes) -> list[Fact]:
-        try:
-            event = orjson.loads(text)
-        except orjson.JSONDecodeError as error:
-            raise ClientError("invalid_json", "the event is not JSON") from error
-        match event.get("type") if isinstance(event, dict) else None:
+        event = json_object(text)
+        match event.get("type"):
             case "session.update":
                 return []
             case "input_audio_buffer.append":

@@ -1,0 +1,71 @@
+"""A process of its own for an engine that cannot share one: it is spoken to in frames over pipes.
+
+The child is a Python function; its stdout carries frames of a 4-byte big-endian length and a body,
+and it ends when its stdin does, so it never outlives the replica.
+"""
+
+import asyncio
+import contextlib
+import struct
+import sys
+
+from deployments.interfaces import EngineFailed
+
+LENGTH = struct.Struct(">I")
+
+
+def frame(body: bytes) -> bytes:
+    return LENGTH.pack(len(body)) + body
+
+
+class Child:
+    """The parent's end. `name` is what a failure calls it."""
+
+    def __init__(self, name: str, process: asyncio.subprocess.Process) -> None:
+        self._name = name
+        self._process = process
+
+    @classmethod
+    async def start(cls, name: str, module: str, timeout_s: float) -> tuple["Child", bytes]:
+        """Run `module.main()`; the child and the first frame it says. Raises `EngineFailed`."""
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-c",
+            f"from {module} import main; main()",
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.DEVNULL,
+        )
+        child = cls(name, process)
+        try:
+            async with asyncio.timeout(timeout_s):
+                return child, await child.read()
+        except (TimeoutError, EngineFailed) as error:
+            child.kill()
+            raise EngineFailed(f"the {name} process does not start") from error
+
+    async def write(self, data: bytes) -> None:
+        """Raises `EngineFailed`."""
+        assert self._process.stdin
+        try:
+            self._process.stdin.write(data)
+            await self._process.stdin.drain()
+        except ConnectionError as error:
+            raise EngineFailed(f"the {self._name} process died") from error
+
+    async def read(self) -> bytes:
+        """The body of the next frame. Raises `EngineFailed`."""
+        assert self._process.stdout
+        try:
+            head = await self._process.stdout.readexactly(LENGTH.size)
+            return await self._process.stdout.readexactly(LENGTH.unpack(head)[0])
+        except asyncio.IncompleteReadError as error:
+            raise EngineFailed(f"the {self._name} process died") from error
+
+    def kill(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            self._process.kill()
+
+    async def stop(self) -> None:
+        self.kill()
+        await self._process.wait()

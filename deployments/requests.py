@@ -12,6 +12,7 @@ from contextlib import aclosing
 from typing import Any, Generic, Protocol, TypeVar
 
 from deployments.interfaces import EngineFailed
+from deployments.once import Once
 from deployments.outbox import Outbox
 
 log = logging.getLogger("voxray.requests")
@@ -45,15 +46,11 @@ class RequestModel(Generic[E_]):
     def __init__(self, engine: E_) -> None:
         self.engine = engine
         self._lanes: dict[str, _Lane] = {}
-        self._started = False
-        self._starting = asyncio.Lock()
+        self._load = Once(engine.start)
 
     async def start(self) -> None:
         """Load the engine, once; raises what the engine raises when it cannot load."""
-        async with self._starting:
-            if not self._started:
-                await self.engine.start()
-                self._started = True
+        await self._load()
 
     async def stop(self) -> None:
         await self.engine.stop()

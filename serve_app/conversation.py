@@ -83,6 +83,13 @@ class Conversation:
         if self.live:
             self.live.feed(fact)
 
+    def take(self, fact: SessionFact | Fact) -> None:
+        """What a client said, to whom it concerns. Raises `ClientError` as `feed` does."""
+        if isinstance(fact, SessionFact):
+            self.hear(fact)
+        else:
+            self.feed(fact)
+
     def feed(self, fact: Fact) -> None:
         """Raises `ClientError` for what a client may not ask now; nothing has changed then.
 
@@ -162,8 +169,8 @@ class Conversation:
         """Clause after clause, for as long as the reply lasts."""
         while work := self._work.get(reply):
             order = await work.clauses.get()
-            say = Say(0, order.text, order.voice, order.speed)
-            async with aclosing(self._all.speaker.stream(*say[1:])) as sounds:  # type: ignore[type-var]
+            asked = self._all.speaker.stream(order.text, order.voice, order.speed)
+            async with aclosing(asked) as sounds:  # type: ignore[type-var]
                 async for sound in sounds:
                     await self.writable.wait()
                     if sound.pcm:

@@ -36,6 +36,10 @@ class Collector:
         self.ended = False
         self.moved = asyncio.Event()
 
+    @property
+    def text(self) -> str:
+        return " ".join(segment.text for segment in self.segments if segment.text)
+
     def on_event(self, event: Event) -> None:
         match event:
             case TellTranscript(final=True):
@@ -108,7 +112,7 @@ def transcript(
     collector: Collector, session: Metrics, language: str | None, engine: str, began: float
 ) -> Transcript:
     return Transcript(
-        text=" ".join(segment.text for segment in collector.segments if segment.text),
+        text=collector.text,
         duration_ms=session.audio_ms,
         language=language,
         segments=collector.segments,

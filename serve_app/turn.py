@@ -750,7 +750,7 @@ class Turn:
                 told,
                 reply.tokens,
                 audio_ms,
-                reply.timing.stages(),
+                Stages(),  # known when it is told
                 reply.settings,
                 reply.metadata,
                 error,

@@ -1,6 +1,5 @@
 """Lanes in front of an engine: batches up, guesses down. Knows no engine by name."""
 
-import asyncio
 from collections.abc import AsyncIterator, Hashable, Sequence
 from typing import cast
 
@@ -13,6 +12,7 @@ from deployments.interfaces import (
     TranscriberEngine,
     Utterance,
 )
+from deployments.once import Once
 from deployments.outbox import Outbox
 
 Key = tuple[str, int, int]
@@ -38,15 +38,11 @@ class Transcriber:
     def __init__(self, engine: TranscriberEngine) -> None:
         self._engine = engine
         self._lanes: dict[str, _Lane] = {}
-        self._started = False
-        self._starting = asyncio.Lock()
+        self._load = Once(lambda: engine.start(self._emit))
 
     async def start(self) -> None:
         """Load the engine, once; raises what the engine raises when it cannot load."""
-        async with self._starting:
-            if not self._started:
-                await self._engine.start(self._emit)
-                self._started = True
+        await self._load()
 
     async def listen(self, lane: str) -> AsyncIterator[list[Hypothesis]]:
         """Open a lane and stream its hypotheses; the first item is empty and says: open.

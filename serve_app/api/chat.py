@@ -52,11 +52,6 @@ class ToolShape(_Shape):
     function: FunctionShape
 
 
-class NamedTool(_Shape):
-    type: Literal["function"]
-    function: FunctionShape
-
-
 class StreamOptions(_Shape):
     include_usage: bool = False
 
@@ -78,7 +73,7 @@ class ChatAsked(_Shape):
     seed: int | None = None
     n: Literal[1] | None = None
     tools: list[ToolShape] | None = None
-    tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
+    tool_choice: Literal["none", "auto", "required"] | ToolShape | None = None
     response_format: ResponseFormat | None = None
 
 
@@ -155,7 +150,7 @@ def _tool(function: FunctionShape) -> Tool:
     return Tool(function.name, function.description or "", json.dumps(function.parameters or {}))
 
 
-def _choice(choice: str | NamedTool | None) -> str:
+def _choice(choice: str | ToolShape | None) -> str:
     if choice is None or isinstance(choice, str):
         return choice or "auto"
     return choice.function.name

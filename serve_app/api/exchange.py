@@ -12,17 +12,15 @@ from picows import WSUpgradeRequest, WSUpgradeResponseWithListener
 
 from deployments.decoding import Bounds, Undecodable, decode_in_process
 from serve_app.api.socket import refusal, welcome
-from serve_app.api.spoken import SpokenSocket
+from serve_app.api.spoken import SpokenSocket, conversation_terms
 from serve_app.conversation import Conversations
-from serve_app.dialects.conversation import ConversationDialect, Undecoded
-from serve_app.dialects.realtime import Answer, Terms
+from serve_app.dialects.conversation import MAX_AUDIO_S, ConversationDialect, Undecoded
+from serve_app.dialects.realtime import Answer
 from serve_app.errors import ClientError
 from serve_app.metrics import Metrics
-from serve_app.options import check_options
 from serve_app.upgrade import Route
 
 PATH = "/ws"
-MAX_AUDIO_S = 60.0
 
 
 def route(models: Any, conversations: Conversations, metrics: Metrics) -> Route:
@@ -44,16 +42,7 @@ def route(models: Any, conversations: Conversations, metrics: Metrics) -> Route:
 def new_dialect(
     kind: type[ConversationDialect], models: Any, conversations: Conversations
 ) -> ConversationDialect:
-    limits = conversations.sessions.limits
-    terms = Terms(
-        limits,
-        conversations.settings(),
-        conversations.listening(),
-        models.chat,
-        models.revises,
-        conversations.voices.resolve,
-        lambda options: check_options(options, models.engine, models.languages, limits),
-    )
+    terms = conversation_terms(models, conversations)
     return kind(terms, uuid.uuid4().hex, models.engines(), models.understands)
 
 

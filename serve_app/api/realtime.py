@@ -12,14 +12,13 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from serve_app import client_secret
 from serve_app.api.socket import refusal, welcome
-from serve_app.api.spoken import SpokenSocket
+from serve_app.api.spoken import SpokenSocket, conversation_terms
 from serve_app.conversation import Conversations
-from serve_app.dialects.realtime import Answer, Becomes, RealtimeDialect, Terms
+from serve_app.dialects.realtime import Answer, Becomes, RealtimeDialect
 from serve_app.dialects.realtime_session import Session
 from serve_app.dialects.vllm_realtime import VllmDialect
 from serve_app.errors import ClientError
 from serve_app.metrics import Metrics
-from serve_app.options import check_options
 from serve_app.session import Started
 from serve_app.upgrade import Route
 
@@ -111,21 +110,8 @@ def _session(conversations: Conversations, update: dict[str, Any]) -> Session:
 def _dialect(
     models: Any, conversations: Conversations, session: Session, model: str, now: float
 ) -> RealtimeDialect:
-    terms = Terms(
-        conversations.sessions.limits,
-        conversations.settings(),
-        conversations.listening(),
-        models.chat,
-        models.revises,
-        conversations.voices.resolve,
-        lambda options: check_options(
-            options, models.engine, models.languages, conversations.sessions.limits
-        ),
-    )
-    dialect = RealtimeDialect(terms, uuid.uuid4().hex, session, model or models.chat, now)
-    terms.check_options(dialect.options)
-    assert dialect.settings  # raises what is wrong with them
-    return dialect
+    terms = conversation_terms(models, conversations)
+    return RealtimeDialect(terms, uuid.uuid4().hex, session, model or models.chat, now)
 
 
 class RealtimeSocket(SpokenSocket):

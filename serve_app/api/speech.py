@@ -11,7 +11,6 @@ from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from deployments.encoding import MEDIA_TYPES, Encoder, SpeechFormat
-from deployments.interfaces import Say
 from serve_app.api.places import Places
 from serve_app.api.streamed import EVENT_STREAM, Streamed, begun, event, with_errors
 from serve_app.conversation import Conversations
@@ -93,8 +92,8 @@ async def _sounds(
     conversations: Conversations, clauses: list[str], voice: str, speed: float
 ) -> AsyncIterator[bytes]:
     for clause in clauses:
-        say = Say(0, clause, voice, speed)
-        async with aclosing(conversations.speaker.stream(*say[1:])) as sounds:  # type: ignore[type-var]
+        asked = conversations.speaker.stream(clause, voice, speed)
+        async with aclosing(asked) as sounds:  # type: ignore[type-var]
             async for sound in sounds:
                 if sound.pcm:
                     yield sound.pcm

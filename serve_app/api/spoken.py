@@ -13,8 +13,10 @@ from deployments.interfaces import RATE
 from serve_app.api.socket import Socket
 from serve_app.backlog import ReaderTooSlow
 from serve_app.conversation import Conversation, Conversations, Told
+from serve_app.dialects.realtime import Terms
 from serve_app.errors import ClientError
 from serve_app.metrics import Metrics
+from serve_app.options import check_options
 from serve_app.reply import Settings
 from serve_app.session import Close, Listening, TellError
 from serve_app.session import Fact as SessionFact
@@ -28,6 +30,19 @@ MAX_UNSENT_BYTES = 8 << 20
 
 ENDS = {"session_too_long": 1001, "idle_timeout": 1000, "silence_timeout": 1000}
 """Close codes that let a client come back, where the session's own would tell it not to."""
+
+
+def conversation_terms(models: Any, conversations: Conversations) -> Terms:
+    """What every dialect of conversations has to know of this server."""
+    limits = conversations.sessions.limits
+    return Terms(
+        limits,
+        conversations.settings(),
+        conversations.listening(),
+        models.revises,
+        conversations.voices.resolve,
+        lambda options: check_options(options, models.engine, models.languages, limits),
+    )
 
 
 class SpokenSocket(Socket):
@@ -60,10 +75,8 @@ class SpokenSocket(Socket):
 
     def feed(self, fact: Any) -> None:
         """Raises `ClientError` for what a client may not ask now."""
-        if isinstance(fact, SessionFact):
-            self.hear(fact)
-        elif self._conversation:
-            self._conversation.feed(fact)
+        if self._conversation:
+            self._conversation.take(fact)
 
     def hear(self, fact: SessionFact) -> None:
         if self._conversation:

@@ -20,7 +20,6 @@ from serve_app.dialects.realtime import Answer
 from serve_app.errors import ClientError
 from serve_app.metrics import Metrics
 from serve_app.session import Close
-from serve_app.session import Fact as SessionFact
 
 log = logging.getLogger("voxray.tcp")
 
@@ -38,7 +37,6 @@ class TcpPort:
         self._conversations = conversations
         self._metrics = metrics
         self._connections = 0
-        self.port = config.port
 
     async def run(self) -> None:
         server = await asyncio.start_server(self._serve, sock=self._socket())
@@ -52,7 +50,6 @@ class TcpPort:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         listening.bind((self._config.host, self._config.port))
-        self.port = listening.getsockname()[1]
         return listening
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -164,12 +161,9 @@ class _Connection:
     def _do(self, fact: Any) -> None:
         if isinstance(fact, Answer):
             self._answers.put_nowait(fact.frame)
-        elif isinstance(fact, SessionFact):
-            assert self._conversation
-            self._conversation.hear(fact)
         elif not isinstance(fact, Undecoded):
             assert self._conversation
-            self._conversation.feed(fact)
+            self._conversation.take(fact)
 
     async def _next(self) -> bytes:
         answer = await self._answers.get()

@@ -19,13 +19,13 @@ from serve_app.api.places import Places
 from serve_app.api.recordings import transcribe_file
 from serve_app.api.streamed import DONE, EVENT_STREAM, Streamed, begun, event, with_errors
 from serve_app.api.uploads import uploaded
+from serve_app.dialects.frames import token_usage
 from serve_app.errors import ClientError, complaint
 from serve_app.live import LiveSessions
 from serve_app.metrics import Metrics
 from serve_app.options import check_options
 from serve_app.transcript import Segment, WordOut, render
 
-AUDIO_TOKEN_MS = 100
 TEXT_FORMS = {"text": "txt", "srt": "srt", "vtt": "vtt"}
 SURE = 1e-10
 """The least confidence, so that its logarithm is a number."""
@@ -107,7 +107,7 @@ def _rendered(
     if asked.response_format in TEXT_FORMS:
         form: Any = TEXT_FORMS[asked.response_format]
         return PlainTextResponse(render(form, collected.segments))
-    text = " ".join(segment.text for segment in collected.segments if segment.text)
+    text = collected.text
     usage = {"type": "duration", "seconds": math.ceil(audio_ms / 1000)}
     if asked.response_format == "json":
         answer: dict[str, Any] = {"text": text, "usage": usage}
@@ -198,15 +198,10 @@ def _delta(delta: str, for_vllm: bool) -> dict[str, Any]:
 
 
 def _done(text: str, audio_ms: int, for_vllm: bool) -> dict[str, Any]:
-    heard, written = audio_ms // AUDIO_TOKEN_MS, len(text.split())
-    usage: dict[str, Any] = {
-        "type": "tokens",
-        "input_tokens": heard,
-        "output_tokens": written,
-        "total_tokens": heard + written,
-    }
+    usage = token_usage(audio_ms, text)
     shaped: dict[str, Any] = {"type": "transcript.text.done", "text": text, "usage": usage}
     if for_vllm:
-        usage |= {"prompt_tokens": heard, "completion_tokens": written}
+        usage["prompt_tokens"] = usage["input_tokens"]
+        usage["completion_tokens"] = usage["output_tokens"]
         shaped |= {"object": "transcription.chunk", "choices": []}
     return shaped

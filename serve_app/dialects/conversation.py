@@ -1,11 +1,10 @@
 """The conversation dialect, `WS /ws`: an utterance in, its transcript, reply and speech out. Pure.
 
-Every message is a JSON object with a `type`. One `audio` message is one turn; docs/protocol.md has
+Every message is a JSON object with a `type`. One `audio` message is one turn; docs/realtime.md has
 the fields. The same turn over TCP answers with one `result` (`ResultDialect`).
 """
 
 import base64
-import binascii
 from dataclasses import replace
 from typing import Annotated, Any, Literal
 
@@ -15,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from deployments.audio import Intake, parse_wav, wav_header
 from deployments.interfaces import BYTES_PER_SAMPLE, RATE, VOICE_RATE, SpeechOptions
 from serve_app.config import Limits
-from serve_app.dialects.frames import json_object
+from serve_app.dialects.frames import base64_bytes, json_object
 from serve_app.dialects.realtime import Answer, Terms
 from serve_app.errors import ClientError, complaint
 from serve_app.session import (
@@ -41,6 +40,9 @@ from serve_app.turn import (
 )
 
 Frame = dict[str, Any]
+
+MAX_AUDIO_S = 60.0
+"""Of one message."""
 
 
 class Undecoded(BaseModel):
@@ -105,22 +107,22 @@ class ConversationDialect:
 
     def hello(self) -> bytes:
         limits = self._limits
-        return _frame(
-            "connection",
-            status="connected",
-            session_id=self._session_id,
-            engines=self._engines,
-            limits={
-                "max_message_bytes": limits.max_event_bytes,
-                "max_audio_s": int(self._max_audio_s),
-            },
+        return orjson.dumps(
+            _message(
+                "connection",
+                status="connected",
+                session_id=self._session_id,
+                engines=self._engines,
+                limits={
+                    "max_message_bytes": limits.max_event_bytes,
+                    "max_audio_s": int(MAX_AUDIO_S),
+                },
+            )
         )
 
     @property
     def _limits(self) -> Limits:
         return self._terms.limits
-
-    _max_audio_s = 60.0
 
     # Frames in.
 
@@ -131,7 +133,7 @@ class ConversationDialect:
             case "audio":
                 return self._audio(message)
             case "ping":
-                return [Answer(_frame("pong"))]
+                return [Answer(orjson.dumps(_message("pong")))]
         kind = str(message.get("type"))[:80]
         raise ClientError("unknown_type", f"type {kind!r} is not one of audio, ping")
 
@@ -141,10 +143,7 @@ class ConversationDialect:
                 "conversation_busy", "the audio before this one is still being recognised"
             )
         asked = self._checked(message)
-        try:
-            data = binascii.a2b_base64(asked.audio_data, strict_mode=True)
-        except ValueError as error:
-            raise ClientError("invalid_base64", "audio_data is not base64 (RFC 4648)") from error
+        data = base64_bytes(asked.audio_data, "audio_data")
         self._asked = asked
         if asked.sample_rate:
             return self.heard(_resampled(data, asked.sample_rate, 1))
@@ -157,10 +156,10 @@ class ConversationDialect:
         """An utterance's 16 kHz samples."""
         if not pcm:
             raise ClientError("unreadable_audio", "audio_data holds no audio")
-        if len(pcm) > self._max_audio_s * RATE * BYTES_PER_SAMPLE:
+        if len(pcm) > MAX_AUDIO_S * RATE * BYTES_PER_SAMPLE:
             raise ClientError(
                 "recording_too_long",
-                f"one message holds at most {self._max_audio_s:g} s of audio: for more there is "
+                f"one message holds at most {MAX_AUDIO_S:g} s of audio: for more there is "
                 "POST /v1/transcribe",
             )
         facts: list[Fact] = [ReplyCancelled()] if self._replying else []
@@ -195,19 +194,22 @@ class ConversationDialect:
     # Events out.
 
     def render(self, event: Event | TellError | Close) -> list[bytes]:
+        return [orjson.dumps(message) for message in self._messages(event)]
+
+    def _messages(self, event: Event | TellError | Close) -> list[Frame]:
         match event:
             case TellFinal(_, text, audio_ms):
                 return self._on_final(text, audio_ms)
             case TellTranscriptFailed(_, error):
                 self._awaiting = False
-                return [self.error(error), self._complete("failed")]
+                return [_error(error), self._complete("failed")]
             case TellReplyStarted():
                 self._replying = True
                 self._text, self._sound = [], []
             case TellReplyText(_, _, text):
                 self._text.append(text)
                 if self._asked.stream:
-                    return [_frame("response_text", text=text, final=False)]
+                    return [_message("response_text", text=text, final=False)]
             case TellReplySound(_, _, pcm):
                 if self._asked.stream:
                     return [self._speech(pcm, final=False)]
@@ -215,37 +217,39 @@ class ConversationDialect:
             case TellReplyEnded():
                 return self._on_ended(event)
             case TellError(error):
-                return [self.error(error)]
+                return [_error(error)]
         return []
 
     def error(self, error: ClientError, event_id: str | None = None) -> bytes:
-        return _frame("error", code=error.code, message=error.message)
+        return orjson.dumps(_error(error))
 
-    def _on_final(self, text: str, audio_ms: int) -> list[bytes]:
+    def _on_final(self, text: str, audio_ms: int) -> list[Frame]:
         self._awaiting = False
         if self._asked.mode == "understand":
             return [self._response(text), self._complete("completed")]
-        said = _frame("transcription", text=text, audio_ms=audio_ms, language=self._asked.language)
+        said = _message(
+            "transcription", text=text, audio_ms=audio_ms, language=self._asked.language
+        )
         if self._asked.mode == "transcribe":
             return [said, self._complete("completed")]
         return [said] if text.strip() else [said, self._complete("no_speech")]
 
-    def _on_ended(self, ended: TellReplyEnded) -> list[bytes]:
+    def _on_ended(self, ended: TellReplyEnded) -> list[Frame]:
         self._replying = False
         frames = [self._response("".join(self._text).strip())]
         if ended.settings.audio:
             frames.append(self._speech(b"".join(self._sound), final=True))
         self._text, self._sound = [], []
         if ended.error:
-            frames = [self.error(ended.error)]
+            frames = [_error(ended.error)]
         return [*frames, self._complete(ended.status, ended)]
 
-    def _response(self, text: str) -> bytes:
-        return _frame("response_text", text=text, final=True)
+    def _response(self, text: str) -> Frame:
+        return _message("response_text", text=text, final=True)
 
-    def _speech(self, pcm: bytes, final: bool) -> bytes:
+    def _speech(self, pcm: bytes, final: bool) -> Frame:
         wav = wav_header(VOICE_RATE, len(pcm)) + pcm
-        return _frame(
+        return _message(
             "speech_response",
             audio_data=base64.b64encode(wav).decode(),
             format="wav",
@@ -254,9 +258,11 @@ class ConversationDialect:
             final=final,
         )
 
-    def _complete(self, status: str, ended: TellReplyEnded | None = None) -> bytes:
+    def _complete(self, status: str, ended: TellReplyEnded | None = None) -> Frame:
         stages = ended.stages._asdict() if ended else {}
-        return _frame("conversation_complete", status=status, mode=self._asked.mode, stages=stages)
+        return _message(
+            "conversation_complete", status=status, mode=self._asked.mode, stages=stages
+        )
 
 
 class ResultDialect(ConversationDialect):
@@ -266,16 +272,13 @@ class ResultDialect(ConversationDialect):
         super().__init__(terms, session_id, engines, understands)
         self._result: Frame = {}
 
-    def render(self, event: Event | TellError | Close) -> list[bytes]:
-        frames = []
-        for frame in super().render(event):
-            frames += self._gather(orjson.loads(frame))
-        return frames
+    def _messages(self, event: Event | TellError | Close) -> list[Frame]:
+        return [result for told in super()._messages(event) for result in self._gather(told)]
 
     def _checked(self, message: Frame) -> Audio:
         return super()._checked(message).model_copy(update={"stream": False})
 
-    def _gather(self, told: Frame) -> list[bytes]:
+    def _gather(self, told: Frame) -> list[Frame]:
         match told["type"]:
             case "transcription":
                 self._result["transcription"] = told["text"]
@@ -288,7 +291,7 @@ class ResultDialect(ConversationDialect):
             case "conversation_complete":
                 result, self._result = self._result, {}
                 outcome = {key: told[key] for key in ("status", "mode", "stages")}
-                return [_frame("result", **outcome, **result)]
+                return [_message("result", **outcome, **result)]
         return []
 
 
@@ -297,5 +300,9 @@ def _resampled(pcm: bytes, rate: int, channels: int) -> bytes:
     return intake.push(pcm[: len(pcm) - len(pcm) % intake.frame_bytes]) + intake.flush()
 
 
-def _frame(type_: str, **fields: Any) -> bytes:
-    return orjson.dumps({"type": type_, **fields})
+def _error(error: ClientError) -> Frame:
+    return _message("error", code=error.code, message=error.message)
+
+
+def _message(type_: str, **fields: Any) -> Frame:
+    return {"type": type_, **fields}

@@ -4,7 +4,6 @@ A text frame is one JSON object with a `type`; a binary frame is audio. Holds th
 the wire itself has: the audio format, the next sequence number, and whether a start was refused.
 """
 
-import binascii
 import re
 from typing import Annotated, Any, Literal
 
@@ -14,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from deployments.audio import SAMPLE_BYTES, Intake
 from deployments.interfaces import RATE, SpeechOptions, Word
 from serve_app.config import Limits
-from serve_app.dialects.frames import json_object
+from serve_app.dialects.frames import base64_bytes, json_object
 from serve_app.errors import ClientError, complaint
 from serve_app.options import check_options
 from serve_app.session import (
@@ -101,10 +100,7 @@ class NativeDialect:
         if not isinstance(data, str):
             raise ClientError("invalid_message", "audio_chunk needs data: a base64 string")
         sequence = self._check_sequence(message)
-        try:
-            pcm = binascii.a2b_base64(data, strict_mode=True)
-        except ValueError as error:
-            raise ClientError("invalid_base64", "data is not base64 (RFC 4648)") from error
+        pcm = base64_bytes(data, "data")
         fact = self._audio(pcm)
         self._sequence = sequence
         return fact

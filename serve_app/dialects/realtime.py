@@ -6,7 +6,6 @@ conversation: one of type `transcription` never replies.
 """
 
 import base64
-import binascii
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -16,7 +15,7 @@ import orjson
 from deployments.audio import Intake, Outlet
 from deployments.interfaces import BYTES_PER_SAMPLE, RATE, SpeechOptions
 from serve_app.config import Limits
-from serve_app.dialects.frames import json_object
+from serve_app.dialects.frames import AUDIO_TOKEN_MS, base64_bytes, growth, json_object, token_usage
 from serve_app.dialects.realtime_items import parse_item, render_item
 from serve_app.dialects.realtime_session import ReplyShape, Session, encoding
 from serve_app.dialects.vllm_realtime import VllmDialect
@@ -63,8 +62,6 @@ from serve_app.turn import (
 from serve_app.turn import Event as TurnEvent
 
 MIN_COMMIT_SAMPLES = RATE // 10
-AUDIO_TOKEN_MS = 100
-"""A token of audio, by which usage is counted, as OpenAI does for what is heard."""
 
 Frame = dict[str, Any]
 
@@ -93,7 +90,6 @@ class Terms:
     limits: Limits
     settings: Settings
     listening: Listening
-    model: str
     revises: bool
     """The transcriber's finals may differ from its partials: they are not sent as deltas then."""
     resolve_voice: Callable[[str | None], str]
@@ -109,7 +105,7 @@ class _Message(NamedTuple):
 
 
 class RealtimeDialect:
-    """One connection's side of the protocol."""
+    """One connection's side of the protocol. Raises `ClientError` for a session that may not be."""
 
     def __init__(
         self, terms: Terms, session_id: str, session: Session, model: str, now: float
@@ -121,6 +117,7 @@ class RealtimeDialect:
         self._model = model
         self._created = int(now)
         self._session = session
+        self.settings = self._checked(session)
         self._event = 0
         self._buffered = 0
         """16 kHz samples since the last commit."""
@@ -131,12 +128,6 @@ class RealtimeDialect:
         self._deltas: dict[str, str] = {}
         """What was sent of each transcript that is on its way, from when the client knows of its
         item."""
-
-    @property
-    def settings(self) -> Settings:
-        return self._session.settings(
-            self._terms.settings, self._voice(self._session), self._terms.limits
-        )
 
     @property
     def listening(self) -> Listening:
@@ -189,12 +180,11 @@ class RealtimeDialect:
     def _update(self, event: Frame) -> list[Fact]:
         update = event.get("session")
         if update is None and isinstance(event.get("model"), str):
-            return [Becomes(VllmDialect(self._terms.limits, self._terms.revises)), *_plain()]
+            return [Becomes(VllmDialect(self._terms.revises)), *_plain()]
         if not isinstance(update, dict):
             raise ClientError("missing_required_parameter", "session must be an object")
         session = self._session.merged(update)
-        self._terms.check_options(session.options())
-        session.settings(self._terms.settings, self._voice(session), self._terms.limits)
+        self.settings = self._checked(session)
         if session.audio.input.format != self._session.audio.input.format:
             self._intake, self._odd = _intake(session), b""
         if session.audio.output.format != self._session.audio.output.format:
@@ -206,8 +196,12 @@ class RealtimeDialect:
             Answer(self._frame("session.updated", session=self._shown())),
         ]
 
-    def _voice(self, session: Session) -> str:
-        return self._terms.resolve_voice(session.audio.output.voice_name)
+    def _checked(self, session: Session) -> Settings:
+        """How the session's replies are to be. Raises `ClientError` for what it may not ask."""
+        terms = self._terms
+        terms.check_options(session.options())
+        voice = terms.resolve_voice(session.audio.output.voice_name)
+        return session.settings(terms.settings, voice, terms.limits)
 
     def _append(self, event: Frame) -> AudioReceived:
         """Clients may cut their audio anywhere, also within a sample."""
@@ -220,7 +214,7 @@ class RealtimeDialect:
 
     def _commit(self, event: Frame) -> list[Fact]:
         if "final" in event:
-            dialect = VllmDialect(self._terms.limits, self._terms.revises)
+            dialect = VllmDialect(self._terms.revises)
             return [Becomes(dialect), *_plain(), *dialect.parse(orjson.dumps(event))]
         rest = self._intake.flush()
         self._intake = _intake(self._session)
@@ -247,7 +241,7 @@ class RealtimeDialect:
             raise ClientError("invalid_value", "a transcription session has no responses")
         shape = ReplyShape.of(event.get("response"))
         session = shape.over(self._session)
-        settings = session.settings(self._terms.settings, self._voice(session), self._terms.limits)
+        settings = self._checked(session)
         messages = None
         if shape.input is not None:
             items = [parse_item(item, self._terms.limits) for item in shape.input[:1000]]
@@ -339,8 +333,8 @@ class RealtimeDialect:
                 return [self._frame(f"{kind}.failed", error=shown, **fields)]
 
     def _delta(self, item: str, text: str) -> list[bytes]:
-        sent = self._deltas.get(item, "")
-        if len(text) <= len(sent) or not text.startswith(sent):
+        delta = growth(self._deltas.get(item, ""), text)
+        if not delta:
             return []
         self._deltas[item] = text
         return [
@@ -348,7 +342,7 @@ class RealtimeDialect:
                 "conversation.item.input_audio_transcription.delta",
                 item_id=item,
                 content_index=0,
-                delta=text[len(sent) :],
+                delta=delta,
             )
         ]
 
@@ -478,10 +472,7 @@ def decode_audio(event: Frame, field: str) -> bytes:
     audio = event.get(field)
     if not isinstance(audio, str):
         raise ClientError("missing_required_parameter", f"{field} must be a base64 string")
-    try:
-        return binascii.a2b_base64(audio, strict_mode=True) if audio else b""
-    except ValueError as error:
-        raise ClientError("invalid_base64", f"{field} is not base64 (RFC 4648)") from error
+    return base64_bytes(audio, field)
 
 
 def _intake(session: Session) -> Intake:
@@ -509,14 +500,9 @@ def _content_part(spoken: bool, text: str) -> Frame:
 
 
 def _usage(audio_ms: int, text: str) -> Frame:
-    heard, written = audio_ms // AUDIO_TOKEN_MS, len(text.split())
-    return {
-        "type": "tokens",
-        "input_tokens": heard,
-        "output_tokens": written,
-        "total_tokens": heard + written,
-        "input_token_details": {"audio_tokens": heard, "text_tokens": 0},
-    }
+    usage = token_usage(audio_ms, text)
+    details = {"audio_tokens": usage["input_tokens"], "text_tokens": 0}
+    return {**usage, "input_token_details": details}
 
 
 def _outcome(ended: TellReplyEnded) -> Frame:

@@ -9,8 +9,7 @@ from typing import Any
 
 import orjson
 
-from serve_app.config import Limits
-from serve_app.dialects.frames import json_object
+from serve_app.dialects.frames import growth, json_object
 from serve_app.errors import ClientError
 from serve_app.session import AudioReceived, Close, Fact, FinalizeRequested, TellError
 from serve_app.turn import Event, TellFinal, TellPartial, TellTranscriptFailed
@@ -22,8 +21,7 @@ TOKENS_PER_SECOND = 12.5
 class VllmDialect:
     """One connection's side of it, after a `session.update` with a top-level `model`."""
 
-    def __init__(self, limits: Limits, revises: bool) -> None:
-        self._limits = limits
+    def __init__(self, revises: bool) -> None:
         self._revises = revises
         self._sent = ""
         self._odd = b""
@@ -69,11 +67,11 @@ class VllmDialect:
         return orjson.dumps({"type": "error", "error": error.message, "code": code or error.code})
 
     def _delta(self, text: str) -> list[bytes]:
-        sent = self._sent
-        if len(text) <= len(sent) or not text.startswith(sent):
+        delta = growth(self._sent, text)
+        if not delta:
             return []
         self._sent = text
-        return [orjson.dumps({"type": "transcription.delta", "delta": text[len(sent) :]})]
+        return [orjson.dumps({"type": "transcription.delta", "delta": delta})]
 
 
 def _done(text: str, audio_ms: int) -> bytes:

@@ -1,0 +1,19 @@
+"""Something that is awaited by many and done once."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+
+class Once:
+    """The first call does the work, others wait for it. If it raises, the next call tries again."""
+
+    def __init__(self, work: Callable[[], Awaitable[None]]) -> None:
+        self._work = work
+        self._done = False
+        self._doing = asyncio.Lock()
+
+    async def __call__(self) -> None:
+        async with self._doing:
+            if not self._done:
+                await self._work()
+                self._done = True

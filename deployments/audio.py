@@ -75,6 +75,11 @@ def float_to_int16(samples: NDArray[np.float32]) -> Int16:
     return clipped
 
 
+def pcm_to_float(pcm: bytes | bytearray) -> NDArray[np.float32]:
+    """pcm_s16le as float32 in -1..1."""
+    return np.frombuffer(bytes(pcm), "<i2").astype(np.float32) / 32768
+
+
 def mix(samples: Int16, channels: int) -> Int16:
     """Average interleaved channels into one; a half frame at the end is the caller's error."""
     if channels == 1:

@@ -305,6 +305,18 @@ class EngineFailed(Exception):
     """An engine cannot do what it was asked for; the text goes to the client."""
 
 
+class EngineDied(Exception):
+    """An engine can do no more at all. Nobody is told: its replica ends, the lanes with it, and
+    what had no answer yet is asked elsewhere."""
+
+
+class Mortal(Protocol):
+    """An engine with processes of its own, which can die or freeze."""
+
+    async def died(self) -> str:
+        """Returns when the engine can do no more, with the reason; its processes are gone then."""
+
+
 class Voice(NamedTuple):
     id: str
     language: str

@@ -1,0 +1,130 @@
+"""One batch across requests: whoever waits when the model is free goes together.
+
+The work runs in a thread, one batch at a time. What is cancelled leaves the queue; in a batch
+under way `Job.cancelled` says so, for work that can stop early. When a batch does not fit into
+memory its jobs are tried one by one, and only those that do not fit alone fail.
+"""
+
+import asyncio
+import heapq
+import itertools
+import logging
+from collections.abc import Callable, Sequence
+from typing import Generic, TypeVar
+
+from deployments.interfaces import EngineFailed
+
+log = logging.getLogger("voxray.batcher")
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+ALIKE = 2.0
+"""Jobs go together when none is this many times as large as the first: the rest is padding."""
+
+
+class Job(Generic[Item, Result]):
+    def __init__(self, item: Item, size: int) -> None:
+        self.item = item
+        self.size = size
+        self.answer: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+
+    def cancelled(self) -> bool:
+        return self.answer.cancelled()
+
+
+Jobs = Sequence[Job[Item, Result]]
+
+
+class Batcher(Generic[Item, Result]):
+    """`work` makes one result of each job, in a thread; `most` jobs are in a batch."""
+
+    def __init__(self, work: Callable[[Jobs[Item, Result]], Sequence[Result]], most: int) -> None:
+        self._work = work
+        self._most = most
+        self._order = itertools.count()
+        self._waiting: list[tuple[int, int, Job[Item, Result]]] = []
+        self._some = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self.batches = 0
+
+    async def do(self, item: Item, size: int = 1, rank: int = 0) -> Result:
+        """The result for one item; lower ranks go first. Raises what the work raises."""
+        job: Job[Item, Result] = Job(item, size)
+        heapq.heappush(self._waiting, (rank, next(self._order), job))
+        self._some.set()
+        if self._task is None:
+            self._task = asyncio.create_task(self._run())
+        return await job.answer
+
+    async def stop(self) -> None:
+        if self._task:
+            self._task.cancel()
+            self._task = None
+        for _, _, job in self._waiting:
+            job.answer.cancel()
+        self._waiting.clear()
+
+    async def _run(self) -> None:
+        """Owned by `_task`."""
+        while True:
+            await self._some.wait()
+            jobs = self._take()
+            if jobs:
+                await self._together(jobs)
+
+    def _take(self) -> list[Job[Item, Result]]:
+        """The first in line, and those after it that are alike."""
+        taken: list[Job[Item, Result]] = []
+        left = []
+        while self._waiting and len(taken) < self._most:
+            entry = heapq.heappop(self._waiting)
+            job = entry[2]
+            if job.cancelled():
+                continue
+            if not taken or 1 / ALIKE <= job.size / taken[0].size <= ALIKE:
+                taken.append(job)
+            else:
+                left.append(entry)
+        for entry in left:
+            heapq.heappush(self._waiting, entry)
+        if not self._waiting:
+            self._some.clear()
+        return taken
+
+    async def _together(self, jobs: list[Job[Item, Result]]) -> None:
+        self.batches += 1
+        try:
+            results = await asyncio.to_thread(self._work, jobs)
+        except Exception as error:  # whatever a model raises belongs to those who asked
+            await self._failed(jobs, error)
+            return
+        for job, result in zip(jobs, results, strict=True):
+            if not job.answer.done():
+                job.answer.set_result(result)
+
+    async def _failed(self, jobs: list[Job[Item, Result]], error: Exception) -> None:
+        if len(jobs) > 1 and out_of_memory(error):
+            log.warning("a batch of %d does not fit into memory; one by one", len(jobs))
+            for job in jobs:
+                await self._together([job])
+            return
+        for job in jobs:
+            if not job.answer.done():
+                job.answer.set_exception(told(error))
+
+
+def out_of_memory(error: Exception) -> bool:
+    """PyTorch's own error, and what its CPU allocator raises."""
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or "can't allocate memory" in str(error)
+    )
+
+
+def told(error: Exception) -> Exception:
+    """The error as a client may hear it."""
+    if out_of_memory(error):
+        return EngineFailed("the request does not fit into the engine's memory")
+    return error

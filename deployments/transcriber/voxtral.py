@@ -1,0 +1,170 @@
+"""Voxtral on vLLM: utterances and recordings in windows, all of them in one continuous batch;
+questions about audio, too."""
+
+import asyncio
+import uuid
+from collections.abc import Hashable, Sequence
+from contextlib import aclosing
+from typing import Any
+
+import numpy as np
+
+from deployments.audio import wav_header
+from deployments.interfaces import RATE, Emit, EngineFailed, Utterance
+from deployments.transcriber.windowed import Windowed
+from deployments.transcriber.windows import Spelled, spell
+from deployments.vllm_engine import MISTRAL, Vllm, gpu_settings
+
+LANGUAGES = ("ar", "de", "en", "es", "fr", "hi", "it", "nl", "pt")
+
+
+class Voxtral:
+    """Implements `TranscriberEngine` and `Mortal`. See the config for its arguments."""
+
+    name = "voxtral"
+    languages = LANGUAGES
+    revises = True  # a final is decoded with all of the utterance at hand
+    understands = True
+
+    def __init__(
+        self,
+        model: str,
+        max_windows: int,
+        step_s: float,
+        max_model_len: int,
+        max_answer_tokens: int,
+        stall_s: float,
+        eager: bool,
+        gpu_memory: float = 0.0,
+    ) -> None:
+        settings = {
+            "model": model,
+            "max_model_len": max_model_len,
+            "max_num_seqs": max_windows,
+            "dtype": "bfloat16",
+            "limit_mm_per_prompt": {"audio": 1},
+        }
+        self._max_answer_tokens = max_answer_tokens
+        self._vllm = Vllm(stall_s, settings | MISTRAL | gpu_settings(gpu_memory, eager))
+        self._windowed = Windowed(self, step_s)
+        self._tokens = 0
+        self.died = self._vllm.died
+
+    async def start(self, emit: Emit) -> None:
+        """Raises `EngineFailed` when the model cannot be loaded."""
+        await self._vllm.start(self._warm_up)
+        self._windowed.begin(emit)
+
+    async def feed(self, batch: Sequence[Utterance]) -> None:
+        await self._windowed.feed(batch)
+
+    async def forget(self, keys: Sequence[Hashable]) -> None:
+        await self._windowed.forget(keys)
+
+    async def stop(self) -> None:
+        await self._windowed.stop()
+        await self._vllm.stop()
+
+    def made(self) -> int:
+        """Tokens written since the start."""
+        return self._tokens
+
+    async def transcribe(self, audio: Any, language: str | None) -> list[Spelled]:
+        prompt = await asyncio.to_thread(self._transcription, audio, language)
+        return await self._write(prompt, max_tokens(len(audio)))
+
+    async def answer(self, audio: Any, question: str) -> list[Spelled]:
+        prompt = await asyncio.to_thread(self._question, audio, question)
+        return await self._write(prompt, self._max_answer_tokens)
+
+    async def _warm_up(self) -> None:
+        await self.transcribe(np.zeros(RATE, np.float32), None)
+
+    def _transcription(self, audio: Any, language: str | None) -> Any:
+        from vllm.config.speech_to_text import SpeechToTextParams
+        from vllm.model_executor.models.voxtral import VoxtralForConditionalGeneration as Model
+
+        config = self._vllm.engine.model_config
+        return Model.get_generation_prompt(
+            SpeechToTextParams(
+                audio=audio,
+                stt_config=Model.get_speech_to_text_config(config, "transcribe"),
+                model_config=config,
+                language=language,
+                task_type="transcribe",
+                request_prompt="",
+                to_language=None,
+            )
+        )
+
+    def _question(self, audio: Any, question: str) -> Any:
+        """As mistral-common shapes a message of audio and text."""
+        from mistral_common.protocol.instruct.chunk import RawAudio, AudioChunk, TextChunk
+        from mistral_common.protocol.instruct.messages import UserMessage
+        from mistral_common.protocol.instruct.request import ChatCompletionRequest
+        from vllm.inputs import TokensPrompt
+
+        raw = RawAudio(data=wav(audio), format="wav")
+        message = UserMessage(content=[AudioChunk(input_audio=raw), TextChunk(text=question)])
+        tokenizer = self._vllm.engine.get_tokenizer().mistral
+        tokenized = tokenizer.encode_chat_completion(ChatCompletionRequest(messages=[message]))
+        heard = [(part.audio_array, RATE) for part in tokenized.audios]
+        return TokensPrompt(prompt_token_ids=tokenized.tokens, multi_modal_data={"audio": heard})
+
+    async def _write(self, prompt: Any, most: int) -> list[Spelled]:
+        """Greedy; leaving it aborts the request."""
+        tokens: list[int] = []
+        sure: list[float] = []
+        engine = self._vllm.engine
+        room = engine.model_config.max_model_len - len(prompt["prompt_token_ids"])
+        if room < 1:
+            raise EngineFailed("the audio is longer than the model can take")
+        request = self._vllm.generate(
+            await self._rendered(prompt), self._params(min(most, room)), f"window-{uuid.uuid4()}"
+        )
+        async with aclosing(request) as outputs:  # type: ignore[type-var]
+            async for output in outputs:
+                for completion in output.outputs[:1]:
+                    written = list(completion.token_ids)
+                    self._tokens += len(written)
+                    tokens += written
+                    sure += [
+                        logprobs[token].logprob
+                        for token, logprobs in zip(written, completion.logprobs, strict=True)
+                    ]
+        return spell(tokens, sure, self._text)
+
+    async def _rendered(self, prompt: Any) -> Any:
+        from vllm.renderers.inputs.preprocess import parse_model_prompt
+
+        engine = self._vllm.engine
+        parsed = parse_model_prompt(engine.model_config, prompt)
+        (rendered,) = await engine.renderer.render_cmpl_async([parsed])
+        return rendered
+
+    def _params(self, most: int) -> Any:
+        from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind
+
+        return SamplingParams(
+            temperature=0.0,
+            max_tokens=most,
+            logprobs=0,
+            detokenize=False,
+            output_kind=RequestOutputKind.DELTA,
+        )
+
+    def _text(self, tokens: Sequence[int]) -> str:
+        text: str = self._vllm.engine.get_tokenizer().decode(list(tokens))
+        return text
+
+
+def max_tokens(samples: int) -> int:
+    """Nobody speaks twelve tokens a second: past it a model repeats itself."""
+    return 16 + 12 * samples // RATE
+
+
+def wav(audio: Any) -> bytes:
+    """float32 at `RATE` as a file."""
+    pcm = (np.clip(audio, -1, 1) * 32767).astype("<i2").tobytes()
+    return wav_header(RATE, len(pcm)) + pcm

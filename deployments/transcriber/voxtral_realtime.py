@@ -1,0 +1,351 @@
+"""Voxtral Realtime on vLLM: live sessions, each a streaming request in one continuous batch.
+
+The session's VAD gates it: there is a request only while somebody speaks. A request is kept short
+of the model's length by beginning another one in a pause, from audio at hand, so that an utterance
+of any length can be followed and a step never grows slower.
+"""
+
+import asyncio
+import json
+import logging
+import tempfile
+import time
+import uuid
+from collections.abc import AsyncIterator, Hashable, Sequence
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from deployments.audio import pcm_to_float
+from deployments.interfaces import (
+    BYTES_PER_SAMPLE,
+    RATE,
+    Emit,
+    EngineDied,
+    EngineFailed,
+    Guess,
+    SpeechOptions,
+    Utterance,
+    Word,
+)
+from deployments.transcriber.token_clock import FRAME, TokenClock
+from deployments.vllm_engine import MISTRAL, Vllm, gpu_settings
+
+log = logging.getLogger("voxray.voxtral_realtime")
+
+PREFIX_TOKENS = 128
+"""More than a request spends before its first word: left padding, the delay, the flush at its end."""
+
+GAP_FRAMES = 6
+"""So many frames without a word are a pause, in which a request may end and another begin."""
+
+LONGEST_WORD = 3 * RATE
+"""Samples that are heard again, at most, when a request must end without a pause."""
+
+FORCED = 1.5
+"""Without a pause a request ends at this multiple of `rotate_s`."""
+
+
+class _Utterance:
+    """An utterance's audio from sample `base` on: what a request may still need."""
+
+    def __init__(self, options: SpeechOptions) -> None:
+        self.options = options
+        self.base = 0
+        self.pcm = bytearray()
+        self.ended = False
+        self.words: list[Word] = []
+        self.told = 0
+        self.more = asyncio.Event()
+        self.task: asyncio.Task[None] | None = None
+
+    @property
+    def samples(self) -> int:
+        return self.base + len(self.pcm) // BYTES_PER_SAMPLE
+
+    def add(self, pcm: bytes, ended: bool) -> None:
+        self.pcm += pcm
+        self.ended = ended
+        self.more.set()
+        self.more = asyncio.Event()
+
+    def audio(self, start: int, end: int | None = None) -> Any:
+        """float32 samples from `start` to `end`."""
+        last = None if end is None else (end - self.base) * BYTES_PER_SAMPLE
+        return pcm_to_float(self.pcm[(start - self.base) * BYTES_PER_SAMPLE : last])
+
+    def drop_before(self, sample: int) -> None:
+        del self.pcm[: (sample - self.base) * BYTES_PER_SAMPLE]
+        self.base = sample
+
+    async def pieces(self, start: int) -> AsyncIterator[Any]:
+        """Audio from a sample on, as it comes, in whole frames but for the last."""
+        while True:
+            end = self.samples if self.ended else start + (self.samples - start) // FRAME * FRAME
+            if end > start:
+                yield self.audio(start, end)
+                start = end
+            elif self.ended:
+                return
+            else:
+                await self.more.wait()
+
+
+class VoxtralRealtime:
+    """Implements `TranscriberEngine` and `Mortal`. See the config for its arguments."""
+
+    name = "voxtral-realtime"
+    languages = ("ar", "de", "en", "es", "fr", "hi", "it", "ja", "ko", "nl", "pt", "ru", "zh")
+    revises = False
+    understands = False
+
+    def __init__(
+        self,
+        model: str,
+        delay_ms: int,
+        max_streams: int,
+        rotate_s: float,
+        max_model_len: int,
+        stall_s: float,
+        eager: bool,
+        gpu_memory: float = 0.0,
+    ) -> None:
+        self._model = Path(model)
+        self._delay_ms = delay_ms
+        self._stall_s = stall_s
+        most_s = (max_model_len - PREFIX_TOKENS) * FRAME / RATE
+        self._rotate_s = min(rotate_s, most_s / FORCED)
+        self._places = asyncio.Semaphore(max_streams)
+        self._utterances: dict[Hashable, _Utterance] = {}
+        self._streams: set[_Progress] = set()
+        self._watching: asyncio.Task[None] | None = None
+        self._behind = (delay_ms // 80 + 2) * FRAME
+        self._view = tempfile.TemporaryDirectory(prefix="voxray-voxtral-")
+        self.requests = 0
+        self._tokens = 0
+        settings = {
+            "model": self._view.name,
+            "max_model_len": max_model_len,
+            "max_num_seqs": max_streams,
+            "dtype": "bfloat16",
+        }
+        self._vllm = Vllm(stall_s, settings | MISTRAL | gpu_settings(gpu_memory, eager))
+        self.died = self._vllm.died
+
+    async def start(self, emit: Emit) -> None:
+        """Raises `EngineFailed` when the model cannot be loaded."""
+        self._emit = lambda guesses: None
+        with_delay(self._model, Path(self._view.name), self._delay_ms)
+        await self._vllm.start(self._warm_up)
+        self._watching = asyncio.create_task(self._watch())
+        self._emit = emit
+
+    async def feed(self, batch: Sequence[Utterance]) -> None:
+        for key, pcm, ended, options in batch:
+            utterance = self._utterances.get(key)
+            if utterance is None:
+                utterance = self._utterances[key] = _Utterance(options)
+                utterance.task = asyncio.create_task(self._recognise(key, utterance))
+            utterance.add(pcm, ended)
+
+    async def forget(self, keys: Sequence[Hashable]) -> None:
+        for key in keys:
+            utterance = self._utterances.pop(key, None)
+            if utterance and utterance.task:
+                utterance.task.cancel()
+
+    async def stop(self) -> None:
+        await self.forget(list(self._utterances))
+        if self._watching:
+            self._watching.cancel()
+        await self._vllm.stop()
+        self._view.cleanup()
+
+    def made(self) -> int:
+        """Tokens written since the start."""
+        return self._tokens
+
+    async def _warm_up(self) -> None:
+        """A first utterance, of silence: compiles what the first speaker would wait for."""
+        silence = _Utterance(SpeechOptions())
+        silence.add(bytes(RATE * BYTES_PER_SAMPLE), True)
+        await self._stream(None, silence, 0)
+
+    async def _recognise(self, key: Hashable, utterance: _Utterance) -> None:
+        """Owned by `_utterances`; ends with the final, or with `forget`."""
+        try:
+            async with self._places:
+                start: int | None = 0
+                while start is not None:
+                    utterance.drop_before(start)
+                    start = await self._stream(key, utterance, start)
+            failure = None
+        except EngineDied:
+            return  # the replica goes, and the session speaks to another
+        except EngineFailed as failed:
+            failure = str(failed)
+        except Exception:  # nobody above would see it, and the client would wait for ever
+            log.exception("recognising an utterance failed")
+            failure = "the engine failed"
+        while not utterance.ended:
+            await utterance.more.wait()
+        self._utterances.pop(key, None)
+        self._tell(key, utterance, utterance.samples, True, failure)
+
+    async def _stream(self, key: Hashable, utterance: _Utterance, start: int) -> int | None:
+        """One request, from a sample on; the sample from which another must go on, if any."""
+        clock = TokenClock(self._text, start)
+        before = list(utterance.words)
+        tokens: asyncio.Queue[list[int]] = asyncio.Queue()
+        request = self._vllm.generate(
+            self._inputs(utterance, start, tokens), self._params(), f"live-{uuid.uuid4()}"
+        )
+        self.requests += 1
+        progress = _Progress(utterance, clock, self._behind)
+        self._streams.add(progress)
+        try:
+            async with aclosing(request) as outputs:  # type: ignore[type-var]
+                async for output in outputs:
+                    progress.moved()
+                    self._take(output, clock, tokens)
+                    utterance.words = before + clock.words
+                    self._tell(key, utterance, min(clock.now, utterance.samples), False)
+                    if (cut := self._cut(utterance, clock, start)) is not None:
+                        utterance.words = [word for word in utterance.words if word.start < cut]
+                        return cut
+        finally:
+            self._streams.discard(progress)
+        clock.finish()
+        utterance.words = before + clock.words
+        return self._rest(utterance, clock, start)
+
+    def _rest(self, utterance: _Utterance, clock: TokenClock, start: int) -> int | None:
+        """vLLM ends a request without a word when it grows too long: then another goes on."""
+        if utterance.ended and clock.now >= utterance.samples - FRAME:
+            return None
+        if clock.now == start:
+            raise EngineFailed("the model wrote nothing")
+        log.warning("a request ended before its audio did, after %d tokens", clock.tokens)
+        return min(clock.now, utterance.samples)
+
+    async def _inputs(
+        self, utterance: _Utterance, start: int, tokens: asyncio.Queue[list[int]]
+    ) -> AsyncIterator[Any]:
+        """The request's frames, each with the token that the model wrote last."""
+        from vllm.engine.protocol import StreamingInput
+        from vllm.model_executor.models.voxtral_realtime import VoxtralRealtimeGeneration
+        from vllm.renderers.inputs.preprocess import parse_model_prompt
+
+        engine = self._vllm.engine
+        async for prompt in VoxtralRealtimeGeneration.buffer_realtime_audio(
+            utterance.pieces(start), tokens, engine.model_config
+        ):
+            parsed = parse_model_prompt(engine.model_config, prompt)
+            (rendered,) = await engine.renderer.render_cmpl_async([parsed])
+            yield StreamingInput(prompt=rendered)
+
+    def _params(self) -> Any:
+        from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind
+
+        return SamplingParams.from_optional(
+            temperature=0.0,
+            max_tokens=1,
+            logprobs=0,
+            output_kind=RequestOutputKind.DELTA,
+            skip_clone=True,
+        )
+
+    def _take(self, output: Any, clock: TokenClock, tokens: asyncio.Queue[list[int]]) -> None:
+        for completion in output.outputs[:1]:
+            written = list(completion.token_ids)
+            tokens.put_nowait(written)
+            for token, logprobs in zip(written, completion.logprobs, strict=True):
+                clock.take(token, logprobs[token].logprob)
+            self._tokens += len(written)
+
+    def _text(self, tokens: Sequence[int]) -> str:
+        text: str = self._vllm.engine.get_tokenizer().decode(list(tokens))
+        return text
+
+    def _cut(self, utterance: _Utterance, clock: TokenClock, start: int) -> int | None:
+        """Where this request ends and another begins: in a pause, or after a word if there is
+        none for too long."""
+        age_s = (clock.now - start) / RATE
+        fits = (utterance.samples - start) / RATE < self._rotate_s * FORCED
+        if age_s < self._rotate_s or (utterance.ended and fits):
+            return None
+        gap = clock.gap()
+        if gap and gap[1] - gap[0] >= GAP_FRAMES * FRAME:
+            return gap[0] + quietest(utterance.audio(*gap))
+        if age_s >= self._rotate_s * FORCED:
+            return max(clock.last_border(), clock.now - LONGEST_WORD)
+        return None
+
+    def _tell(
+        self,
+        key: Hashable,
+        utterance: _Utterance,
+        until: int,
+        final: bool,
+        failure: str | None = None,
+    ) -> None:
+        if not (final or utterance.options.interim_results):
+            return
+        kept, words = utterance.told, utterance.words
+        utterance.told = len(words)
+        if failure:
+            kept, words = 0, []
+        self._emit([Guess(key, until, tuple(words[kept:]), final, kept, failure)])
+
+    async def _watch(self) -> None:
+        """Owned by `_watching`. vLLM has been seen to hang one session and serve the others."""
+        while True:
+            await asyncio.sleep(self._stall_s / 4)
+            if any(stream.stalled(self._stall_s) for stream in self._streams):
+                self._vllm.die(f"it owes a token for {self._stall_s:g} s")
+                return
+
+
+class _Progress:
+    """When a request last gave a token that it owed."""
+
+    def __init__(self, utterance: _Utterance, clock: TokenClock, behind: int) -> None:
+        self._utterance = utterance
+        self._clock = clock
+        self._behind = behind
+        self.moved()
+
+    def moved(self) -> None:
+        self._at = time.monotonic()
+
+    def stalled(self, patience_s: float) -> bool:
+        utterance = self._utterance
+        if not utterance.ended and utterance.samples < self._clock.now + self._behind:
+            self.moved()  # it waits for audio, and rightly
+        return time.monotonic() - self._at > patience_s
+
+
+def quietest(audio: Any) -> int:
+    """The sample in the middle of the quietest 20 ms of float32 audio."""
+    size = RATE // 50
+    frames = audio[: len(audio) // size * size].reshape(-1, size)
+    return int(np.argmin(np.square(frames).sum(axis=1))) * size + size // 2
+
+
+def with_delay(model: Path, view: Path, delay_ms: int) -> None:
+    """Fill `view` with the model, its tokenizer set to another delay: vLLM reads it from there.
+
+    Raises `EngineFailed` when it is not a Voxtral Realtime model.
+    """
+    try:
+        tokenizer = json.loads((model / "tekken.json").read_text())
+        tokenizer["audio"] |= {"transcription_delay_ms": float(delay_ms)}
+    except (OSError, ValueError, KeyError) as error:
+        raise EngineFailed(f"{model} holds no Voxtral Realtime model: {error!r}") from error
+    for file in model.iterdir():
+        if file.name != "tekken.json":
+            (view / file.name).symlink_to(file.resolve())
+    (view / "tekken.json").write_text(json.dumps(tokenizer))

@@ -1,0 +1,169 @@
+"""A recogniser out of a model that hears a whole window and writes down its words.
+
+A growing utterance is decoded again and again; what two decodings in a row agree on is told. Audio
+that fills a window is settled and not decoded again.
+"""
+
+import asyncio
+import logging
+from collections.abc import Hashable, Sequence
+from typing import Any, Protocol
+
+from deployments.audio import pcm_to_float
+from deployments.interfaces import (
+    BYTES_PER_SAMPLE,
+    RATE,
+    Emit,
+    EngineDied,
+    EngineFailed,
+    Guess,
+    SpeechOptions,
+    Utterance,
+    Word,
+)
+from deployments.transcriber.windows import Spelled, Window, agreed, cut, join, place
+
+log = logging.getLogger("voxray.windowed")
+
+SHORTEST = RATE // 10
+"""Audio shorter than this holds no word."""
+
+
+class Decoder(Protocol):
+    """The model. Both raise `EngineFailed`; cancelling them stops it. `audio` is float32."""
+
+    async def transcribe(self, audio: Any, language: str | None) -> Sequence[Spelled]: ...
+
+    async def answer(self, audio: Any, question: str) -> Sequence[Spelled]: ...
+
+
+class _Utterance:
+    def __init__(self, options: SpeechOptions) -> None:
+        self.options = options
+        self.pcm = bytearray()
+        self.ended = False
+        self.more = asyncio.Event()
+        self.settled: list[Word] = []
+        self.base = 0
+        self.border = 0
+        """Where the settled words' audio ends; it is `base` or, with an overlap, after it."""
+        self.told: list[Word] = []
+        self.task: asyncio.Task[None] | None = None
+
+    @property
+    def samples(self) -> int:
+        return len(self.pcm) // BYTES_PER_SAMPLE
+
+
+class Windowed:
+    """`TranscriberEngine`'s feeding and forgetting over a `Decoder`; decodes anew after every
+    `step_s` of audio."""
+
+    def __init__(self, decoder: Decoder, step_s: float) -> None:
+        self._decoder = decoder
+        self._step = int(step_s * RATE)
+        self._utterances: dict[Hashable, _Utterance] = {}
+
+    def begin(self, emit: Emit) -> None:
+        self._emit = emit
+
+    async def feed(self, batch: Sequence[Utterance]) -> None:
+        for key, pcm, ended, options in batch:
+            utterance = self._utterances.get(key)
+            if utterance is None:
+                utterance = self._utterances[key] = _Utterance(options)
+                utterance.task = asyncio.create_task(self._recognise(key, utterance))
+            utterance.pcm += pcm
+            utterance.ended = ended
+            utterance.more.set()
+
+    async def forget(self, keys: Sequence[Hashable]) -> None:
+        for key in keys:
+            utterance = self._utterances.pop(key, None)
+            if utterance and utterance.task:
+                utterance.task.cancel()
+
+    async def stop(self) -> None:
+        await self.forget(list(self._utterances))
+
+    async def _recognise(self, key: Hashable, utterance: _Utterance) -> None:
+        """Owned by `_utterances`; ends with the final, or with `forget`."""
+        words: list[Word] = []
+        failure = None
+        try:
+            words = await self._follow(key, utterance)
+        except EngineDied:
+            return  # the replica goes, and the session speaks to another
+        except EngineFailed as failed:
+            failure = str(failed)
+        except Exception:  # nobody above would see it, and the client would wait for ever
+            log.exception("recognising an utterance failed")
+            failure = "the engine failed"
+        await self._more(utterance, None)
+        self._utterances.pop(key, None)
+        self._emit([Guess(key, utterance.samples, tuple(words), True, 0, failure)])
+
+    async def _follow(self, key: Hashable, utterance: _Utterance) -> list[Word]:
+        options = utterance.options
+        live = options.interim_results and not options.prompt
+        heard, previous = 0, list[Word]()
+        while True:
+            await self._more(utterance, heard + self._step if live else None)
+            heard, ended = utterance.samples, utterance.ended
+            words = await self._decode(utterance, heard)
+            if ended:
+                return words
+            self._tell(key, utterance, heard, previous, words)
+            previous = words
+
+    async def _more(self, utterance: _Utterance, samples: int | None) -> None:
+        """Until there are so many samples, or the utterance has ended."""
+        while not utterance.ended and (samples is None or utterance.samples < samples):
+            utterance.more.clear()
+            await utterance.more.wait()
+
+    async def _decode(self, utterance: _Utterance, until: int) -> list[Word]:
+        """All words up to a sample. Full windows are settled on the way."""
+        begin, end = utterance.base * BYTES_PER_SAMPLE, until * BYTES_PER_SAMPLE
+        audio = pcm_to_float(utterance.pcm[begin:end])
+        if len(audio) < SHORTEST:
+            return utterance.settled
+        if utterance.options.prompt:
+            answer = await self._decoder.answer(audio, utterance.options.prompt)
+            return place(answer, Window(0, len(audio)), audio)
+        windows = cut(audio)
+        heard = await asyncio.gather(*(self._window(utterance, audio, it) for it in windows))
+        offset = utterance.base
+        words = utterance.settled
+        for number, (window, more) in enumerate(zip(windows, heard, strict=True)):
+            start = offset + window.start
+            words = self._joined(words, more, start, utterance.border)
+            if number < len(windows) - 1:
+                utterance.settled, utterance.border = words, offset + window.end
+                utterance.base = offset + windows[number + 1].start
+        return words
+
+    def _joined(
+        self, words: list[Word], more: list[Word], start: int, border: int
+    ) -> list[Word]:
+        return join(words, more, Window(start, border)) if start < border else [*words, *more]
+
+    async def _window(self, utterance: _Utterance, audio: Any, window: Window) -> list[Word]:
+        part = audio[window.start : window.end]
+        spelled = await self._decoder.transcribe(part, utterance.options.language)
+        base = utterance.base
+        return place(spelled, Window(base + window.start, base + window.end), part)
+
+    def _tell(
+        self,
+        key: Hashable,
+        utterance: _Utterance,
+        until: int,
+        previous: list[Word],
+        words: list[Word],
+    ) -> None:
+        """What this decoding and the one before agree on, and never less than was told."""
+        both = agreed([word.text for word in previous], [word.text for word in words])
+        if both > len(utterance.told):
+            utterance.told += words[len(utterance.told) : both]
+        self._emit([Guess(key, until, tuple(utterance.told), False)])

@@ -1,0 +1,165 @@
+"""vLLM's `AsyncLLM`, watched: one engine in processes of its own under this one.
+
+vLLM never gives up on an engine that hangs, and an engine that died answers nobody who asks from
+then on. So a heartbeat goes through the engine's own loop: when it stays away for `stall_s`, or
+vLLM says that the engine is dead, its processes are killed and `died` returns.
+"""
+
+import asyncio
+import contextlib
+import fcntl
+import logging
+import os
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from deployments.interfaces import EngineDied, EngineFailed
+
+log = logging.getLogger("voxray.vllm")
+
+MISTRAL = {
+    "tokenizer_mode": "mistral",
+    "config_format": "mistral",
+    "load_format": "mistral",
+    "generation_config": "vllm",  # ours: vLLM would look for a file that is not there, with pauses
+}
+"""Voxtral is read in Mistral's own format: params.json, tekken.json, consolidated.safetensors."""
+
+
+class Vllm:
+    """`settings` are `AsyncEngineArgs`; see docs.vllm.ai, "Engine Arguments"."""
+
+    def __init__(self, stall_s: float, settings: dict[str, Any]) -> None:
+        self._stall_s = stall_s
+        self._settings = settings
+        self._processes: list[psutil.Process] = []
+        self._death: str | None = None
+        self._dead = asyncio.Event()
+        self._heartbeat: asyncio.Task[None] | None = None
+        self.engine: Any = None
+
+    async def start(self, warm_up: Callable[[], Awaitable[None]]) -> None:
+        """Load the model and ask it a first time, which compiles kernels and may take its time.
+
+        Raises `EngineFailed` with the reason when it cannot be loaded.
+        """
+        before = set(psutil.Process().children(recursive=True))
+        try:
+            self.engine = await asyncio.to_thread(self._load)
+        except Exception as error:  # vLLM raises of every kind: a path, a size, a child that died
+            raise EngineFailed(f"vLLM cannot load {self._settings['model']}: {error}") from error
+        self._processes = list(set(psutil.Process().children(recursive=True)) - before)
+        await warm_up()
+        self._heartbeat = asyncio.create_task(self._watch())
+
+    async def generate(self, prompt: Any, params: Any, name: str) -> AsyncIterator[Any]:
+        """vLLM's outputs for a prompt or a stream of inputs; closing it aborts the request.
+
+        Raises `EngineFailed` for a request that vLLM refuses, `EngineDied` when the engine is gone.
+        """
+        with self._failures():
+            async with contextlib.aclosing(self.engine.generate(prompt, params, name)) as outputs:
+                async for output in outputs:
+                    yield output
+
+    def ask(self, call: Callable[[], AsyncIterator[Any]]) -> AsyncIterator[Any]:
+        """What `call` yields, with vLLM's errors turned into ours."""
+        return self._guarded(call)
+
+    async def _guarded(self, call: Callable[[], AsyncIterator[Any]]) -> AsyncIterator[Any]:
+        with self._failures():
+            async for item in call():
+                yield item
+
+    async def died(self) -> str:
+        await self._dead.wait()
+        return self._death or ""
+
+    def die(self, reason: str) -> None:
+        """Take the engine's processes down: stopped ones, too, for they hold the GPU's memory."""
+        if self._death is None:
+            log.error("the engine died: %s", reason)
+            self._death = reason
+            for process in self._processes:
+                with contextlib.suppress(psutil.Error):
+                    process.kill()
+            self._dead.set()
+
+    async def stop(self) -> None:
+        if self._heartbeat:
+            self._heartbeat.cancel()
+        if self.engine and self._death is None:
+            await asyncio.to_thread(self.engine.shutdown)
+        for process in self._processes:
+            with contextlib.suppress(psutil.Error):
+                process.kill()
+
+    def _load(self) -> Any:
+        _environment()
+        with alone_on_the_gpu():
+            from vllm import AsyncEngineArgs
+            from vllm.v1.engine.async_llm import AsyncLLM
+
+            return AsyncLLM.from_engine_args(AsyncEngineArgs(**self._settings))
+
+    async def _watch(self) -> None:
+        """Owned by `_heartbeat`. A question that the engine's own loop must answer is its pulse."""
+        while True:
+            await asyncio.sleep(self._stall_s / 4)
+            try:
+                async with asyncio.timeout(self._stall_s):
+                    await self.engine.is_sleeping()
+            except TimeoutError:
+                self.die(f"no sign of life for {self._stall_s:g} s")
+                return
+            except Exception as error:  # EngineDeadError, or what ZeroMQ says of a closed socket
+                self.die(type(error).__name__)
+                return
+
+    @contextlib.contextmanager
+    def _failures(self) -> Iterator[None]:
+        from vllm.exceptions import VLLMClientError
+        from vllm.v1.engine.exceptions import EngineDeadError
+
+        try:
+            yield
+        except EngineDeadError as error:
+            self.die("its process ended")
+            raise EngineDied(self._death) from error
+        except (VLLMClientError, ValueError) as error:
+            raise EngineFailed(f"the model cannot take this: {error}") from error
+
+
+def _environment() -> None:
+    """Before the first import of vllm. Nothing is fetched or reported by an engine."""
+    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+    os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
+
+
+@contextlib.contextmanager
+def alone_on_the_gpu() -> Iterator[None]:
+    """Engines that share a GPU load one after the other: vLLM measures what is free meanwhile."""
+    devices = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    if not devices:
+        yield
+        return
+    lock = Path(tempfile.gettempdir()) / f"voxray-gpu-{devices.replace(',', '-')}.lock"
+    with lock.open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        yield
+
+
+def gpu_settings(memory: float, eager: bool) -> dict[str, Any]:
+    """The settings that follow from a share of a GPU; none of them for the CPU."""
+    settings: dict[str, Any] = {"enforce_eager": eager, "enable_log_requests": False}
+    if memory:
+        settings["gpu_memory_utilization"] = memory
+    if not eager:
+        # pure FULL graphs are asserted against by Voxtral Realtime
+        settings["compilation_config"] = {"cudagraph_mode": "FULL_AND_PIECEWISE"}
+    return settings

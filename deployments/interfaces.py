@@ -285,6 +285,8 @@ class Say(NamedTuple):
     voice: str
     speed: float = 1.0
     """1 is the voice's own pace; from 0.25 to 4."""
+    clause: int = 0
+    """Its number in what is being said; somebody waits in silence for the first one, 0."""
 
 
 class Sound(NamedTuple):

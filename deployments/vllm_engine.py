@@ -7,16 +7,14 @@ vLLM says that the engine is dead, its processes are killed and `died` returns.
 
 import asyncio
 import contextlib
-import fcntl
 import logging
 import os
-import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import psutil
 
+from deployments.gpu import alone_on_the_gpu
 from deployments.interfaces import EngineDied, EngineFailed
 
 log = logging.getLogger("voxray.vllm")
@@ -139,19 +137,6 @@ def _environment() -> None:
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
     os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
-
-
-@contextlib.contextmanager
-def alone_on_the_gpu() -> Iterator[None]:
-    """Engines that share a GPU load one after the other: vLLM measures what is free meanwhile."""
-    devices = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-    if not devices:
-        yield
-        return
-    lock = Path(tempfile.gettempdir()) / f"voxray-gpu-{devices.replace(',', '-')}.lock"
-    with lock.open("w") as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
-        yield
 
 
 def gpu_settings(memory: float, eager: bool) -> dict[str, Any]:

@@ -28,7 +28,8 @@ from deployments.interfaces import (
 )
 from deployments.requests import RequestModel
 from deployments.speaker import Speaker
-from deployments.speaker.espeak import Espeak, sentences
+from deployments.speaker.espeak import Espeak
+from deployments.speaker.sentences import sentences
 from deployments.speaker.twin import Twin as SpeakerTwin
 
 HELLO = Ask(1, (Message("user", "hello"),))

@@ -6,19 +6,15 @@ time: what is cancelled stops at the end of its sentence, and nobody waits longe
 
 import asyncio
 import json
-import re
-import textwrap
 from collections.abc import AsyncIterator, Sequence
 
 from deployments.child import Child
 from deployments.interfaces import EngineFailed, Say, Voice
 from deployments.speaker.espeak_library import FASTEST, NORMAL_PACE, SLOWEST
+from deployments.speaker.sentences import sentences
 
 START_TIMEOUT_S = 30.0
 SPEAK_TIMEOUT_S = 30.0
-SENTENCE_END = re.compile(r"(?<=[.!?;:,\n])\s+|(?<=[。！？])")  # noqa: RUF001
-MAX_SENTENCE = 400
-"""Characters; without marks it is cut at a space, or anywhere."""
 
 
 class Espeak:
@@ -80,13 +76,6 @@ class Espeak:
         """It says its voices first."""
         module = "deployments.speaker.espeak_voice"
         return await Child.start("espeak", module, START_TIMEOUT_S)
-
-
-def sentences(text: str) -> list[str]:
-    """The text in pieces that are spoken one at a time."""
-    return [
-        line for piece in SENTENCE_END.split(text) for line in textwrap.wrap(piece, MAX_SENTENCE)
-    ]
 
 
 async def _frames(child: Child) -> AsyncIterator[bytes]:

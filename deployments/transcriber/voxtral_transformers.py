@@ -1,0 +1,188 @@
+"""Voxtral through transformers, for machines without vLLM: CUDA, Apple's `mps`, or the CPU.
+
+Windows of all sessions wait together and go through `generate` in batches; one that is cancelled
+stops being written for at the next token.
+"""
+
+import asyncio
+import threading
+from collections.abc import Hashable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from deployments.batcher import Batcher, Jobs
+from deployments.gpu import alone_on_the_gpu, best_device
+from deployments.interfaces import RATE, Emit, EngineFailed, Utterance
+from deployments.transcriber.voxtral import LANGUAGES, max_tokens, wav
+from deployments.transcriber.windowed import Windowed
+from deployments.transcriber.windows import Spelled, spell
+
+
+class _Window(NamedTuple):
+    audio: Any
+    language: str | None
+    question: str | None
+
+
+class VoxtralTransformers:
+    """Implements `TranscriberEngine`. See the config for its arguments."""
+
+    name = "voxtral-transformers"
+    languages = LANGUAGES
+    revises = True
+    understands = True
+
+    def __init__(
+        self,
+        model: str,
+        device: str,
+        batch: int,
+        step_s: float,
+        max_answer_tokens: int,
+        compile: bool,
+        gpu_memory: float = 0.0,
+    ) -> None:
+        self._path = model
+        self._device = device
+        self._compile = compile
+        self._gpu_memory = gpu_memory
+        self._max_answer_tokens = max_answer_tokens
+        self._batcher: Batcher[_Window, list[Spelled]] = Batcher(self._write, batch)
+        self._windowed = Windowed(self, step_s)
+        self._tokens = 0
+        self._stopping = threading.Event()
+
+    async def start(self, emit: Emit) -> None:
+        """Raises `EngineFailed` when the model cannot be loaded."""
+        try:
+            await asyncio.to_thread(self._load)
+        except Exception as error:  # transformers raises of every kind
+            raise EngineFailed(f"transformers cannot load {self._path}: {error}") from error
+        await self.transcribe(np.zeros(RATE, np.float32), None)
+        self._windowed.begin(emit)
+
+    async def feed(self, batch: Sequence[Utterance]) -> None:
+        await self._windowed.feed(batch)
+
+    async def forget(self, keys: Sequence[Hashable]) -> None:
+        await self._windowed.forget(keys)
+
+    async def stop(self) -> None:
+        self._stopping.set()
+        await self._windowed.stop()
+        await self._batcher.stop()
+
+    def made(self) -> int:
+        """Tokens written since the start."""
+        return self._tokens
+
+    async def transcribe(self, audio: Any, language: str | None) -> list[Spelled]:
+        return await self._batcher.do(_Window(audio, language, None), len(audio))
+
+    async def answer(self, audio: Any, question: str) -> list[Spelled]:
+        return await self._batcher.do(_Window(audio, None, question), len(audio))
+
+    def _load(self) -> None:
+        import torch
+        from transformers import AutoProcessor, VoxtralForConditionalGeneration
+
+        self._torch = torch
+        self._device = best_device() if self._device == "auto" else self._device
+        with alone_on_the_gpu():
+            self._processor = AutoProcessor.from_pretrained(self._path, local_files_only=True)
+            model = VoxtralForConditionalGeneration.from_pretrained(
+                self._path, dtype=self._dtype(), local_files_only=True
+            )
+            if self._gpu_memory and self._device == "cuda":
+                torch.cuda.set_per_process_memory_fraction(self._gpu_memory)
+            self._model = model.to(self._device).eval()
+        if self._compile:
+            self._model.forward = torch.compile(self._model.forward)
+
+    def _dtype(self) -> Any:
+        """bfloat16 where the device computes with it, else float16."""
+        torch = self._torch
+        if self._device == "cuda" and not torch.cuda.is_bf16_supported():
+            return torch.float16
+        return torch.float16 if self._device == "mps" else torch.bfloat16
+
+    def _write(self, jobs: Jobs[_Window, list[Spelled]]) -> list[list[Spelled]]:
+        """In the batcher's thread. Questions are asked one by one: their prompts differ."""
+        asked = [job for job in jobs if job.item.question]
+        told = [job for job in jobs if not job.item.question]
+        spelled = dict(zip(told, self._transcribe(told), strict=True)) if told else {}
+        spelled |= {job: self._answer(job) for job in asked}
+        return [spelled[job] for job in jobs]
+
+    def _transcribe(self, jobs: Jobs[_Window, list[Spelled]]) -> list[list[Spelled]]:
+        inputs = self._processor.apply_transcription_request(
+            audio=[job.item.audio for job in jobs],
+            format=["WAV"] * len(jobs),
+            sampling_rate=RATE,
+            language=[job.item.language for job in jobs],
+            model_id=self._path,
+        )
+        return self._generate(inputs, jobs, [max_tokens(len(job.item.audio)) for job in jobs])
+
+    def _answer(self, job: Any) -> list[Spelled]:
+        import base64
+
+        audio = base64.b64encode(wav(job.item.audio)).decode()
+        content = [
+            {"type": "audio", "base64": audio},
+            {"type": "text", "text": job.item.question},
+        ]
+        inputs = self._processor.apply_chat_template([{"role": "user", "content": content}])
+        return self._generate(inputs, [job], [self._max_answer_tokens])[0]
+
+    def _generate(
+        self, inputs: Any, jobs: Jobs[_Window, list[Spelled]], most: list[int]
+    ) -> list[list[Spelled]]:
+        torch = self._torch
+        prompt = inputs["input_ids"].shape[1]
+        inputs = inputs.to(self._device, dtype=self._model.dtype)
+        with torch.inference_mode():
+            written = self._model.generate(
+                **inputs,
+                max_new_tokens=max(most),
+                do_sample=False,
+                output_logits=True,
+                return_dict_in_generate=True,
+                stopping_criteria=[self._stop_rows(jobs, prompt, most)],
+            )
+        sure = self._model.compute_transition_scores(
+            written.sequences, written.logits, normalize_logits=True
+        )
+        tokens = written.sequences[:, prompt:].tolist()
+        return [
+            self._spell(row, row_sure, limit)
+            for row, row_sure, limit in zip(tokens, sure.float().tolist(), most, strict=True)
+        ]
+
+    def _stop_rows(
+        self, jobs: Jobs[_Window, list[Spelled]], prompt: int, most: list[int]
+    ) -> Any:
+        """A row ends at its own limit, and when nobody wants it any more."""
+
+        def stop(ids: Any, _: Any, **__: Any) -> Any:
+            length = ids.shape[1] - prompt
+            ended = [
+                length >= limit or job.cancelled() or self._stopping.is_set()
+                for job, limit in zip(jobs, most, strict=True)
+            ]
+            self._tokens += ended.count(False)
+            return self._torch.tensor(ended, device=ids.device)
+
+        return stop
+
+    def _spell(self, tokens: list[int], sure: list[float], limit: int) -> list[Spelled]:
+        ends = self._model.generation_config.eos_token_id
+        ends = ends if isinstance(ends, list) else [ends]
+        stop = next((at for at, token in enumerate(tokens) if token in ends), len(tokens))
+        stop = min(stop, limit)
+        return spell(tokens[:stop], sure[:stop], self._text)
+
+    def _text(self, tokens: Sequence[int]) -> str:
+        text: str = self._processor.tokenizer.decode(list(tokens), skip_special_tokens=True)
+        return text

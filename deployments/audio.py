@@ -77,7 +77,8 @@ def float_to_int16(samples: NDArray[np.float32]) -> Int16:
 
 def pcm_to_float(pcm: bytes | bytearray) -> NDArray[np.float32]:
     """pcm_s16le as float32 in -1..1."""
-    return np.frombuffer(bytes(pcm), "<i2").astype(np.float32) / 32768
+    samples: NDArray[np.float32] = np.frombuffer(bytes(pcm), "<i2").astype(np.float32)
+    return samples / np.float32(32768)
 
 
 def mix(samples: Int16, channels: int) -> Int16:

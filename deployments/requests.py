@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 from typing import Any, Generic, Protocol, TypeVar
 
-from deployments.interfaces import EngineFailed
+from deployments.interfaces import EngineDied, EngineFailed
 from deployments.once import Once
 from deployments.outbox import Outbox
 
@@ -102,6 +102,8 @@ class RequestModel(Generic[E_]):
                     await here.out.room()
                     spent_ms = (time.monotonic() - began) * 1000
                     here.out.put(answer._replace(engine_ms=round(spent_ms, 2)))
+        except EngineDied:
+            return  # the replica goes, and its client asks another
         except EngineFailed as failure:
             here.out.put(self.failed(request, str(failure)))
         except Exception:  # nobody above would see it, and the client would wait for ever

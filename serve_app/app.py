@@ -3,11 +3,11 @@
 import asyncio
 import importlib
 import logging
+import os
 import secrets
 from typing import Any
 
 import ray
-from pydantic import BaseModel
 from ray import serve
 from ray.serve import Application
 from ray.serve.config import AutoscalingConfig, AutoscalingPolicy
@@ -17,10 +17,12 @@ from deployments.chat import Chat
 from deployments.chat.eliza import Eliza
 from deployments.chat.openai import OpenAI
 from deployments.chat.twin import Twin as ChatTwin
+from deployments.chat.vllm import VllmChat
 from deployments.interfaces import (
     Ask,
     Hypothesis,
     Judged,
+    Mortal,
     Say,
     Sound,
     Speech,
@@ -30,17 +32,33 @@ from deployments.interfaces import (
 )
 from deployments.speaker import Speaker
 from deployments.speaker.espeak import Espeak
+from deployments.speaker.kokoro import Kokoro
 from deployments.speaker.twin import Twin as SpeakerTwin
 from deployments.transcriber import Transcriber
 from deployments.transcriber.pocketsphinx import PocketSphinx
 from deployments.transcriber.twin import Twin as TranscriberTwin
+from deployments.transcriber.voxtral import Voxtral
+from deployments.transcriber.voxtral_realtime import VoxtralRealtime
+from deployments.transcriber.voxtral_transformers import VoxtralTransformers
 from deployments.vad import Vad
+from serve_app import weights
 from serve_app.api import Models, create_app
-from serve_app.clients import PrometheusExporter, RemoteFleet, broadcast
-from serve_app.config import ChatConfig, Config, Scale, SpeakerConfig, TranscriberConfig
+from serve_app.clients import (
+    ModelState,
+    PrometheusExporter,
+    RemoteFleet,
+    broadcast,
+    model_states,
+)
+from serve_app.config import Config, Scale, own_leaf
+from serve_app.engine_config import Weighty
 from serve_app.lane_wire import Address, LaneServer
 from serve_app.metrics import Metrics, flat, merge, report
+from serve_app.placement import memory_share
 from serve_app.scaling import SESSIONS, SessionsPolicy
+from serve_app.weights import Absent
+
+log = logging.getLogger("voxray.app")
 
 APP_NAME = "voxray"
 EXPORT_EVERY_S = 5.0
@@ -53,9 +71,15 @@ UNBOUNDED = 100_000
 
 
 ENGINES: dict[str, dict[str, Any]] = {
-    "transcriber": {"pocketsphinx": PocketSphinx, "twin": TranscriberTwin},
-    "chat": {"eliza": Eliza, "openai": OpenAI, "twin": ChatTwin},
-    "speaker": {"espeak": Espeak, "twin": SpeakerTwin},
+    "transcriber": {
+        "pocketsphinx": PocketSphinx,
+        "voxtral-realtime": VoxtralRealtime,
+        "voxtral": Voxtral,
+        "voxtral-transformers": VoxtralTransformers,
+        "twin": TranscriberTwin,
+    },
+    "chat": {"eliza": Eliza, "vllm": VllmChat, "openai": OpenAI, "twin": ChatTwin},
+    "speaker": {"espeak": Espeak, "kokoro": Kokoro, "twin": SpeakerTwin},
 }
 
 
@@ -72,29 +96,44 @@ def engine_class(kind: str, name: str) -> Any:
     return getattr(importlib.import_module(module), attribute)
 
 
-def new_engine(kind: str, name: str, config: TranscriberConfig | ChatConfig | SpeakerConfig) -> Any:
-    """The engine with the arguments of its own leaf of the config."""
-    own = getattr(config, name, None) if name in ENGINES[kind] else None
-    args = own.model_dump() if isinstance(own, BaseModel) else dict(config.engine_args)
+def new_engine(kind: str, config: Config) -> Any:
+    """The engine with the arguments of its own leaf of the config; its weights are there then.
+
+    Raises `Absent` when they are not and may not be fetched, `DoesNotFit` when they do not fit
+    into the GPU at hand.
+    """
+    name, leaf = config.engines[kind]
+    own = own_leaf(name, leaf) if name in ENGINES[kind] else None
+    args = own.model_dump() if own else dict(leaf.engine_args)
+    if isinstance(own, Weighty):
+        if config.models.offline:
+            weights.stay_offline()
+        args["model"] = str(weights.ensure(config.models, own))
+        args["gpu_memory"] = memory_share(leaf.scale.num_gpus)
+        weights.check_here(config.models, own, f"{kind} {name}", leaf.scale.num_gpus)
     return engine_class(kind, name)(**args)
 
 
-class ModelReplica:
-    """A model as Serve holds it: reached by lanes, scaled by its sessions."""
+MODELS: dict[str, tuple[Any, type]] = {
+    "transcriber": (Transcriber, Speech),
+    "chat": (Chat, Ask),
+    "speaker": (Speaker, Say),
+}
+"""What stands in front of an engine of each kind, and what it is asked."""
 
-    def __init__(self, model: Vad | Transcriber | Chat | Speaker, item: type) -> None:
+
+class VadReplica:
+    """The VAD as Serve holds it: reached by lanes, scaled by its sessions."""
+
+    def __init__(self) -> None:
         _log_like_serve()
-        self._model = model
-        self._lanes = LaneServer(model, item)
+        self._lanes = LaneServer(Vad(), Unjudged)
         self._address: Address | None = None
 
     async def reconfigure(self, _: dict[str, Any]) -> None:
-        """Serve awaits this before the replica is ready: a model that cannot load fails it."""
+        """Serve awaits this before the replica is ready."""
         if self._address is None:
-            await self._model.start()
-            self._address = await self._lanes.start(
-                serve.get_replica_context().replica_id.unique_id, _own_address()
-            )
+            self._address = await _serve_lanes(self._lanes)
 
     async def address(self) -> Address:
         assert self._address, "Serve awaits reconfigure before it sends anyone here"
@@ -105,38 +144,85 @@ class ModelReplica:
 
     async def __del__(self) -> None:
         self._lanes.stop()
-        await self._model.stop()
 
 
-class VadReplica(ModelReplica):
-    def __init__(self) -> None:
-        super().__init__(Vad(), Unjudged)
+class ModelReplica:
+    """An engine as Serve holds it: loaded before it is reached, ended when its engine dies."""
 
+    def __init__(self, kind: str, config: Config) -> None:
+        _log_like_serve()
+        self._kind = kind
+        self._config = config
+        self._model: Any = None
+        self._lanes: LaneServer | None = None
+        self._address: Address | None = None
+        self._state = ModelState(kind, *_described(kind, config))
+        self._tasks: list[asyncio.Task[None]] = []
 
-class TranscriberReplica(ModelReplica):
-    def __init__(self, engine: str, config: TranscriberConfig) -> None:
-        super().__init__(Transcriber(new_engine("transcriber", engine, config)), Speech)
+    async def reconfigure(self, _: dict[str, Any]) -> None:
+        """Serve awaits this before the replica is ready: a model that cannot load fails it."""
+        if self._address is None:
+            self._tasks.append(asyncio.create_task(self._state.keep_telling()))
+            try:
+                await self._load()
+            except Exception as error:
+                await self._state.tell("absent" if isinstance(error, Absent) else "failed", error)
+                raise
+            await self._state.tell("warm")
 
+    async def _load(self) -> None:
+        engine = await asyncio.to_thread(new_engine, self._kind, self._config)
+        model, item = MODELS[self._kind]
+        self._model = model(engine)
+        await self._model.start()
+        self._lanes = LaneServer(self._model, item)
+        self._address = await _serve_lanes(self._lanes)
+        if hasattr(engine, "died"):
+            self._tasks.append(asyncio.create_task(self._end_with(engine)))
 
-class ChatReplica(ModelReplica):
-    def __init__(self, engine: str, config: ChatConfig) -> None:
-        self._chat = Chat(new_engine("chat", engine, config))
-        super().__init__(self._chat, Ask)
+    async def _end_with(self, engine: Mortal) -> None:
+        """The engine is gone, so this process goes: its lanes break at once, their sessions speak
+        to another replica, and Serve starts a new one here."""
+        reason = await engine.died()
+        log.error("the %s engine died (%s): so does its replica", self._kind, reason)
+        if self._lanes:
+            self._lanes.stop()
+        await self._state.tell("failed", reason)
+        os._exit(1)
+
+    async def address(self) -> Address:
+        assert self._address, "Serve awaits reconfigure before it sends anyone here"
+        return self._address
+
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        return {SESSIONS: self._lanes.sessions() if self._lanes else 0.0}
 
     async def made(self) -> dict[str, int]:
-        return self._chat.stats()
-
-
-class SpeakerReplica(ModelReplica):
-    def __init__(self, engine: str, config: SpeakerConfig) -> None:
-        self._speaker = Speaker(new_engine("speaker", engine, config))
-        super().__init__(self._speaker, Say)
-
-    async def made(self) -> dict[str, int]:
-        return self._speaker.stats()
+        counts: dict[str, int] = self._model.stats()
+        return counts
 
     async def voices(self) -> list[Voice]:
-        return list(await self._speaker.voices())
+        return list(await self._model.voices())
+
+    async def __del__(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        if self._lanes:
+            self._lanes.stop()
+        if self._model:
+            await self._model.stop()
+
+
+async def _serve_lanes(lanes: LaneServer) -> Address:
+    return await lanes.start(serve.get_replica_context().replica_id.unique_id, _own_address())
+
+
+def _described(kind: str, config: Config) -> tuple[str, str | None, int]:
+    """An engine's name, its model and how many bytes that has, for the state it is in."""
+    name, _ = config.engines[kind]
+    own = config.weighty.get(kind)
+    known = weights.known(config.models, own) if own else None
+    return name, own.model if own else None, known.weights if known else 0
 
 
 @serve.ingress()
@@ -171,6 +257,7 @@ class Ingress:
             voices=self._voices,
             snapshots=self._snapshots,
             made=self._made,
+            states=model_states,
             secret=secret,
         )
         self._exporting = asyncio.get_running_loop().create_task(self._export())
@@ -218,16 +305,14 @@ def _sum(counts: list[dict[str, int]]) -> dict[str, int]:
 def build(args: dict[str, Any]) -> Application:
     """The application that `serve run`, `serve deploy` and `voxray run` start from `args`."""
     config = Config.model_validate(args)
-    for kind, name in (
-        ("transcriber", config.transcriber_engine),
-        ("chat", config.chat_engine),
-        ("speaker", config.speaker_engine),
-    ):
+    for kind, (name, _) in config.engines.items():
         engine_class(kind, name)
+    weights.check_plan(config)
     vad = _models(VadReplica, "Vad", config.vad.scale)
-    transcriber = _models(TranscriberReplica, "Transcriber", config.transcriber.scale)
-    chat = _models(ChatReplica, "Chat", config.chat.scale)
-    speaker = _models(SpeakerReplica, "Speaker", config.speaker.scale)
+    models = {
+        kind: _models(ModelReplica, kind.capitalize(), leaf.scale).bind(kind, config)
+        for kind, (_, leaf) in config.engines.items()
+    }
     ingress = serve.deployment(
         name="Ingress",
         max_ongoing_requests=UNBOUNDED,
@@ -240,9 +325,9 @@ def build(args: dict[str, Any]) -> Application:
     return ingress.bind(
         config,
         vad.bind(),
-        transcriber.bind(config.transcriber_engine, config.transcriber),
-        chat.bind(config.chat_engine, config.chat),
-        speaker.bind(config.speaker_engine, config.speaker),
+        models["transcriber"],
+        models["chat"],
+        models["speaker"],
         secrets.token_bytes(32),
     )
 

@@ -1,7 +1,14 @@
-"""Model replicas and fellow ingress replicas, found over Serve handles."""
+"""Model replicas and fellow ingress replicas, found over Serve handles; and the state of those
+replicas that no handle reaches yet, in Ray's key-value store."""
 
+import asyncio
+import time
 from typing import Any
 
+import orjson
+import psutil
+import ray
+from ray.experimental import internal_kv
 from ray.serve.exceptions import DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
 from ray.util import metrics as prometheus
@@ -37,6 +44,73 @@ async def broadcast(handle: DeploymentHandle[Any], method: str) -> list[Any]:
     except DeploymentUnavailableError:
         return []
     return [answer for answer in answers if not isinstance(answer, Exception)]
+
+
+STATES = b"voxray:models:"
+TELL_S = 2.0
+STALE_S = 30.0
+"""A state that was not told again for so long is that of a replica which is no more."""
+
+
+class ModelState:
+    """What a model replica tells of itself, from before it can be reached.
+
+    `bytes_` is the size of its weights: while it loads, its percentage is how much memory its
+    processes have taken of that.
+    """
+
+    def __init__(self, kind: str, engine: str, model: str | None, bytes_: int) -> None:
+        self._told: dict[str, Any] = {"kind": kind, "engine": engine, "model": model}
+        self._told |= {"state": "loading", "percent": 0, "reason": None}
+        self._bytes = bytes_
+        self._key = STATES + str(ray.get_runtime_context().get_actor_id()).encode()
+        self._before = _memory()
+
+    async def tell(self, state: str, reason: object = None) -> None:
+        self._told["state"] = state
+        self._told["percent"] = 100 if state == "warm" else self._told["percent"]
+        self._told["reason"] = str(reason)[:500] if reason is not None else None
+        await self._put()
+
+    async def keep_telling(self) -> None:
+        while True:
+            if self._told["state"] == "loading" and self._bytes:
+                taken = await asyncio.to_thread(_memory) - self._before
+                self._told["percent"] = max(0, min(99, taken * 100 // self._bytes))
+            await self._put()
+            await asyncio.sleep(TELL_S)
+
+    async def _put(self) -> None:
+        body = orjson.dumps(self._told | {"at": time.time()})
+        await asyncio.to_thread(internal_kv._internal_kv_put, self._key, body)
+
+
+def _memory() -> int:
+    """Bytes that this process and its children take."""
+    total = 0
+    for process in (psutil.Process(), *psutil.Process().children(recursive=True)):
+        try:
+            total += process.memory_info().rss
+        except psutil.Error:
+            continue
+    return total
+
+
+async def model_states() -> list[dict[str, Any]]:
+    """Every model replica's, by kind; those not heard of for a while are left out and forgotten."""
+    return await asyncio.to_thread(_model_states)
+
+
+def _model_states() -> list[dict[str, Any]]:
+    states = []
+    for key in internal_kv._internal_kv_list(STATES):
+        body = internal_kv._internal_kv_get(key)
+        state = orjson.loads(body) if body else {"at": 0.0}
+        if time.time() - state.pop("at") < STALE_S:
+            states.append(state)
+        else:
+            internal_kv._internal_kv_del(key)
+    return sorted(states, key=lambda state: (state["kind"], -state["percent"]))
 
 
 class PrometheusExporter:

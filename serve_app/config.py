@@ -6,13 +6,20 @@ here. A profile is a set of defaults for engines: whatever is written out wins o
 
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from deployments.interfaces import Endpoint
-
-
-class Leaf(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+from serve_app.engine_config import (
+    GpuConfig,
+    KokoroConfig,
+    Leaf,
+    ModelsConfig,
+    VllmChatConfig,
+    VoxtralConfig,
+    VoxtralRealtimeConfig,
+    VoxtralTransformersConfig,
+    Weighty,
+)
 
 
 class Scale(Leaf):
@@ -163,7 +170,8 @@ class TranscriberConfig(Leaf):
 
     engine: str = Field(
         "",
-        description="`pocketsphinx`, `twin`, or `module:Class` of your own; empty: the profile's.",
+        description="`pocketsphinx`, `voxtral-realtime`, `voxtral`, `voxtral-transformers`, "
+        "`twin`, or `module:Class` of your own; empty: the profile's.",
     )
     engine_args: dict[str, Any] = Field(
         default_factory=dict, description="Keyword arguments for an engine of your own."
@@ -171,6 +179,9 @@ class TranscriberConfig(Leaf):
     tick_ms: float = Field(40.0, gt=0, description="Milliseconds between a lane's calls, at least.")
     twin: TwinConfig = TwinConfig()
     pocketsphinx: PocketSphinxConfig = PocketSphinxConfig()
+    voxtral_realtime: VoxtralRealtimeConfig = VoxtralRealtimeConfig()
+    voxtral: VoxtralConfig = VoxtralConfig()
+    voxtral_transformers: VoxtralTransformersConfig = VoxtralTransformersConfig()
     scale: Scale = Scale(sessions_per_replica=1000)
 
 
@@ -203,7 +214,8 @@ class ChatConfig(Leaf):
     """Replies."""
 
     engine: str = Field(
-        "", description="`eliza`, `openai`, `twin`, or `module:Class`; empty: the profile's."
+        "",
+        description="`eliza`, `vllm`, `openai`, `twin`, or `module:Class`; empty: the profile's.",
     )
     engine_args: dict[str, Any] = Field(
         default_factory=dict, description="Keyword arguments for an engine of your own."
@@ -212,6 +224,7 @@ class ChatConfig(Leaf):
     timeout_s: float = Field(60.0, gt=0, description="Seconds to the next piece of a reply.")
     twin: ChatTwinConfig = ChatTwinConfig()
     openai: OpenAIConfig = OpenAIConfig()
+    vllm: VllmChatConfig = VllmChatConfig()
     scale: Scale = Scale(sessions_per_replica=100)
 
 
@@ -243,11 +256,31 @@ OPENAI_VOICES = {
 """Names that OpenAI's clients ask for, as voices of espeak."""
 
 
+KOKORO_VOICES = {
+    "alloy": "af_alloy",
+    "ash": "am_michael",
+    "ballad": "bm_fable",
+    "cedar": "am_fenrir",
+    "coral": "af_bella",
+    "echo": "am_echo",
+    "fable": "bm_fable",
+    "marin": "af_heart",
+    "nova": "af_nova",
+    "onyx": "am_onyx",
+    "sage": "bf_emma",
+    "shimmer": "af_sky",
+    "verse": "am_puck",
+}
+"""The same as voices of Kokoro."""
+
+
 class SpeakerConfig(Leaf):
     """Text to speech."""
 
     engine: str = Field(
-        "", description="`espeak`, `twin`, or `module:Class` of your own; empty: the profile's."
+        "",
+        description="`espeak`, `kokoro`, `twin`, or `module:Class` of your own; empty: the "
+        "profile's.",
     )
     engine_args: dict[str, Any] = Field(
         default_factory=dict, description="Keyword arguments for an engine of your own."
@@ -257,9 +290,14 @@ class SpeakerConfig(Leaf):
         default_factory=dict,
         description="Further names for voices, as `alloy: en-us+f3`; over the profile's own.",
     )
+    styles: dict[str, str] = Field(
+        default_factory=dict,
+        description="Voices for emotions that a client may hint at, as `cheerful: af_bella`.",
+    )
     tick_ms: float = Field(5.0, gt=0, description="Milliseconds between a lane's calls, at least.")
     timeout_s: float = Field(60.0, gt=0, description="Seconds to the next piece of speech.")
     twin: SpeakerTwinConfig = SpeakerTwinConfig()
+    kokoro: KokoroConfig = KokoroConfig()
     scale: Scale = Scale(sessions_per_replica=100)
 
 
@@ -315,6 +353,11 @@ PROFILES: dict[str, dict[str, str]] = {
         "chat": "eliza",
         "speaker": "espeak",
     },
+    "gpu": {
+        "transcriber": "voxtral-realtime",
+        "chat": "vllm",
+        "speaker": "kokoro",
+    },
     "twin": {
         "transcriber": "twin",
         "chat": "twin",
@@ -324,6 +367,7 @@ PROFILES: dict[str, dict[str, str]] = {
 
 VOICES: dict[str, tuple[str, dict[str, str]]] = {
     "espeak": ("en-us+f3", OPENAI_VOICES),
+    "kokoro": ("af_heart", KOKORO_VOICES),
     "twin": ("twin-low", dict.fromkeys(OPENAI_VOICES, "twin-low")),
 }
 """Each known engine's own voice, and what OpenAI's names stand for."""
@@ -332,10 +376,13 @@ VOICES: dict[str, tuple[str, dict[str, str]]] = {
 class Config(Leaf):
     """All of it."""
 
-    profile: Literal["cpu", "twin"] = Field(
+    profile: Literal["cpu", "gpu", "twin"] = Field(
         "cpu",
-        description="`cpu`: real engines out of pip wheels; `twin`: stand-ins with a timing.",
+        description="`cpu`: real engines out of pip wheels; `gpu`: Voxtral, an LLM and Kokoro; "
+        "`twin`: stand-ins with a timing.",
     )
+    models: ModelsConfig = ModelsConfig()
+    gpu: GpuConfig = GpuConfig()
     limits: Limits = Limits()
     ingress: IngressConfig = IngressConfig()
     vad: VadConfig = VadConfig()
@@ -364,6 +411,21 @@ class Config(Leaf):
         return self.speaker.engine or PROFILES[self.profile]["speaker"]
 
     @property
+    def engines(self) -> dict[str, tuple[str, TranscriberConfig | ChatConfig | SpeakerConfig]]:
+        """Each kind's engine by name, and the leaf that configures it."""
+        return {
+            "transcriber": (self.transcriber_engine, self.transcriber),
+            "chat": (self.chat_engine, self.chat),
+            "speaker": (self.speaker_engine, self.speaker),
+        }
+
+    @property
+    def weighty(self) -> dict[str, Weighty]:
+        """The engines in use that have weights on disk, by kind."""
+        own = {kind: own_leaf(name, leaf) for kind, (name, leaf) in self.engines.items()}
+        return {kind: leaf for kind, leaf in own.items() if isinstance(leaf, Weighty)}
+
+    @property
     def voice(self) -> str:
         """The voice where none is asked for; "" where an engine of one's own has to be asked."""
         return self.speaker.voice or VOICES.get(self.speaker_engine, ("", {}))[0]
@@ -371,3 +433,9 @@ class Config(Leaf):
     @property
     def openai_voices(self) -> dict[str, str]:
         return VOICES.get(self.speaker_engine, ("", {}))[1] | self.speaker.openai_voices
+
+
+def own_leaf(engine: str, config: TranscriberConfig | ChatConfig | SpeakerConfig) -> Leaf | None:
+    """The arguments of an engine of ours; None for one that has none, or is not ours."""
+    leaf = getattr(config, engine.replace("-", "_"), None)
+    return leaf if isinstance(leaf, Leaf) else None

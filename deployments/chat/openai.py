@@ -103,38 +103,46 @@ class OpenAI:
         try:
             async with await self._create(ask) as stream:
                 self._breaker.succeeded()
-                async for written in self._written(ask, stream):
-                    yield written
+                async for piece in written(ask.session, stream):
+                    self._made += bool(piece.text or piece.calls)
+                    yield piece
         except OpenAIError as error:
             if getattr(error, "status_code", 500) >= 500:
                 self._breaker.failed()
             raise EngineFailed(_reason(error)) from error
 
     async def _create(self, ask: Ask) -> Any:
-        return await self._client.chat.completions.create(
-            model=self._model,
-            messages=[_message(message) for message in ask.messages],
-            stream=True,
-            stream_options={"include_usage": True},
-            **_options(ask.options),
-        )
+        return await self._client.chat.completions.create(model=self._model, **asked_for(ask))
 
-    async def _written(self, ask: Ask, stream: Any) -> AsyncIterator[Written]:
-        """Pieces as they come; the last waits for the usage, which comes after the finish."""
-        finish, tokens, count = None, (0, 0), 0
-        async for chunk in stream:
-            if chunk.usage:
-                tokens = (chunk.usage.prompt_tokens, chunk.usage.completion_tokens)
-            for choice in chunk.choices[:1]:
-                finish = choice.finish_reason or finish
-                calls = _calls(choice.delta.tool_calls or ())
-                if choice.delta.content or calls:
-                    count += 1
-                    self._made += 1
-                    yield Written(ask.session, choice.delta.content or "", calls)
-        if finish is None:
-            raise EngineFailed("the chat server broke off in the middle of a reply")
-        yield Written(ask.session, finish=finish, tokens=tokens if tokens[1] else (0, count))
+
+async def written(session: int, chunks: AsyncIterator[Any]) -> AsyncIterator[Written]:
+    """Pieces out of OpenAI's chunks; the last waits for the usage, which comes after the finish.
+
+    Raises `EngineFailed` when the chunks end without a finish.
+    """
+    finish, tokens, count = None, (0, 0), 0
+    async for chunk in chunks:
+        if chunk.usage:
+            tokens = (chunk.usage.prompt_tokens, chunk.usage.completion_tokens)
+        for choice in chunk.choices[:1]:
+            finish = choice.finish_reason or finish
+            calls = _calls(choice.delta.tool_calls or ())
+            if choice.delta.content or calls:
+                count += 1
+                yield Written(session, choice.delta.content or "", calls)
+    if finish is None:
+        raise EngineFailed("the chat server broke off in the middle of a reply")
+    yield Written(session, finish=finish, tokens=tokens if tokens[1] else (0, count))
+
+
+def asked_for(ask: Ask) -> dict[str, Any]:
+    """A streamed chat completion, as OpenAI's API is asked for one."""
+    return {
+        "messages": [_message(message) for message in ask.messages],
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        **_options(ask.options),
+    }
 
 
 def _reason(error: Exception) -> str:

@@ -138,7 +138,8 @@ class Kokoro:
 
     def _speak(self, jobs: Jobs[Any, Any]) -> Sequence[Any]:
         """In the batcher's thread."""
-        return self._batch.speak([job.item for job in jobs])
+        sounds: list[Any] = self._batch.speak([job.item for job in jobs])
+        return sounds
 
 
 def voice(name: str) -> Voice:

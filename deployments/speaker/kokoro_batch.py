@@ -248,7 +248,9 @@ class _Stft(nn.Module):
         ends = self._padding.times(magnitude.shape[-1]).tolist()
         return _stacked(
             [
-                self._layer.inverse(magnitude[row : row + 1, :, :end], phase[row : row + 1, :, :end])
+                self._layer.inverse(
+                    magnitude[row : row + 1, :, :end], phase[row : row + 1, :, :end]
+                )
                 for row, end in enumerate(ends)
             ]
         )

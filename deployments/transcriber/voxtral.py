@@ -99,7 +99,7 @@ class Voxtral:
 
     def _question(self, audio: Any, question: str) -> Any:
         """As mistral-common shapes a message of audio and text."""
-        from mistral_common.protocol.instruct.chunk import RawAudio, AudioChunk, TextChunk
+        from mistral_common.protocol.instruct.chunk import AudioChunk, RawAudio, TextChunk
         from mistral_common.protocol.instruct.messages import UserMessage
         from mistral_common.protocol.instruct.request import ChatCompletionRequest
         from vllm.inputs import TokensPrompt
@@ -166,5 +166,5 @@ def max_tokens(samples: int) -> int:
 
 def wav(audio: Any) -> bytes:
     """float32 at `RATE` as a file."""
-    pcm = (np.clip(audio, -1, 1) * 32767).astype("<i2").tobytes()
+    pcm: bytes = (np.clip(audio, -1, 1) * 32767).astype("<i2").tobytes()
     return wav_header(RATE, len(pcm)) + pcm

@@ -36,7 +36,7 @@ from deployments.vllm_engine import MISTRAL, Vllm, gpu_settings
 log = logging.getLogger("voxray.voxtral_realtime")
 
 PREFIX_TOKENS = 128
-"""More than a request spends before its first word: left padding, the delay, the flush at its end."""
+"""More than a request spends beside its words: left padding, the delay, the flush at its end."""
 
 GAP_FRAMES = 6
 """So many frames without a word are a pause, in which a request may end and another begin."""
@@ -74,7 +74,8 @@ class _Utterance:
     def audio(self, start: int, end: int | None = None) -> Any:
         """float32 samples from `start` to `end`."""
         last = None if end is None else (end - self.base) * BYTES_PER_SAMPLE
-        return pcm_to_float(self.pcm[(start - self.base) * BYTES_PER_SAMPLE : last])
+        first = (start - self.base) * BYTES_PER_SAMPLE
+        return pcm_to_float(self.pcm[first:last])
 
     def drop_before(self, sample: int) -> None:
         del self.pcm[: (sample - self.base) * BYTES_PER_SAMPLE]
@@ -136,7 +137,7 @@ class VoxtralRealtime:
 
     async def start(self, emit: Emit) -> None:
         """Raises `EngineFailed` when the model cannot be loaded."""
-        self._emit = lambda guesses: None
+        self._emit: Any = lambda guesses: None
         with_delay(self._model, Path(self._view.name), self._delay_ms)
         await self._vllm.start(self._warm_up)
         self._watching = asyncio.create_task(self._watch())
@@ -239,9 +240,10 @@ class VoxtralRealtime:
         from vllm.renderers.inputs.preprocess import parse_model_prompt
 
         engine = self._vllm.engine
-        async for prompt in VoxtralRealtimeGeneration.buffer_realtime_audio(
+        buffered: AsyncIterator[Any] = VoxtralRealtimeGeneration.buffer_realtime_audio(
             utterance.pieces(start), tokens, engine.model_config
-        ):
+        )
+        async for prompt in buffered:
             parsed = parse_model_prompt(engine.model_config, prompt)
             (rendered,) = await engine.renderer.render_cmpl_async([parsed])
             yield StreamingInput(prompt=rendered)

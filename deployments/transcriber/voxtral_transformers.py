@@ -160,9 +160,7 @@ class VoxtralTransformers:
             for row, row_sure, limit in zip(tokens, sure.float().tolist(), most, strict=True)
         ]
 
-    def _stop_rows(
-        self, jobs: Jobs[_Window, list[Spelled]], prompt: int, most: list[int]
-    ) -> Any:
+    def _stop_rows(self, jobs: Jobs[_Window, list[Spelled]], prompt: int, most: list[int]) -> Any:
         """A row ends at its own limit, and when nobody wants it any more."""
 
         def stop(ids: Any, _: Any, **__: Any) -> Any:

@@ -143,9 +143,7 @@ class Windowed:
                 utterance.base = offset + windows[number + 1].start
         return words
 
-    def _joined(
-        self, words: list[Word], more: list[Word], start: int, border: int
-    ) -> list[Word]:
+    def _joined(self, words: list[Word], more: list[Word], start: int, border: int) -> list[Word]:
         return join(words, more, Window(start, border)) if start < border else [*words, *more]
 
     async def _window(self, utterance: _Utterance, audio: Any, window: Window) -> list[Word]:

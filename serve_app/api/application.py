@@ -58,6 +58,8 @@ class Models:
     """The metrics of all ingress replicas, this one's included; None where it is the only one."""
     made: Callable[[], Awaitable[dict[str, dict[str, int]]]] | None = None
     """How much Chat and Speaker have made."""
+    states: Callable[[], Awaitable[list[dict[str, Any]]]] | None = None
+    """Every model replica with its engine, model and state; None where models are in-process."""
     secret: bytes = field(default_factory=lambda: secrets.token_bytes(32), repr=False)
     """Signs client secrets; the same for all ingress replicas."""
 

@@ -27,7 +27,24 @@ def router(models: Any) -> APIRouter:
         """One engine of each kind. Requests may name any model: these are the ones that answer."""
         return {"object": "list", "data": list(listed.values())}
 
-    @routes.get("/{model}")
+    @routes.get("/status")
+    async def status() -> dict[str, Any]:
+        """Every model replica: `absent` (no weights), `loading` with a percentage, `warm` after
+        its first request, or `failed`, with the reason."""
+        known = await models.states() if models.states else []
+        kinds = {state["kind"] for state in known}
+        missing = [
+            {"kind": kind, "engine": name, "model": None, "state": "starting", "percent": 0}
+            for kind, name in models.engines().items()
+            if kind not in kinds and models.states
+        ]
+        warm = {state["kind"] for state in known if state["state"] == "warm"}
+        return {
+            "status": "warm" if warm == set(models.engines()) or not models.states else "starting",
+            "models": [*known, *missing],
+        }
+
+    @routes.get("/{model:path}")
     async def model(model: str) -> dict[str, Any]:
         if model not in listed:
             raise ClientError("model_not_found", f"there is no model {model[:80]!r} here")

@@ -21,7 +21,7 @@ DEFAULT_SERVER = "http://127.0.0.1:8000"
 ConfigFile = Annotated[
     Path, typer.Option("--config", help="The Serve configuration file.", exists=True)
 ]
-Profile = Annotated[str | None, typer.Option(help="`cpu` or `twin`; over the file's.")]
+Profile = Annotated[str | None, typer.Option(help="`cpu`, `gpu` or `twin`; over the file's.")]
 
 
 @app.command()
@@ -138,6 +138,34 @@ def status(
     from serve_app.cli.status import show_status
 
     raise typer.Exit(show_status(server, dashboard, as_json))
+
+
+models_app = typer.Typer(no_args_is_help=True, help="Weights of the configured engines.")
+app.add_typer(models_app, name="models")
+
+
+@models_app.command("list")
+def list_models(config: ConfigFile = Path("serve_config.yaml"), profile: Profile = None) -> None:
+    """What the configured engines need, what of it is here, and the GPU memory it will take."""
+    from serve_app.cli.models import list_weights
+
+    raise typer.Exit(list_weights(config, profile))
+
+
+@models_app.command()
+def download(config: ConfigFile = Path("serve_config.yaml"), profile: Profile = None) -> None:
+    """Fetch the weights that are missing; a broken download goes on where it was."""
+    from serve_app.cli.models import download_weights
+
+    raise typer.Exit(download_weights(config, profile))
+
+
+@models_app.command()
+def check(config: ConfigFile = Path("serve_config.yaml"), profile: Profile = None) -> None:
+    """Read all weights: whole, and what the hub said they are; and whether the plan fits."""
+    from serve_app.cli.models import check_weights
+
+    raise typer.Exit(check_weights(config, profile))
 
 
 @app.command()

@@ -30,7 +30,7 @@ STOP_PATIENCE_S = 10.0
 def run_server(file: Path, host: str | None, port: int | None, profile: str | None) -> int:
     began = time.monotonic()
     try:
-        args, listen = _settings(file, host, port, profile)
+        args, listen = settings(file, host, port, profile)
         config = Config.model_validate(args)
     except (ValidationError, ValueError) as error:
         complain(f"{file}: {error}")
@@ -52,13 +52,13 @@ def run_server(file: Path, host: str | None, port: int | None, profile: str | No
 
 
 def print_environment(file: Path, public: bool) -> None:
-    args, _ = _settings(file, None, None, None)
+    args, _ = settings(file, None, None, None)
     for name, value in serve_environment(public, Config.model_validate(args).max_session_s).items():
         print(f"export {name}={shlex.quote(value)}")
     print("export RAY_AUTH_MODE=token")  # `ray start` and `serve deploy` must agree on it
 
 
-def _settings(
+def settings(
     file: Path, host: str | None, port: int | None, profile: str | None
 ) -> tuple[dict[str, Any], tuple[str, int]]:
     """The application's args and the address, from the Serve file and what overrides it."""

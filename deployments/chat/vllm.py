@@ -1,0 +1,115 @@
+"""Any instruct model on vLLM, in this replica's own process tree.
+
+vLLM's own chat serving writes the reply: chat template, tools, JSON, prefix caching. It answers as
+OpenAI's API does, so what it says is read as the engine `openai` reads a server's answers.
+"""
+
+import json
+import logging
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any
+
+from deployments.chat.openai import asked_for, written
+from deployments.interfaces import Ask, EngineFailed, Message, Written
+from deployments.vllm_engine import MISTRAL, Vllm, gpu_settings
+
+log = logging.getLogger("voxray.chat_vllm")
+
+
+class VllmChat:
+    """Implements `ChatEngine` and `Mortal`. See the config for its arguments."""
+
+    name = "vllm"
+
+    def __init__(
+        self,
+        model: str,
+        max_model_len: int,
+        max_requests: int,
+        tool_parser: str,
+        reasoning_parser: str,
+        stall_s: float,
+        eager: bool,
+        gpu_memory: float = 0.0,
+    ) -> None:
+        self._model = model
+        self._tool_parser = tool_parser or None
+        self._reasoning_parser = reasoning_parser
+        settings = {
+            "model": model,
+            "max_model_len": max_model_len,
+            "max_num_seqs": max_requests,
+            "enable_prefix_caching": True,
+        }
+        formats = MISTRAL if (Path(model) / "params.json").exists() else {}
+        self._vllm = Vllm(stall_s, settings | formats | gpu_settings(gpu_memory, eager))
+        self._made = 0
+        self.died = self._vllm.died
+
+    async def start(self) -> None:
+        """Raises `EngineFailed` when the model cannot be loaded."""
+        await self._vllm.start(self._warm_up)
+
+    async def stop(self) -> None:
+        await self._vllm.stop()
+
+    def made(self) -> int:
+        return self._made
+
+    async def reply(self, ask: Ask) -> AsyncIterator[Written]:
+        async with aclosing(self._vllm.ask(lambda: self._chunks(ask))) as chunks:  # type: ignore[type-var]
+            async with aclosing(written(ask.session, chunks)) as pieces:  # type: ignore[type-var]
+                async for piece in pieces:
+                    self._made += bool(piece.text or piece.calls)
+                    yield piece
+
+    async def _warm_up(self) -> None:
+        self._serving = self._new_serving()
+        ask = Ask(0, (Message("user", "hello"),))
+        hello = ask._replace(options=ask.options._replace(max_tokens=4))
+        async for _ in self.reply(hello):
+            pass
+
+    async def _chunks(self, ask: Ask) -> AsyncIterator[Any]:
+        """OpenAI's chunks. Closing this aborts the request in the engine."""
+        from openai.types.chat import ChatCompletionChunk
+        from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
+
+        asked = ChatCompletionRequest.model_validate({"model": self._model} | asked_for(ask))
+        answer = await self._serving.create_chat_completion(asked)
+        if not hasattr(answer, "__aiter__"):
+            raise EngineFailed(f"the model cannot take this: {answer.error.message}")
+        async with aclosing(answer) as events:
+            async for event in events:
+                data = event.removeprefix("data: ").strip()
+                if data == "[DONE]":
+                    return
+                if "error" in (chunk := json.loads(data)):
+                    raise EngineFailed("the engine failed in the middle of a reply")
+                yield ChatCompletionChunk.model_validate(chunk)
+
+    def _new_serving(self) -> Any:
+        from vllm.entrypoints.openai.chat_completion.serving import OpenAIServingChat
+        from vllm.entrypoints.openai.models.protocol import BaseModelPath
+        from vllm.entrypoints.openai.models.serving import OpenAIServingModels
+        from vllm.renderers.online_renderer import OnlineRenderer
+
+        engine = self._vllm.engine
+        shared = {
+            "request_logger": None,
+            "chat_template": None,
+            "chat_template_content_format": "auto",
+            "enable_auto_tools": self._tool_parser is not None,
+            "tool_parser": self._tool_parser,
+            "reasoning_parser": self._reasoning_parser,
+        }
+        paths = [BaseModelPath(name=self._model, model_path=self._model)]
+        return OpenAIServingChat(
+            engine,
+            OpenAIServingModels(engine, paths),
+            response_role="assistant",
+            online_renderer=OnlineRenderer(engine.model_config, engine.renderer, **shared),
+            **shared,
+        )

@@ -255,6 +255,7 @@ class Ingress:
             chat=config.chat_engine,
             voice=config.speaker_engine,
             voices=self._voices,
+            blends=getattr(engine_class("speaker", config.speaker_engine), "blends", False),
             snapshots=self._snapshots,
             made=self._made,
             states=model_states,

@@ -169,7 +169,8 @@ class Conversation:
         """Clause after clause, for as long as the reply lasts."""
         while work := self._work.get(reply):
             order = await work.clauses.get()
-            asked = self._all.speaker.stream(order.text, order.voice, order.speed)
+            speaking = (order.text, order.voice, order.speed, order.clause)
+            asked = self._all.speaker.stream(*speaking)
             async with aclosing(asked) as sounds:  # type: ignore[type-var]
                 async for sound in sounds:
                     await self.writable.wait()

@@ -65,6 +65,7 @@ CODES: dict[str, Code] = {
     "invalid_audio": Code(400, None, "The audio cannot be read."),
     "processing_error": Code(500, None, "vLLM's code for an utterance that failed."),
     "unknown_voice": Code(400, None, "There is no such voice; GET /v1/audio/voices lists them."),
+    "unknown_style": Code(400, None, "No voice is configured for such a style."),
     "text_too_long": Code(400, None, "More text than one call or item may have."),
     "too_many_items": Code(400, None, "More items or tools than a conversation may have."),
     "item_not_found": Code(404, None, "There is no item of that id."),

@@ -5,6 +5,7 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 
 from deployments.interfaces import Voice
+from deployments.speaker.blend import parts
 from serve_app.errors import ClientError
 
 log = logging.getLogger("voxray.voices")
@@ -16,9 +17,19 @@ List = Callable[[], Awaitable[Sequence[Voice]]]
 
 
 class Voices:
-    """Known once the speaker deployment has answered; `aliases` are names by config."""
+    """Known once the speaker deployment has answered; `aliases` are names by config, and so are
+    the voices of `styles`. An engine that `blends` speaks with several voices at once."""
 
-    def __init__(self, list_: List, default: str, aliases: dict[str, str]) -> None:
+    def __init__(
+        self,
+        list_: List,
+        default: str,
+        aliases: dict[str, str],
+        styles: dict[str, str],
+        blends: bool,
+    ) -> None:
+        self.styles = styles
+        self._blends = blends
         self._list = list_
         self._default = default
         self._aliases = aliases
@@ -50,13 +61,27 @@ class Voices:
             if not self._known:
                 await asyncio.sleep(RETRY_S)
 
-    def resolve(self, asked: str | None) -> str:
-        """The id of the voice that is meant. Raises `ClientError` for one that is not there."""
+    def resolve(self, asked: str | None, style: str | None = None) -> str:
+        """The id, or the blend, of the voice that is meant. Raises `ClientError` for one that is
+        not there."""
+        asked = self._styled(style) if style else asked
         if not asked:
             return self.default
         voice = self._aliases.get(asked, asked)
-        if self._known and voice not in self._known:
+        if self._known and voice not in self._known and not self._is_blend(voice):
             raise ClientError(
                 "unknown_voice", f"there is no voice {asked[:80]!r}: GET {PATH} lists them"
             )
         return voice
+
+    def _styled(self, style: str) -> str:
+        if style not in self.styles:
+            known = ", ".join(sorted(self.styles)) or "none is configured"
+            raise ClientError("unknown_style", f"there is no style {style[:80]!r}: {known}")
+        return self.styles[style]
+
+    def _is_blend(self, voice: str) -> bool:
+        try:
+            return self._blends and all(part.voice in self._known for part in parts(voice))
+        except ValueError:
+            return False

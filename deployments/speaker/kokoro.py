@@ -28,6 +28,7 @@ class Kokoro:
     """Implements `SpeakerEngine`. See the config for its arguments."""
 
     name = "kokoro"
+    blends = True
 
     def __init__(self, model: str, device: str, batch: int, gpu_memory: float = 0.0) -> None:
         self._path = Path(model)

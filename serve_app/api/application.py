@@ -54,6 +54,8 @@ class Models:
     voice: str
     """The speaker engine's name."""
     voices: Callable[[], Awaitable[Sequence[Voice]]]
+    blends: bool = False
+    """The speaker engine can blend voices."""
     snapshots: Callable[[], Awaitable[list[dict[str, Any]]]] | None = None
     """The metrics of all ingress replicas, this one's included; None where it is the only one."""
     made: Callable[[], Awaitable[dict[str, dict[str, int]]]] | None = None
@@ -71,7 +73,9 @@ def create_app(models: Models, config: Config, metrics: Metrics | None = None) -
     """Build the application. Its lifespan runs the lanes, so it serves only inside it."""
     counted = metrics or Metrics()
     sessions = LiveSessions(config, models.vad, models.transcriber, counted)
-    voices = Voices(models.voices, config.voice, config.openai_voices)
+    voices = Voices(
+        models.voices, config.voice, config.openai_voices, config.speaker.styles, models.blends
+    )
     conversations = Conversations(config, sessions, models.chats, models.speaker, voices, counted)
 
     @asynccontextmanager

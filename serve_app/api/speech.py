@@ -34,6 +34,8 @@ class SpeechAsked(BaseModel):
     voice: str | VoiceId | None = None
     response_format: SpeechFormat = "mp3"
     speed: float = Field(1.0, ge=0.25, le=4.0)
+    style: str | None = None
+    """An emotion for which the configuration has a voice; it wins over `voice`."""
     instructions: str | None = None
     stream_format: Literal["audio", "sse"] = "audio"
 
@@ -51,7 +53,7 @@ def router(conversations: Conversations, metrics: Metrics, places: Places) -> AP
         """Speak a text. The audio is sent clause by clause, as it is made."""
         metrics.count_request()
         clauses = _clauses(asked.input, limit)
-        voice = conversations.voices.resolve(asked.voice_name)
+        voice = conversations.voices.resolve(asked.voice_name, asked.style)
         sounds = _sounds(conversations, clauses, voice, asked.speed)
         audio = _encoded(sounds, asked.response_format, places)
         if asked.stream_format == "sse":
@@ -71,6 +73,7 @@ def router(conversations: Conversations, metrics: Metrics, places: Places) -> AP
         return {
             "voices": listed,
             "aliases": conversations.voices.aliases,
+            "styles": conversations.voices.styles,
             "default": conversations.voices.default,
         }
 
@@ -91,8 +94,8 @@ def _clauses(text: str, limit: int) -> list[str]:
 async def _sounds(
     conversations: Conversations, clauses: list[str], voice: str, speed: float
 ) -> AsyncIterator[bytes]:
-    for clause in clauses:
-        asked = conversations.speaker.stream(clause, voice, speed)
+    for number, clause in enumerate(clauses):
+        asked = conversations.speaker.stream(clause, voice, speed, number)
         async with aclosing(asked) as sounds:  # type: ignore[type-var]
             async for sound in sounds:
                 if sound.pcm:

@@ -90,12 +90,13 @@ def say(
     out: Annotated[Path, typer.Option("--out", "-o", help="mp3, opus, aac, flac, wav or pcm.")],
     server: Server = DEFAULT_SERVER,
     voice: Annotated[str | None, typer.Option(help="See GET /v1/audio/voices.")] = None,
+    style: Annotated[str | None, typer.Option(help="An emotion that the server has.")] = None,
     speed: Annotated[float, typer.Option(help="1 is the voice's own pace.")] = 1.0,
 ) -> None:
     """Speak a text into an audio file."""
     from serve_app.cli.say import say_text
 
-    raise typer.Exit(say_text(server, text, out, voice, speed))
+    raise typer.Exit(say_text(server, text, out, voice, style, speed))
 
 
 @app.command()

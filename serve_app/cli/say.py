@@ -19,12 +19,20 @@ FORMATS = {
 }
 
 
-def say_text(server: str, text: str, out: Path, voice: str | None, speed: float) -> int:
+def say_text(
+    server: str, text: str, out: Path, voice: str | None, style: str | None, speed: float
+) -> int:
     format_ = FORMATS.get(out.suffix.lower())
     if not format_:
         complain(f"{out}: the file's name must end in one of {', '.join(FORMATS)}")
         return FAILED
-    body = {"input": text, "voice": voice, "speed": speed, "response_format": format_}
+    body = {
+        "input": text,
+        "voice": voice,
+        "style": style,
+        "speed": speed,
+        "response_format": format_,
+    }
     try:
         with httpx.stream("POST", f"{server}/v1/audio/speech", json=body, timeout=60) as answer:
             if answer.status_code != 200:

@@ -1,9 +1,13 @@
 """What tests share: speech, made on the spot."""
 
+from importlib.util import find_spec
+
 import numpy as np
 import pytest
 
 from loadtest.speech import conversation, speak
+
+collect_ignore = [] if find_spec("torch") else ["models"]  # `make test-models` has it
 
 SAID = "The weather in Paris will be sunny and warm tomorrow."
 

@@ -30,7 +30,8 @@ class Espeak:
 
     async def start(self) -> None:
         self._child, listed = await self._new_child()
-        self._voices = tuple(Voice(**voice) for voice in json.loads(listed))
+        listed_voices = (Voice(**voice) for voice in json.loads(listed))
+        self._voices = tuple({voice.id: voice for voice in listed_voices}.values())
 
     async def stop(self) -> None:
         if self._child:

@@ -6,7 +6,7 @@ For capacity work and tests. It never pretends: it does not speak, it hums.
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 
-from deployments.interfaces import VOICE_RATE, Say, Voice
+from deployments.interfaces import VOICE_RATE, EngineFailed, Say, Voice
 
 VOICES = (
     Voice("twin-low", "en-us", "unknown", "A hum at 220 Hz"),
@@ -43,9 +43,11 @@ class Twin:
         return self._made
 
     async def speak(self, say: Say) -> AsyncIterator[bytes]:
+        if say.voice not in PITCH_HZ:
+            raise EngineFailed(f"the twin has no voice {say.voice[:40]}")
         words = max(1, len(say.text.split()))
         left = int(words / self._words_per_second / say.speed * VOICE_RATE)
-        hum = tone(PITCH_HZ.get(say.voice, 220))
+        hum = tone(PITCH_HZ[say.voice])
         await asyncio.sleep(self._first_audio_s)
         loop = asyncio.get_running_loop()
         began, spoken = loop.time(), 0

@@ -1,0 +1,78 @@
+"""The contract of engines, over those that come in wheels."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from deployments.chat.eliza import Eliza
+from deployments.chat.twin import Twin as ChatTwin
+from deployments.speaker.espeak import Espeak
+from deployments.speaker.twin import Twin as SpeakerTwin
+from deployments.transcriber.pocketsphinx import PocketSphinx
+from deployments.transcriber.twin import Twin
+from loadtest.speech import SENTENCES, speak
+from tests.engine_contract import (
+    ChatContract,
+    Heard,
+    Loop,
+    SpeakerContract,
+    TranscriberContract,
+    hearing,
+    loop,
+    serving,
+)
+
+__all__ = ["loop"]
+
+
+class TestTwinTranscriber(TranscriberContract):
+    @pytest.fixture(scope="class")
+    @classmethod
+    def engine(cls, loop: Loop) -> Iterator[Heard]:
+        yield from hearing(loop, Twin(10.0, 2.5, 0.0, 0))
+
+
+@pytest.mark.models
+class TestPocketSphinx(TranscriberContract):
+    @staticmethod
+    def speech(seconds: float, seed: int = 0) -> bytes:
+        pcm = speak(SENTENCES[seed % len(SENTENCES)]).tobytes()
+        whole = int(seconds * 16_000) * 2
+        return (pcm * (whole // len(pcm) + 1))[:whole]
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def engine(cls, loop: Loop) -> Iterator[Heard]:
+        yield from hearing(loop, PocketSphinx(4))
+
+
+class TestEliza(ChatContract):
+    @pytest.fixture(scope="class")
+    @classmethod
+    def engine(cls, loop: Loop) -> Iterator[Any]:
+        yield from serving(loop, Eliza())
+
+
+class TestTwinChat(ChatContract):
+    @pytest.fixture(scope="class")
+    @classmethod
+    def engine(cls, loop: Loop) -> Iterator[Any]:
+        yield from serving(loop, ChatTwin(1.0, 1.0, 1000))
+
+
+@pytest.mark.models
+class TestEspeak(SpeakerContract):
+    close = None  # its noise is never the same twice
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def engine(cls, loop: Loop) -> Iterator[Any]:
+        yield from serving(loop, Espeak())
+
+
+class TestTwinSpeaker(SpeakerContract):
+    @pytest.fixture(scope="class")
+    @classmethod
+    def engine(cls, loop: Loop) -> Iterator[Any]:
+        yield from serving(loop, SpeakerTwin(1.0, 2.5, 10.0))

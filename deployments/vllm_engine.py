@@ -45,12 +45,12 @@ class Vllm:
 
         Raises `EngineFailed` with the reason when it cannot be loaded.
         """
-        before = set(psutil.Process().children(recursive=True))
+        before = _children()
         try:
             self.engine = await asyncio.to_thread(self._load)
         except Exception as error:  # vLLM raises of every kind: a path, a size, a child that died
             raise EngineFailed(f"vLLM cannot load {self._settings['model']}: {error}") from error
-        self._processes = list(set(psutil.Process().children(recursive=True)) - before)
+        self._processes = list(_children() - before)
         await warm_up()
         self._heartbeat = asyncio.create_task(self._watch())
 
@@ -76,6 +76,13 @@ class Vllm:
     async def died(self) -> str:
         await self._dead.wait()
         return self._death or ""
+
+    def failure(self, reason: str) -> Exception:
+        """What to raise where vLLM only says that something went wrong."""
+        if self._death is None and not self.engine.errored:
+            return EngineFailed(reason)
+        self.die("its process ended")
+        return EngineDied(self._death)
 
     def die(self, reason: str) -> None:
         """Take the engine's processes down: stopped ones, too, for they hold the GPU's memory."""
@@ -130,6 +137,12 @@ class Vllm:
             raise EngineDied(self._death) from error
         except (VLLMClientError, ValueError) as error:
             raise EngineFailed(f"the model cannot take this: {error}") from error
+
+
+def _children() -> set[psutil.Process]:
+    """This process's, but for Python's own resource tracker."""
+    found = psutil.Process().children(recursive=True)
+    return {child for child in found if "resource_tracker" not in " ".join(child.cmdline())}
 
 
 def _environment() -> None:

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import aclosing
+from itertools import pairwise
 from typing import Any, TypeVar
 
 import numpy as np
@@ -151,13 +152,13 @@ class TranscriberContract:
             assert [guess.final for guess in told].count(True) == 1 and told[-1].final
             assert told[-1].until == len(self.speech(1 + number / 4, number)) // 2
             assert told[-1].failure is None
-            assert all(a.until <= b.until for a, b in zip(told, told[1:], strict=False))
+            assert all(a.until <= b.until for a, b in pairwise(told))
 
     def test_words_have_places_in_order(self, engine: Heard, loop: Loop) -> None:
         pcm = self.speech(3, 5)
         words = loop.run(engine.words(pcm))
         assert all(0 <= word.start <= word.end for word in words)
-        assert all(a.start <= b.start for a, b in zip(words, words[1:], strict=False))
+        assert all(a.start <= b.start for a, b in pairwise(words))
         assert all(0 <= word.confidence <= 1 and word.text.strip() for word in words)
 
     def test_how_the_audio_is_cut_changes_nothing(self, engine: Heard, loop: Loop) -> None:

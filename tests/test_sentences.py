@@ -24,7 +24,7 @@ def clauses(*deltas: str) -> list[str]:
         (["It costs 3", ".", "5 euros. Good"], ["It costs 3.5 euros.", " Good"]),
         (["Ask Dr. Smith or J. Doe. Now"], ["Ask Dr. Smith or J. Doe.", " Now"]),
         (["Yes. So, later, commas, wait. "], ["Yes.", " So, later, commas, wait.", " "]),
-        (["你好。很好！"], ["你好。", "很好！"]),  # noqa: RUF001
+        (["你好。很好！"], ["你好。", "很好！"]),
         (["Line one\nline two"], ["Line one\n", "line two"]),
         ([""], []),
     ],

@@ -87,7 +87,7 @@ class VllmChat:
                 if data == "[DONE]":
                     return
                 if "error" in (chunk := json.loads(data)):
-                    raise EngineFailed("the engine failed in the middle of a reply")
+                    raise self._vllm.failure("the engine failed in the middle of a reply")
                 yield ChatCompletionChunk.model_validate(chunk)
 
     def _new_serving(self) -> Any:

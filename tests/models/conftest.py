@@ -13,8 +13,10 @@ from loadtest import checkpoints
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 
-VOICES = ("af_heart", "af_bella", "am_adam", "bf_emma", "ef_dora", "ff_siwis", "jf_alpha")
-VOICES += ("zf_xiaobei", "hf_alpha", "if_sara", "pf_dora")
+VOICES = (
+    *("af_heart", "af_bella", "am_adam", "bf_emma", "ef_dora", "ff_siwis", "jf_alpha"),
+    *("zf_xiaobei", "hf_alpha", "if_sara", "pf_dora"),
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

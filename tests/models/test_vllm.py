@@ -4,6 +4,7 @@ import asyncio
 import signal
 import time
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +43,12 @@ __all__ = ["loop"]
 STALL_S = 4.0
 
 
-def kill(engine: Any, number: signal.Signals, of: int = 0) -> None:
-    engine._vllm._processes[of].send_signal(number)
+def kill(engine: Any, number: signal.Signals, title: str = "VLLM::EngineCor") -> None:
+    """vLLM's engine process; its worker's title is `VLLM::Worker`."""
+    found = [it for it in engine._vllm._processes if it.name().startswith(title)]
+    assert found, [it.name() for it in engine._vllm._processes]
+    for process in found:
+        process.send_signal(number)
 
 
 class TestVoxtralRealtime(TranscriberContract):
@@ -96,7 +101,7 @@ class TestVoxtralRealtime(TranscriberContract):
         words = engine.all_words(key)
         starts = [word.start for word in words]
         assert starts == sorted(starts)
-        assert all(a.end <= b.start + FRAME for a, b in zip(words, words[1:], strict=False))
+        assert all(a.end <= b.start + FRAME for a, b in pairwise(words))
 
     def test_silence_costs_nothing(self, engine: Heard, loop: Loop) -> None:
         """The VAD gates it: between utterances there is no request at all."""
@@ -247,8 +252,10 @@ class TestVllmChat(ChatContract):
 
     def test_tools_are_called_in_the_field_for_calls(self, engine: Any, loop: Loop) -> None:
         tool = Tool("get_weather", "weather", '{"type": "object", "properties": {}}')
-        options = {"tools": (tool,), "tool_choice": "required", "max_tokens": 40}
-        pieces = loop.run(replied(engine, **options))
+        asked = replied(
+            engine, tools=(tool,), tool_choice="required", max_tokens=80, temperature=0.0
+        )
+        pieces = loop.run(asked)
         calls = [call for piece in pieces for call in piece.calls]
         assert calls and calls[0].name == "get_weather" and calls[0].id
 
@@ -264,10 +271,9 @@ class TestVllmChat(ChatContract):
             ask = Ask(1, (Message("user", "hello"),), ChatOptions(max_tokens=1500))
             replies = [asyncio.create_task(all_of(engine, ask)) for _ in range(4)]
             await asyncio.sleep(0.5)
-            for of in range(len(engine._vllm._processes)):
-                kill(engine, signal.SIGSTOP, of)
+            kill(engine, signal.SIGSTOP, "VLLM::Worker")
             await engine.died()
-            return await asyncio.gather(*replies, return_exceptions=True)
+            return list(await asyncio.gather(*replies, return_exceptions=True))
 
         assert all(isinstance(ended, EngineDied) for ended in loop.run(go()))
 
@@ -309,6 +315,6 @@ def alive(process: Any) -> bool:
     import psutil
 
     try:
-        return process.status() != psutil.STATUS_ZOMBIE
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
     except psutil.Error:
         return False

@@ -84,6 +84,7 @@ CODES: dict[str, Code] = {
     "message_too_large": Code(413, None, "The body or message is larger than allowed."),
     "reply_failed": Code(502, None, "The chat engine could not reply."),
     "speech_failed": Code(502, None, "The speaker engine could not speak."),
+    "request_quarantined": Code(422, None, "What was asked has ended the engine twice."),
     "internal_error": Code(500, 1011, "voxray failed; the log knows more."),
 }
 

@@ -13,6 +13,8 @@ import logging
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
+from serve_app.quarantine import Quarantine
+
 log = logging.getLogger("voxray.lanes")
 
 HEARTBEAT_S = 2.0
@@ -61,6 +63,12 @@ class Rider(Protocol):
 
     def answered(self, answer: Any) -> None: ...
 
+    def busy(self) -> bool:
+        """The replica owes an answer: if it ends now, this may be why."""
+
+    def quarantined(self) -> None:
+        """What you asked has ended two replicas: it is not asked again."""
+
 
 class Terms(NamedTuple):
     tick_s: float
@@ -75,13 +83,19 @@ class Drained(Exception):
 class Seat:
     """A rider's place: on a lane, or waiting for one, when what it puts is dropped."""
 
-    __slots__ = ("_lanes", "key", "lane", "rider")
+    __slots__ = ("_lanes", "key", "lane", "rider", "suspect")
 
     def __init__(self, lanes: "Lanes", rider: Rider) -> None:
         self._lanes = lanes
         self.rider = rider
         self.lane: Lane | None = None
         self.key = 0
+        self.suspect = False
+
+    def answered(self, answer: Any) -> None:
+        self.rider.answered(answer)
+        if self.suspect and not self.rider.busy():
+            self._lanes.clear(self)
 
     def put(self, item: Any, urgent: bool = False) -> None:
         """`item` is a tuple whose place for the session's key is filled in here."""
@@ -146,7 +160,7 @@ class Lane:
             for answer in await connection.receive():
                 seat = self.seats.get(answer.session)
                 if seat:
-                    seat.rider.answered(answer)
+                    seat.answered(answer)
 
     async def _send(self, connection: Connection) -> None:
         loop = asyncio.get_running_loop()
@@ -183,12 +197,22 @@ class Lanes:
         self._waiting: dict[Seat, None] = {}
         self._changed = asyncio.Event()
         self._lost_at: dict[str, float] = {}
+        self._quarantine: Quarantine[Seat] = Quarantine()
         self.losses = 0
 
     def leave(self, seat: Seat) -> None:
         self._waiting.pop(seat, None)
         if seat.lane:
             seat.lane.unseat(seat)
+        if seat.suspect:
+            self.clear(seat)
+
+    def clear(self, seat: Seat) -> None:
+        """A suspect was answered, or left: the next one is tried."""
+        seat.suspect = False
+        self._quarantine.cleared(seat)
+        if held := self._quarantine.next_trial():
+            self.place(held)
 
     @property
     def count(self) -> int:
@@ -224,21 +248,33 @@ class Lanes:
     async def _carry(self, lane: Lane) -> None:
         try:
             await lane.run(self._fleet)
-        except Exception as error:  # a replica can fail in any way; its sessions move on
+        except* Drained:
+            self._lose(lane, [])
+        except* Exception as error:  # a replica can fail in any way; its sessions move on
             log.warning("lane to %s lost: %s", lane.name, _name(error))
-            self._lose(lane)
+            self._lose(lane, [seat for seat in lane.seats.values() if seat.rider.busy()])
 
-    def _lose(self, lane: Lane) -> None:
+    def _lose(self, lane: Lane, busy: list[Seat]) -> None:
         self.losses += 1
         self._lost_at[lane.name] = asyncio.get_running_loop().time()
         del self._lanes[lane.name]
         self._changed.set()
+        guilty = self._quarantine.lost(busy)
+        for seat in busy:
+            seat.suspect = seat is not guilty
         for seat in list(lane.seats.values()):
             seat.lane = None
+            if seat is guilty:
+                log.error("a request that ended two replicas is not asked again")
+                seat.rider.quarantined()
             self.place(seat)
+        if held := self._quarantine.next_trial():
+            self.place(held)
 
     def place(self, seat: Seat) -> None:
         """Seat a rider in the emptiest lane, now or as soon as there is one."""
+        if self._quarantine.must_wait(seat):
+            return
         if self._lanes:
             min(self._lanes.values(), key=lambda lane: len(lane.seats)).seat(seat)
         else:

@@ -25,6 +25,7 @@ from serve_app.session import (
     Judge,
     Listening,
     Order,
+    Quarantined,
     Recognize,
     Session,
     Ticked,
@@ -57,6 +58,12 @@ class _VadRider:
     def answered(self, answer: Judged) -> None:
         self._live.feed(answer)
 
+    def busy(self) -> bool:
+        return False  # no audio ends a VAD
+
+    def quarantined(self) -> None:
+        """Never busy, so never this."""
+
 
 class _TranscriberRider:
     __slots__ = ("_live",)
@@ -69,6 +76,12 @@ class _TranscriberRider:
 
     def answered(self, answer: Hypothesis) -> None:
         self._live.feed(answer)
+
+    def busy(self) -> bool:
+        return self._live.awaits_words
+
+    def quarantined(self) -> None:
+        self._live.feed(Quarantined())
 
 
 class LiveSession:
@@ -101,6 +114,10 @@ class LiveSession:
     def ahead(self) -> int:
         """Samples received that have not been dealt with."""
         return self._session.ahead
+
+    @property
+    def awaits_words(self) -> bool:
+        return self._session.awaits_words
 
     def join(self, vad: Lanes, transcriber: Lanes) -> None:
         # A lane may seat a rider at once, and seating already feeds the session: names first.

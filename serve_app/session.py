@@ -121,6 +121,11 @@ class TranscriberSeated:
 
 
 @dataclass(frozen=True, slots=True)
+class Quarantined:
+    """The utterances whose finals have not come ended two transcribers: no third one gets them."""
+
+
+@dataclass(frozen=True, slots=True)
 class Ticked:
     """Time passed; comes about once a second."""
 
@@ -137,6 +142,7 @@ Fact = (
     | ClientVanished
     | VadSeated
     | TranscriberSeated
+    | Quarantined
     | Ticked
     | Judged
     | Hypothesis
@@ -302,6 +308,8 @@ class _Utterance:
     """The recogniser was told that this is all, and perhaps it is not."""
     ended_at: float | None = None
     words: list[Word] = field(default_factory=list)
+    quarantined: bool = False
+    """It ended two transcribers: its final is a failure, whatever comes."""
     final: Hypothesis | None = None
     """Has come, but waits for the end of speech, or for the finals of earlier utterances."""
 
@@ -413,6 +421,8 @@ class Session:
                 return self._reseat_vad()
             case TranscriberSeated():
                 return self._reseat_transcriber()
+            case Quarantined():
+                return self._quarantine(now)
             case ClientVanished():
                 self.state = State.CLOSED
                 return []
@@ -651,6 +661,9 @@ class Session:
             orders.append(Recognize(utterance.attempt, b"", True, None))
 
     def _resume(self, utterance: _Utterance, orders: list[Order]) -> None:
+        if utterance.quarantined:
+            orders.append(TellResumed(utterance.number))
+            return
         utterance.paused = False
         utterance.final = None
         utterance.recognized = 0
@@ -683,6 +696,21 @@ class Session:
             for u in self._pending.values()
             if u.final is None
         ]
+
+    @property
+    def awaits_words(self) -> bool:
+        return any(utterance.final is None for utterance in self._pending.values())
+
+    def _quarantine(self, now: float) -> list[Order]:
+        """Those that had no final fail; the one that is still spoken, when it ends."""
+        for utterance in self._pending.values():
+            if utterance.final is None:
+                utterance.quarantined = utterance.paused = True
+                reason = "it ended the engine twice"
+                utterance.final = Hypothesis(
+                    0, utterance.attempt, utterance.length, (), True, 0, reason
+                )
+        return self._tell_finals(now)
 
     def _on_hypothesis(self, hypothesis: Hypothesis, now: float) -> list[Order]:
         utterance = self._attempted(hypothesis.utterance)
@@ -724,7 +752,9 @@ class Session:
         self._count_final(utterance, now)
         if final.failure:
             self._tally.failures += 1
-            return TellFailed(utterance.number, self._failed(utterance, final.failure))
+            code = "request_quarantined" if utterance.quarantined else "utterance_failed"
+            reason = f"utterance {utterance.number}: {final.failure}"
+            return TellFailed(utterance.number, ClientError(code, reason))
         return self._transcript(utterance, True, utterance.start + utterance.length)
 
     def _count_final(self, utterance: _Utterance, now: float) -> None:
@@ -841,6 +871,3 @@ class Session:
         return ClientError(
             "idle_timeout", f"no message for {bound:g} s: send keepalive while there is no audio"
         )
-
-    def _failed(self, utterance: _Utterance, reason: str) -> ClientError:
-        return ClientError("utterance_failed", f"utterance {utterance.number}: {reason}")

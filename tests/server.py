@@ -57,7 +57,9 @@ def voxray(*args: str, timeout: float = 90) -> subprocess.CompletedProcess[str]:
 
 
 @contextlib.contextmanager
-def running(folder: Path, args: dict[str, Any], port: int = PORT) -> Iterator[Server]:
+def running(
+    folder: Path, args: dict[str, Any], port: int = PORT, ready_s: float = READY_S
+) -> Iterator[Server]:
     """A server with these `args`, stopped with Ctrl-C at the end."""
     config = folder / "serve_config.yaml"
     application = {
@@ -78,14 +80,14 @@ def running(folder: Path, args: dict[str, Any], port: int = PORT) -> Iterator[Se
         )
     server = Server(process, port, log)
     try:
-        await_ready(server)
+        await_ready(server, ready_s)
         yield server
     finally:
         stop(server)
 
 
-def await_ready(server: Server) -> None:
-    deadline = time.monotonic() + READY_S
+def await_ready(server: Server, ready_s: float = READY_S) -> None:
+    deadline = time.monotonic() + ready_s
     while "is ready at" not in server.log.read_text():
         assert server.process.poll() is None, server.log.read_text()
         assert time.monotonic() < deadline, server.log.read_text()

@@ -36,6 +36,7 @@ PURE = [
     "serve_app/memory.py",
     "serve_app/options.py",
     "serve_app/placement.py",
+    "serve_app/quarantine.py",
     "serve_app/reply.py",
     "serve_app/scaling.py",
     "serve_app/sentences.py",

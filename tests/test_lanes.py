@@ -40,6 +40,12 @@ class Rider:
     def seated(self) -> None:
         self.seatings += 1
 
+    def busy(self) -> bool:
+        return False
+
+    def quarantined(self) -> None:
+        raise AssertionError("it was never busy")
+
     def answered(self, answer: Judged) -> None:
         self.answers.append(answer)
 

@@ -4,13 +4,17 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 RUN ?=
 
-.PHONY: run test check bench-live bench-talk docs clean
+.PHONY: run test test-models check bench-live bench-talk bench-engines docs clean
 
 run: $(VENV)/run.done
 	@PATH="$(abspath $(BIN)):$$PATH" exec $(BIN)/voxray run $(RUN)
 
 test: $(VENV)/test.done $(VENV)/clients.done
 	$(BIN)/pytest $(TESTS)
+
+# The real models, tiny, through the real libraries: an environment of its own, without a GPU.
+test-models: $(VENV)/models.done
+	$(VENV)/models/bin/pytest $(or $(TESTS),tests/models)
 
 check: $(VENV)/test.done
 	$(BIN)/ruff format --check .
@@ -22,6 +26,9 @@ bench-live: $(VENV)/test.done
 
 bench-talk: $(VENV)/test.done
 	$(BIN)/python -m loadtest.bench_talk $(BENCH)
+
+bench-engines: $(VENV)/models.done
+	$(VENV)/models/bin/python -m loadtest.bench_engines $(BENCH)
 
 docs: $(VENV)/test.done
 	$(BIN)/python -m docs.generate
@@ -41,6 +48,15 @@ $(VENV)/run.done: pyproject.toml | $(BIN)/python
 $(VENV)/test.done: pyproject.toml | $(BIN)/python
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[cpu,espeak,openai,loadtest,test]'
 	@touch $@ $(VENV)/run.done
+
+# torch first: its CPU build; PyPI's torchvision, torchaudio and torchcodec are CUDA's and break it.
+$(VENV)/models.done: pyproject.toml | $(BIN)/python
+	$(PYTHON) -m venv $(VENV)/models
+	$(VENV)/models/bin/pip install --quiet --disable-pip-version-check torch==2.13.0
+	$(VENV)/models/bin/pip install --quiet --disable-pip-version-check \
+	  --editable '.[cpu,espeak,openai,transformers,kokoro,test-models,test]'
+	$(VENV)/models/bin/pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	@touch $@
 
 # Other people's clients pin what voxray pins otherwise; where they do not install, their tests are skipped.
 $(VENV)/clients.done: tests/clients/requirements.txt tests/clients/package.json | $(BIN)/python

@@ -200,16 +200,16 @@ def test_a_new_transcriber_gets_every_utterance_whose_final_has_not_come() -> No
 
 def test_a_quarantined_utterance_fails_when_it_ends_and_the_session_goes_on() -> None:
     session = new()
-    play(session, AudioReceived(AUDIO), judged(1, (True, 0.5)))
+    play(session, AudioReceived(SECOND), judged(1, (True, 0.5)))
     assert session.awaits_words
     assert play(session, Quarantined()) == [], "it is still being spoken"
     assert not session.awaits_words
     assert not [o for o in play(session, TranscriberSeated()) if isinstance(o, Recognize)]
-    orders = play(session, AudioReceived(AUDIO), judged(2, (False, 1.5)))
+    orders = play(session, AudioReceived(SECOND), judged(2, (False, 1.5)))
     (failed,) = [order for order in orders if isinstance(order, TellFailed)]
     assert failed.error.code == "request_quarantined"
     assert not [order for order in orders if isinstance(order, Recognize)]
-    again = play(session, AudioReceived(AUDIO), judged(3, (True, 2.5)))
+    again = play(session, AudioReceived(SECOND), judged(3, (True, 2.5)))
     assert [order for order in again if isinstance(order, Recognize)], "the next one is heard"
 
 

@@ -22,6 +22,8 @@ from pydantic import ValidationError
 from serve_app.cli import DONE, FAILED, complain, console
 from serve_app.config import Config
 from serve_app.environment import serve_environment
+from serve_app.placement import DoesNotFit
+from serve_app.weights import check_plan
 
 OBJECT_STORE_BYTES = 200_000_000
 STOP_PATIENCE_S = 10.0
@@ -32,7 +34,8 @@ def run_server(file: Path, host: str | None, port: int | None, profile: str | No
     try:
         args, listen = settings(file, host, port, profile)
         config = Config.model_validate(args)
-    except (ValidationError, ValueError) as error:
+        check_plan(config)
+    except (ValidationError, ValueError, DoesNotFit) as error:
         complain(f"{file}: {error}")
         return FAILED
     if taken := who_listens(*listen):

@@ -54,16 +54,20 @@ def _shown(default: object) -> str:
     return f"`{default!r}`".replace("'", '"') if default not in ("", {}) else "-"
 
 
+BOUNDS = {"ge": "at least", "gt": "over", "le": "at most", "multipleof": "in steps of"}
+
+
 def _described(field: FieldInfo) -> str:
     bounds = [f"{type(m).__name__.lower()} {next(iter(vars_of(m)))}" for m in field.metadata]
-    words = {"ge": "at least", "gt": "over", "le": "at most"}
-    said = [re.sub(r"^\w+", lambda found: words[found[0]], bound) for bound in bounds]
+    said = [re.sub(r"^\w+", lambda found: BOUNDS[found[0]], bound) for bound in bounds]
     return (field.description or "") + (f" ({', '.join(said)})" if said else "")
 
 
 def vars_of(bound: object) -> list[object]:
     """The one number of an annotated_types bound."""
-    return [getattr(bound, name) for name in ("ge", "gt", "le") if hasattr(bound, name)]
+    return [
+        getattr(bound, name) for name in ("ge", "gt", "le", "multiple_of") if hasattr(bound, name)
+    ]
 
 
 def errors() -> str:

@@ -182,7 +182,7 @@ class Bench:
             pcm, ended = noise(piece_s, number), number == 11
             await ear.engine.feed([Utterance(key, pcm, ended, options)])
             wanted = made + int(piece_s * 12.5) - 20
-            while ear.engine.made() < wanted and not ear.finals[key].done():
+            while ear.engine.made() < wanted and not ear.finals[key].done():  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
             step_ms = 1000 * (time.monotonic() - began) / max(1, ear.engine.made() - made)
             self.steps.append(((number + 1) * piece_s / 60, step_ms))

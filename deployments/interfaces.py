@@ -128,6 +128,8 @@ class Hypothesis(NamedTuple):
     final: bool
     keep: int = 0
     failure: str | None = None
+    language: str | None = None
+    """What the engine heard spoken, on a final; None where it does not tell."""
 
 
 class LaneLost(Exception):
@@ -170,6 +172,7 @@ class Guess(NamedTuple):
     final: bool
     keep: int = 0
     failure: str | None = None
+    language: str | None = None
 
 
 class Emit(Protocol):

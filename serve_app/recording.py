@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 
 from deployments.decoding import WINDOW_BYTES
@@ -32,9 +33,15 @@ class Collector:
         self._on_segment = on_segment
         self.segments: list[Segment] = []
         self.words: list[WordOut] = []
+        self.languages: Counter[str] = Counter()
         self.failure: ClientError | None = None
         self.ended = False
         self.moved = asyncio.Event()
+
+    @property
+    def language(self) -> str | None:
+        """What most of it was spoken in, where the engine tells."""
+        return self.languages.most_common(1)[0][0] if self.languages else None
 
     @property
     def text(self) -> str:
@@ -44,6 +51,8 @@ class Collector:
         match event:
             case TellTranscript(final=True):
                 self._add(event)
+                if event.language:
+                    self.languages[event.language] += len(event.words)
             case TellError(error) | TellFailed(_, error):
                 self.failure = self.failure or error
             case Close():
@@ -114,7 +123,7 @@ def transcript(
     return Transcript(
         text=collector.text,
         duration_ms=session.audio_ms,
-        language=language,
+        language=language or collector.language,
         segments=collector.segments,
         words=collector.words,
         engine=engine,

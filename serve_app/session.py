@@ -187,6 +187,8 @@ class TellTranscript:
     start: int
     until: int
     words: tuple[Word, ...]
+    language: str | None = None
+    """What the engine heard spoken, on a final of one that tells."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -765,9 +767,9 @@ class Session:
         self._tally.latency_max = max(self._tally.latency_max, latency)
 
     def _transcript(self, utterance: _Utterance, final: bool, until: int) -> TellTranscript:
-        return TellTranscript(
-            utterance.number, final, utterance.start, until, tuple(utterance.words)
-        )
+        words = tuple(utterance.words)
+        heard = utterance.final.language if final and utterance.final else None
+        return TellTranscript(utterance.number, final, utterance.start, until, words, heard)
 
     # The end.
 

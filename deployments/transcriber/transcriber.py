@@ -90,11 +90,11 @@ class Transcriber:
             await self._engine.forget(keys)
 
     def _emit(self, guesses: Sequence[Guess]) -> None:
-        for key, until, words, final, keep, failure in guesses:
-            lane, session, utterance = cast(Key, key)
+        for guess in guesses:
+            lane, session, utterance = cast(Key, guess.key)
             here = self._lanes.get(lane)
             if here is None or session not in here.open:
                 continue
-            if final:
+            if guess.final:
                 here.open[session].discard(utterance)
-            here.out.put(Hypothesis(session, utterance, until, words, final, keep, failure))
+            here.out.put(Hypothesis(session, utterance, *guess[1:]))

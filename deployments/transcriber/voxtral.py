@@ -73,6 +73,19 @@ class Voxtral:
         prompt = await asyncio.to_thread(self._transcription, audio, language)
         return await self._write(prompt, max_tokens(len(audio)))
 
+    async def language(self, audio: Any) -> str | None:
+        """The likeliest code after `lang:`, which the model writes before it transcribes."""
+        encode = self._vllm.engine.get_tokenizer().instruct.tokenizer.encode
+        begun, codes = choices({code: encode(f"lang:{code}", False, False) for code in LANGUAGES})
+        if not codes:
+            return None
+        prompt = await asyncio.to_thread(self._transcription, audio, None)
+        prompt["prompt_token_ids"] = [*prompt["prompt_token_ids"][:-1], *begun]
+        params = self._params(1)
+        params.allowed_token_ids = list(codes)
+        tokens, _ = await self._tokens_of(prompt, params)
+        return codes.get(tokens[0]) if tokens else None
+
     async def answer(self, audio: Any, question: str) -> list[Spelled]:
         prompt = await asyncio.to_thread(self._question, audio, question)
         return await self._write(prompt, self._max_answer_tokens)
@@ -112,16 +125,20 @@ class Voxtral:
         return TokensPrompt(prompt_token_ids=tokenized.tokens, multi_modal_data={"audio": heard})
 
     async def _write(self, prompt: Any, most: int) -> list[Spelled]:
-        """Greedy; leaving it aborts the request."""
-        tokens: list[int] = []
-        sure: list[float] = []
-        engine = self._vllm.engine
-        room = engine.model_config.max_model_len - len(prompt["prompt_token_ids"])
+        """Greedy."""
+        longest = self._vllm.engine.model_config.max_model_len
+        room = longest - len(prompt["prompt_token_ids"])
         if room < 1:
             raise EngineFailed("the audio is longer than the model can take")
-        request = self._vllm.generate(
-            await self._rendered(prompt), self._params(min(most, room)), f"window-{uuid.uuid4()}"
-        )
+        tokens, sure = await self._tokens_of(prompt, self._params(min(most, room)))
+        return spell(tokens, sure, self._text)
+
+    async def _tokens_of(self, prompt: Any, params: Any) -> tuple[list[int], list[float]]:
+        """Tokens and their log-probabilities; leaving it aborts the request."""
+        tokens: list[int] = []
+        sure: list[float] = []
+        rendered = await self._rendered(prompt)
+        request = self._vllm.generate(rendered, params, f"window-{uuid.uuid4()}")
         async with aclosing(request) as outputs:  # type: ignore[type-var]
             async for output in outputs:
                 for completion in output.outputs[:1]:
@@ -132,7 +149,7 @@ class Voxtral:
                         logprobs[token].logprob
                         for token, logprobs in zip(written, completion.logprobs, strict=True)
                     ]
-        return spell(tokens, sure, self._text)
+        return tokens, sure
 
     async def _rendered(self, prompt: Any) -> Any:
         from vllm.renderers.inputs.preprocess import parse_model_prompt
@@ -157,6 +174,19 @@ class Voxtral:
     def _text(self, tokens: Sequence[int]) -> str:
         text: str = self._vllm.engine.get_tokenizer().decode(list(tokens))
         return text
+
+
+def choices(spelled: dict[str, list[int]]) -> tuple[list[int], dict[int, str]]:
+    """What all spellings of `lang:xx` begin with, and the next token of each code.
+
+    A code whose next token is another's, too, is left out with it: a small vocabulary spells
+    codes by letters.
+    """
+    rows = list(spelled.values())
+    same = next(at for at, row in enumerate(zip(*rows, strict=False)) if len(set(row)) > 1)
+    nexts = [row[same] for row in rows]
+    codes = {row[same]: code for code, row in spelled.items() if nexts.count(row[same]) == 1}
+    return rows[0][:same], codes
 
 
 def max_tokens(samples: int) -> int:

@@ -14,7 +14,7 @@ import numpy as np
 from deployments.batcher import Batcher, Jobs
 from deployments.gpu import alone_on_the_gpu, best_device
 from deployments.interfaces import RATE, Emit, EngineFailed, Utterance
-from deployments.transcriber.voxtral import LANGUAGES, max_tokens, wav
+from deployments.transcriber.voxtral import LANGUAGES, choices, max_tokens, wav
 from deployments.transcriber.windowed import Windowed
 from deployments.transcriber.windows import Spelled, spell
 
@@ -80,6 +80,9 @@ class VoxtralTransformers:
     async def transcribe(self, audio: Any, language: str | None) -> list[Spelled]:
         return await self._batcher.do(_Window(audio, language, None), len(audio))
 
+    async def language(self, audio: Any) -> str | None:
+        return await asyncio.to_thread(self._language, audio)
+
     async def answer(self, audio: Any, question: str) -> list[Spelled]:
         return await self._batcher.do(_Window(audio, None, question), len(audio))
 
@@ -124,6 +127,25 @@ class VoxtralTransformers:
             model_id=self._path,
         )
         return self._generate(inputs, jobs, [max_tokens(len(job.item.audio)) for job in jobs])
+
+    def _language(self, audio: Any) -> str | None:
+        """The likeliest code after `lang:`, which the model writes before it transcribes."""
+        tokenizer = self._processor.tokenizer.tokenizer.instruct_tokenizer.tokenizer
+        spelled = {code: tokenizer.encode(f"lang:{code}", False, False) for code in LANGUAGES}
+        begun, codes = choices(spelled)
+        if not codes:
+            return None
+        torch = self._torch
+        inputs = self._processor.apply_transcription_request(
+            audio=[audio], format=["WAV"], sampling_rate=RATE, model_id=self._path
+        )
+        ids = torch.cat([inputs["input_ids"][:, :-1], torch.tensor([begun])], dim=1)
+        features = inputs["input_features"].to(self._device, dtype=self._model.dtype)
+        with torch.inference_mode():
+            logits = self._model(
+                input_ids=ids.to(self._device), input_features=features, logits_to_keep=1
+            ).logits[0, -1]
+        return codes[max(codes, key=lambda token: float(logits[token]))]
 
     def _answer(self, job: Any) -> list[Spelled]:
         import base64

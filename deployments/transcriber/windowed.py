@@ -21,7 +21,7 @@ from deployments.interfaces import (
     Utterance,
     Word,
 )
-from deployments.transcriber.windows import Spelled, Window, agreed, cut, join, place
+from deployments.transcriber.windows import LONGEST, Spelled, Window, agreed, cut, join, place
 
 log = logging.getLogger("voxray.windowed")
 
@@ -33,6 +33,9 @@ class Decoder(Protocol):
     """The model. Both raise `EngineFailed`; cancelling them stops it. `audio` is float32."""
 
     async def transcribe(self, audio: Any, language: str | None) -> Sequence[Spelled]: ...
+
+    async def language(self, audio: Any) -> str | None:
+        """What is spoken, as ISO 639-1; None when the model cannot be asked."""
 
     async def answer(self, audio: Any, question: str) -> Sequence[Spelled]: ...
 
@@ -89,9 +92,10 @@ class Windowed:
     async def _recognise(self, key: Hashable, utterance: _Utterance) -> None:
         """Owned by `_utterances`; ends with the final, or with `forget`."""
         words: list[Word] = []
-        failure = None
+        failure = language = None
         try:
             words = await self._follow(key, utterance)
+            language = await self._spoken(utterance, words)
         except EngineDied:
             return  # the replica goes, and the session speaks to another
         except EngineFailed as failed:
@@ -101,7 +105,17 @@ class Windowed:
             failure = "the engine failed"
         await self._more(utterance, None)
         self._utterances.pop(key, None)
-        self._emit([Guess(key, utterance.samples, tuple(words), True, 0, failure)])
+        final = Guess(key, utterance.samples, tuple(words), True, 0, failure, language)
+        self._emit([final])
+
+    async def _spoken(self, utterance: _Utterance, words: list[Word]) -> str | None:
+        """The language, as the client said it, else as the model hears it."""
+        options = utterance.options
+        if options.language or options.prompt or not words:
+            return options.language
+        return await self._decoder.language(
+            pcm_to_float(utterance.pcm[: LONGEST * BYTES_PER_SAMPLE])
+        )
 
     async def _follow(self, key: Hashable, utterance: _Utterance) -> list[Word]:
         options = utterance.options

@@ -83,7 +83,8 @@ def router(models: Any, sessions: LiveSessions, metrics: Metrics, places: Places
                 return Streamed(await begun(events), EVENT_STREAM)
             collected = recording.Collector()
             session = await transcribe_file(sessions, collected, path, options)
-        return _rendered(asked, collected, session.audio_ms, asked.language or _only(models))
+        language = asked.language or collected.language or _only(models)
+        return _rendered(asked, collected, session.audio_ms, language)
 
     @routes.post("/translations")
     async def translations() -> Response:

@@ -229,6 +229,7 @@ class NativeDialect:
     def _transcript(self, told: TellTranscript, timestamp: float) -> bytes:
         words = told.words
         end_ms = ms(told.until)
+        heard = {"language": told.language} if told.language else {}
         return orjson.dumps(
             {
                 "type": "final" if told.final else "partial",
@@ -241,6 +242,7 @@ class NativeDialect:
                 "confidence": confidence(words),
                 "words": self._render_words(told.start, words),
                 "engine": self._engine,
+                **heard,
             }
         )
 

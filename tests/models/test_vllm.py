@@ -191,6 +191,14 @@ class TestVoxtral(TranscriberContract):
             within = [w for w in words if part * 30 * RATE <= w.start < (part + 1) * 30 * RATE]
             assert within, "no window is lost"
 
+    def test_the_language_is_heard_unless_it_is_said(self, engine: Heard, loop: Loop) -> None:
+        async def heard(said: str | None) -> str | None:
+            key = await engine.say(noise(2), options=SpeechOptions(said))
+            return (await engine.final(key)).language
+
+        assert loop.run(heard("fr")) == "fr"
+        assert loop.run(heard(None)) in engine.engine.languages
+
     def test_a_question_is_answered(self, engine: Heard, loop: Loop) -> None:
         asked = SpeechOptions(prompt="What is being said?")
         assert loop.run(engine.words(noise(2), options=asked))

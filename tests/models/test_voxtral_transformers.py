@@ -63,6 +63,14 @@ class TestVoxtralTransformers(TranscriberContract):
 
         assert loop.run(go()) <= 2
 
+    def test_the_language_is_heard_unless_it_is_said(self, engine: Heard, loop: Loop) -> None:
+        async def heard(said: str | None) -> str | None:
+            key = await engine.say(noise(2), options=SpeechOptions(said))
+            return (await engine.final(key)).language
+
+        assert loop.run(heard("fr")) == "fr"
+        assert loop.run(heard(None)) in engine.engine.languages
+
     def test_a_question_is_answered(self, engine: Heard, loop: Loop) -> None:
         asked = SpeechOptions(prompt="What is being said?")
         assert loop.run(engine.words(noise(2), options=asked))

@@ -96,10 +96,11 @@ class Batcher(Generic[Item, Result]):
         self.batches += 1
         try:
             results = await asyncio.to_thread(self._work, jobs)
+            answered = list(zip(jobs, results, strict=True))
         except Exception as error:  # whatever a model raises belongs to those who asked
             await self._failed(jobs, error)
             return
-        for job, result in zip(jobs, results, strict=True):
+        for job, result in answered:
             if not job.answer.done():
                 job.answer.set_result(result)
 

@@ -54,24 +54,19 @@ class Vllm:
         await warm_up()
         self._heartbeat = asyncio.create_task(self._watch())
 
-    async def generate(self, prompt: Any, params: Any, name: str) -> AsyncIterator[Any]:
-        """vLLM's outputs for a prompt or a stream of inputs; closing it aborts the request.
+    def generate(self, prompt: Any, params: Any, name: str) -> AsyncIterator[Any]:
+        """vLLM's outputs for a prompt or a stream of inputs; closing it aborts the request."""
+        return self.ask(lambda: self.engine.generate(prompt, params, name))
+
+    async def ask(self, call: Callable[[], Any]) -> AsyncIterator[Any]:
+        """What the generator that `call` makes yields; closing this closes that.
 
         Raises `EngineFailed` for a request that vLLM refuses, `EngineDied` when the engine is gone.
         """
         with self._failures():
-            async with contextlib.aclosing(self.engine.generate(prompt, params, name)) as outputs:
-                async for output in outputs:
-                    yield output
-
-    def ask(self, call: Callable[[], AsyncIterator[Any]]) -> AsyncIterator[Any]:
-        """What `call` yields, with vLLM's errors turned into ours."""
-        return self._guarded(call)
-
-    async def _guarded(self, call: Callable[[], AsyncIterator[Any]]) -> AsyncIterator[Any]:
-        with self._failures():
-            async for item in call():
-                yield item
+            async with contextlib.aclosing(call()) as items:
+                async for item in items:
+                    yield item
 
     async def died(self) -> str:
         await self._dead.wait()
@@ -153,9 +148,10 @@ def _environment() -> None:
     os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
 
 
-def gpu_settings(memory: float, eager: bool) -> dict[str, Any]:
-    """The settings that follow from a share of a GPU; none of them for the CPU."""
+def gpu_settings(memory: float, gpus: int, eager: bool) -> dict[str, Any]:
+    """The settings that follow from a share of a GPU, or from several whole ones."""
     settings: dict[str, Any] = {"enforce_eager": eager, "enable_log_requests": False}
+    settings["tensor_parallel_size"] = gpus
     if memory:
         settings["gpu_memory_utilization"] = memory
     if not eager:

@@ -51,7 +51,7 @@ from serve_app.clients import (
     model_states,
 )
 from serve_app.config import Config, Scale, own_leaf
-from serve_app.engine_config import Weighty
+from serve_app.engine_config import OnVllm, Weighty
 from serve_app.lane_wire import Address, LaneServer
 from serve_app.metrics import Metrics, flat, merge, report
 from serve_app.placement import memory_share
@@ -110,6 +110,8 @@ def new_engine(kind: str, config: Config) -> Any:
             weights.stay_offline()
         args["model"] = str(weights.ensure(config.models, own))
         args["gpu_memory"] = memory_share(leaf.scale.num_gpus)
+        if isinstance(own, OnVllm):
+            args["gpus"] = max(1, int(leaf.scale.num_gpus))
         weights.check_here(config.models, own, f"{kind} {name}", leaf.scale.num_gpus)
     return engine_class(kind, name)(**args)
 

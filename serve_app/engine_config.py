@@ -29,14 +29,26 @@ class Weighty(Leaf):
         raise NotImplementedError
 
 
+class OnVllm(Weighty):
+    """What all of vLLM's engines have."""
+
+    stall_s: float = Field(
+        10.0,
+        gt=0,
+        description="Seconds without a sign of life after which the engine is taken for dead.",
+    )
+    eager: bool = Field(
+        False,
+        description="No compilation, no CUDA graphs: starts sooner, runs slower; for CPUs.",
+    )
+
+
 MISTRAL_FILES = ("params.json", "tekken.json", "consolidated*.safetensors")
 MODEL = "A directory, or a repository of the Hugging Face hub."
-STALL = "Seconds without a sign of life after which the engine is taken for dead."
-EAGER = "No compilation and no CUDA graphs: starts sooner, runs slower. A CPU needs it."
 FRAMES_PER_SECOND = 12.5
 
 
-class VoxtralRealtimeConfig(Weighty):
+class VoxtralRealtimeConfig(OnVllm):
     """Voxtral Realtime on vLLM: live sessions."""
 
     model: str = Field("mistralai/Voxtral-Mini-4B-Realtime-2602", description=MODEL)
@@ -56,8 +68,6 @@ class VoxtralRealtimeConfig(Weighty):
         description="Seconds of one utterance after which its request is begun anew in a pause.",
     )
     max_model_len: int = Field(2048, ge=256, description="Tokens of a request, 12.5 a second.")
-    stall_s: float = Field(10.0, gt=0, description=STALL)
-    eager: bool = Field(False, description=EAGER)
 
     @property
     def at_once(self) -> int:
@@ -73,7 +83,7 @@ class VoxtralRealtimeConfig(Weighty):
         return self.max_streams * each
 
 
-class VoxtralConfig(Weighty):
+class VoxtralConfig(OnVllm):
     """Voxtral on vLLM: recordings, utterances and questions about them."""
 
     model: str = Field("mistralai/Voxtral-Mini-3B-2507", description=MODEL)
@@ -83,8 +93,6 @@ class VoxtralConfig(Weighty):
     )
     max_model_len: int = Field(8192, ge=1024, description="Tokens of a request: audio and words.")
     max_answer_tokens: int = Field(1024, ge=1, description="Tokens of an answer to a question.")
-    stall_s: float = Field(10.0, gt=0, description=STALL)
-    eager: bool = Field(False, description=EAGER)
 
     @property
     def at_once(self) -> int:
@@ -124,7 +132,7 @@ class VoxtralTransformersConfig(Weighty):
         return self.batch * 768
 
 
-class VllmChatConfig(Weighty):
+class VllmChatConfig(OnVllm):
     """An instruct model on vLLM."""
 
     model: str = Field("Qwen/Qwen3-4B-Instruct-2507", description=MODEL)
@@ -136,8 +144,6 @@ class VllmChatConfig(Weighty):
     reasoning_parser: str = Field(
         "", description="vLLM's parser of this model's reasoning, which is not spoken."
     )
-    stall_s: float = Field(10.0, gt=0, description=STALL)
-    eager: bool = Field(False, description=EAGER)
 
     @property
     def at_once(self) -> int:

@@ -248,13 +248,13 @@ class Lanes:
     async def _carry(self, lane: Lane) -> None:
         try:
             await lane.run(self._fleet)
-        except* Drained:
-            self._lose(lane, [])
-        except* Exception as error:  # a replica can fail in any way; its sessions move on
+        except Exception as error:  # a replica can fail in any way; its sessions move on
             log.warning("lane to %s lost: %s", lane.name, _name(error))
-            self._lose(lane, [seat for seat in lane.seats.values() if seat.rider.busy()])
+            at_work = [seat for seat in lane.seats.values() if seat.rider.busy()]
+            self._lose(lane, [] if _name(error) == Drained.__name__ else at_work)
 
     def _lose(self, lane: Lane, busy: list[Seat]) -> None:
+        """`busy` are the seats whose work may have ended the replica."""
         self.losses += 1
         self._lost_at[lane.name] = asyncio.get_running_loop().time()
         del self._lanes[lane.name]

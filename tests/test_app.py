@@ -177,6 +177,7 @@ def test_openapi_names_every_route(client: TestClient) -> None:
         "/v1/health",
         "/v1/metrics",
         "/v1/models",
+        "/v1/models/status",
         "/v1/models/{model}",
         "/v1/ready",
         "/v1/realtime/client_secrets",

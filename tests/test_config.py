@@ -20,7 +20,8 @@ ROOT = Path(__file__).parent.parent
     "args",
     [
         {"profil": "cpu"},
-        {"profile": "gpu"},
+        {"profile": "cuda"},
+        {"transcriber": {"voxtral_realtime": {"delay_ms": 500}}},
         {"limits": {"max_sessions": 0}},
         {"vad": {"aggressiveness": 4}},
         {"transcriber": {"scale": {"min_replicas": 3, "max_replicas": 2}}},
@@ -36,6 +37,7 @@ def test_what_cannot_be_meant_is_refused(args: dict[str, object]) -> None:
     [
         ({}, "pocketsphinx"),
         ({"profile": "twin"}, "twin"),
+        ({"profile": "gpu"}, "voxtral-realtime"),
         ({"profile": "cpu", "transcriber": {"engine": "twin"}}, "twin"),
     ],
 )
@@ -54,7 +56,9 @@ def test_an_unknown_engine_fails_before_anything_is_deployed() -> None:
         build({"transcriber": {"engine": "whisper"}})
 
 
-@pytest.mark.parametrize("file", ["serve_config.yaml", "loadtest/bench.yaml"])
+@pytest.mark.parametrize(
+    "file", ["serve_config.yaml", "serve_config.gpu.yaml", "loadtest/bench.yaml"]
+)
 def test_the_files_we_ship_are_valid(file: str) -> None:
     from ray.serve.schema import ServeDeploySchema
 

@@ -128,5 +128,10 @@ def test_a_plan_that_does_not_fit_is_refused_before_anything_starts(tmp_path: Pa
     assert checked.returncode == 1 and "GiB (weights" in " ".join(checked.stderr.split())
     ran = voxray("run", "--config", str(file))
     assert ran.returncode == 1 and "GiB (weights" in " ".join(ran.stderr.split())
+    plan["applications"][0]["args"]["gpu"]["memory_gib"] = 24
+    plan["applications"][0]["args"]["models"] |= {"directory": str(tmp_path)}
+    file.write_text(yaml.safe_dump(plan))
+    ran = voxray("run", "--config", str(file))
+    assert ran.returncode == 1 and "voxray models download" in " ".join(ran.stderr.split())
     listed = voxray("models", "list", "--config", str(file))
     assert listed.returncode == 0 and "absent" in listed.stderr + listed.stdout

@@ -33,6 +33,7 @@ class VllmChat:
         stall_s: float,
         eager: bool,
         gpu_memory: float = 0.0,
+        gpus: int = 1,
     ) -> None:
         self._model = model
         self._tool_parser = tool_parser or None
@@ -44,7 +45,7 @@ class VllmChat:
             "enable_prefix_caching": True,
         }
         formats = MISTRAL if (Path(model) / "params.json").exists() else {}
-        self._vllm = Vllm(stall_s, settings | formats | gpu_settings(gpu_memory, eager))
+        self._vllm = Vllm(stall_s, settings | formats | gpu_settings(gpu_memory, gpus, eager))
         self._made = 0
         self.died = self._vllm.died
 

@@ -30,8 +30,9 @@ class Espeak:
 
     async def start(self) -> None:
         self._child, listed = await self._new_child()
-        listed_voices = (Voice(**voice) for voice in json.loads(listed))
-        self._voices = tuple({voice.id: voice for voice in listed_voices}.values())
+        told = (Voice(**voice) for voice in json.loads(listed))
+        voices = {it.id: it._replace(language=it.language.lower()) for it in told}
+        self._voices = tuple(voices.values())
 
     async def stop(self) -> None:
         if self._child:

@@ -36,6 +36,7 @@ class Voxtral:
         stall_s: float,
         eager: bool,
         gpu_memory: float = 0.0,
+        gpus: int = 1,
     ) -> None:
         settings = {
             "model": model,
@@ -45,7 +46,7 @@ class Voxtral:
             "limit_mm_per_prompt": {"audio": 1},
         }
         self._max_answer_tokens = max_answer_tokens
-        self._vllm = Vllm(stall_s, settings | MISTRAL | gpu_settings(gpu_memory, eager))
+        self._vllm = Vllm(stall_s, settings | MISTRAL | gpu_settings(gpu_memory, gpus, eager))
         self._windowed = Windowed(self, step_s)
         self._tokens = 0
         self.died = self._vllm.died

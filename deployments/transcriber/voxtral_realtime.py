@@ -112,6 +112,7 @@ class VoxtralRealtime:
         stall_s: float,
         eager: bool,
         gpu_memory: float = 0.0,
+        gpus: int = 1,
     ) -> None:
         self._model = Path(model)
         self._delay_ms = delay_ms
@@ -132,7 +133,7 @@ class VoxtralRealtime:
             "max_num_seqs": max_streams,
             "dtype": "bfloat16",
         }
-        self._vllm = Vllm(stall_s, settings | MISTRAL | gpu_settings(gpu_memory, eager))
+        self._vllm = Vllm(stall_s, settings | MISTRAL | gpu_settings(gpu_memory, gpus, eager))
         self.died = self._vllm.died
 
     async def start(self, emit: Emit) -> None:

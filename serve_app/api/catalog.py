@@ -44,7 +44,7 @@ def router(models: Any) -> APIRouter:
             "models": [*known, *missing],
         }
 
-    @routes.get("/{model:path}")
+    @routes.get("/{model}")
     async def model(model: str) -> dict[str, Any]:
         if model not in listed:
             raise ClientError("model_not_found", f"there is no model {model[:80]!r} here")

@@ -23,7 +23,7 @@ from serve_app.cli import DONE, FAILED, complain, console
 from serve_app.config import Config
 from serve_app.environment import serve_environment
 from serve_app.placement import DoesNotFit
-from serve_app.weights import check_plan
+from serve_app.weights import Absent, check_plan, ensure
 
 OBJECT_STORE_BYTES = 200_000_000
 STOP_PATIENCE_S = 10.0
@@ -35,7 +35,10 @@ def run_server(file: Path, host: str | None, port: int | None, profile: str | No
         args, listen = settings(file, host, port, profile)
         config = Config.model_validate(args)
         check_plan(config)
-    except (ValidationError, ValueError, DoesNotFit) as error:
+        if config.models.offline:
+            for leaf in config.weighty.values():
+                ensure(config.models, leaf)
+    except (ValidationError, ValueError, DoesNotFit, Absent) as error:
         complain(f"{file}: {error}")
         return FAILED
     if taken := who_listens(*listen):

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from typing import Any
 
 import psutil
@@ -49,6 +49,7 @@ class Vllm:
         try:
             self.engine = await asyncio.to_thread(self._load)
         except Exception as error:  # vLLM raises of every kind: a path, a size, a child that died
+            _kill(_children() - before)
             raise EngineFailed(f"vLLM cannot load {self._settings['model']}: {error}") from error
         self._processes = list(_children() - before)
         await warm_up()
@@ -84,9 +85,7 @@ class Vllm:
         if self._death is None:
             log.error("the engine died: %s", reason)
             self._death = reason
-            for process in self._processes:
-                with contextlib.suppress(psutil.Error):
-                    process.kill()
+            _kill(self._processes)
             self._dead.set()
 
     async def stop(self) -> None:
@@ -94,9 +93,7 @@ class Vllm:
             self._heartbeat.cancel()
         if self.engine and self._death is None:
             await asyncio.to_thread(self.engine.shutdown)
-        for process in self._processes:
-            with contextlib.suppress(psutil.Error):
-                process.kill()
+        _kill(self._processes)
 
     def _load(self) -> Any:
         _environment()
@@ -138,6 +135,12 @@ def _children() -> set[psutil.Process]:
     """This process's, but for Python's own resource tracker."""
     found = psutil.Process().children(recursive=True)
     return {child for child in found if "resource_tracker" not in " ".join(child.cmdline())}
+
+
+def _kill(processes: Iterable[psutil.Process]) -> None:
+    for process in processes:
+        with contextlib.suppress(psutil.Error):
+            process.kill()
 
 
 def _environment() -> None:

@@ -3,14 +3,14 @@ questions about audio, too."""
 
 import asyncio
 import uuid
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from contextlib import aclosing
 from typing import Any
 
 import numpy as np
 
 from deployments.audio import wav_header
-from deployments.interfaces import RATE, Emit, EngineFailed, Utterance
+from deployments.interfaces import RATE, Emit, EngineFailed
 from deployments.transcriber.windowed import Windowed
 from deployments.transcriber.windows import Spelled, spell
 from deployments.vllm_engine import MISTRAL, Vllm, gpu_settings
@@ -48,6 +48,8 @@ class Voxtral:
         self._max_answer_tokens = max_answer_tokens
         self._vllm = Vllm(stall_s, settings | MISTRAL | gpu_settings(gpu_memory, gpus, eager))
         self._windowed = Windowed(self, step_s)
+        self.feed = self._windowed.feed
+        self.forget = self._windowed.forget
         self._tokens = 0
         self.died = self._vllm.died
 
@@ -55,12 +57,6 @@ class Voxtral:
         """Raises `EngineFailed` when the model cannot be loaded."""
         await self._vllm.start(self._warm_up)
         self._windowed.begin(emit)
-
-    async def feed(self, batch: Sequence[Utterance]) -> None:
-        await self._windowed.feed(batch)
-
-    async def forget(self, keys: Sequence[Hashable]) -> None:
-        await self._windowed.forget(keys)
 
     async def stop(self) -> None:
         await self._windowed.stop()

@@ -18,19 +18,17 @@ from typing import Any
 
 import numpy as np
 
-from deployments.audio import pcm_to_float
 from deployments.interfaces import (
     BYTES_PER_SAMPLE,
     RATE,
     Emit,
-    EngineDied,
     EngineFailed,
     Guess,
     SpeechOptions,
-    Utterance,
     Word,
 )
 from deployments.transcriber.token_clock import FRAME, TokenClock
+from deployments.transcriber.utterances import Spoken, Utterances
 from deployments.vllm_engine import MISTRAL, Vllm, gpu_settings
 
 log = logging.getLogger("voxray.voxtral_realtime")
@@ -48,38 +46,11 @@ FORCED = 1.5
 """Without a pause a request ends at this multiple of `rotate_s`."""
 
 
-class _Utterance:
-    """An utterance's audio from sample `base` on: what a request may still need."""
-
+class _Utterance(Spoken):
     def __init__(self, options: SpeechOptions) -> None:
-        self.options = options
-        self.base = 0
-        self.pcm = bytearray()
-        self.ended = False
+        super().__init__(options)
         self.words: list[Word] = []
         self.told = 0
-        self.more = asyncio.Event()
-        self.task: asyncio.Task[None] | None = None
-
-    @property
-    def samples(self) -> int:
-        return self.base + len(self.pcm) // BYTES_PER_SAMPLE
-
-    def add(self, pcm: bytes, ended: bool) -> None:
-        self.pcm += pcm
-        self.ended = ended
-        self.more.set()
-        self.more = asyncio.Event()
-
-    def audio(self, start: int, end: int | None = None) -> Any:
-        """float32 samples from `start` to `end`."""
-        last = None if end is None else (end - self.base) * BYTES_PER_SAMPLE
-        first = (start - self.base) * BYTES_PER_SAMPLE
-        return pcm_to_float(self.pcm[first:last])
-
-    def drop_before(self, sample: int) -> None:
-        del self.pcm[: (sample - self.base) * BYTES_PER_SAMPLE]
-        self.base = sample
 
     async def pieces(self, start: int) -> AsyncIterator[Any]:
         """Audio from a sample on, as it comes, in whole frames but for the last."""
@@ -91,7 +62,7 @@ class _Utterance:
             elif self.ended:
                 return
             else:
-                await self.more.wait()
+                await self.until(start + FRAME)
 
 
 class VoxtralRealtime:
@@ -120,7 +91,9 @@ class VoxtralRealtime:
         most_s = (max_model_len - PREFIX_TOKENS) * FRAME / RATE
         self._rotate_s = min(rotate_s, most_s / FORCED)
         self._places = asyncio.Semaphore(max_streams)
-        self._utterances: dict[Hashable, _Utterance] = {}
+        self._utterances = Utterances(_Utterance, self._recognise)
+        self.feed = self._utterances.feed
+        self.forget = self._utterances.forget
         self._streams: set[_Progress] = set()
         self._watching: asyncio.Task[None] | None = None
         self._behind = (delay_ms // 80 + 2) * FRAME
@@ -138,28 +111,13 @@ class VoxtralRealtime:
 
     async def start(self, emit: Emit) -> None:
         """Raises `EngineFailed` when the model cannot be loaded."""
-        self._emit: Any = lambda guesses: None
         with_delay(self._model, Path(self._view.name), self._delay_ms)
         await self._vllm.start(self._warm_up)
         self._watching = asyncio.create_task(self._watch())
-        self._emit = emit
-
-    async def feed(self, batch: Sequence[Utterance]) -> None:
-        for key, pcm, ended, options in batch:
-            utterance = self._utterances.get(key)
-            if utterance is None:
-                utterance = self._utterances[key] = _Utterance(options)
-                utterance.task = asyncio.create_task(self._recognise(key, utterance))
-            utterance.add(pcm, ended)
-
-    async def forget(self, keys: Sequence[Hashable]) -> None:
-        for key in keys:
-            utterance = self._utterances.pop(key, None)
-            if utterance and utterance.task:
-                utterance.task.cancel()
+        self._utterances.emit = emit
 
     async def stop(self) -> None:
-        await self.forget(list(self._utterances))
+        await self._utterances.stop()
         if self._watching:
             self._watching.cancel()
         await self._vllm.stop()
@@ -175,26 +133,13 @@ class VoxtralRealtime:
         silence.add(bytes(RATE * BYTES_PER_SAMPLE), True)
         await self._stream(None, silence, 0)
 
-    async def _recognise(self, key: Hashable, utterance: _Utterance) -> None:
-        """Owned by `_utterances`; ends with the final, or with `forget`."""
-        try:
-            async with self._places:
-                start: int | None = 0
-                while start is not None:
-                    utterance.drop_before(start)
-                    start = await self._stream(key, utterance, start)
-            failure = None
-        except EngineDied:
-            return  # the replica goes, and the session speaks to another
-        except EngineFailed as failed:
-            failure = str(failed)
-        except Exception:  # nobody above would see it, and the client would wait for ever
-            log.exception("recognising an utterance failed")
-            failure = "the engine failed"
-        while not utterance.ended:
-            await utterance.more.wait()
-        self._utterances.pop(key, None)
-        self._tell(key, utterance, utterance.samples, True, failure)
+    async def _recognise(self, key: Hashable, utterance: _Utterance) -> Guess:
+        async with self._places:
+            start: int | None = 0
+            while start is not None:
+                utterance.drop_before(start)
+                start = await self._stream(key, utterance, start)
+        return self._guess(key, utterance, utterance.samples, True)
 
     async def _stream(self, key: Hashable, utterance: _Utterance, start: int) -> int | None:
         """One request, from a sample on; the sample from which another must go on, if any."""
@@ -213,7 +158,7 @@ class VoxtralRealtime:
                     progress.moved()
                     self._take(output, clock, tokens)
                     utterance.words = before + clock.words
-                    self._tell(key, utterance, min(clock.now, utterance.samples), False)
+                    self._tell(key, utterance, min(clock.now, utterance.samples))
                     if (cut := self._cut(utterance, clock, start)) is not None:
                         utterance.words = [word for word in utterance.words if word.start < cut]
                         return cut
@@ -287,21 +232,14 @@ class VoxtralRealtime:
             return max(clock.last_border(), clock.now - LONGEST_WORD)
         return None
 
-    def _tell(
-        self,
-        key: Hashable,
-        utterance: _Utterance,
-        until: int,
-        final: bool,
-        failure: str | None = None,
-    ) -> None:
-        if not (final or utterance.options.interim_results):
-            return
-        kept, words = utterance.told, utterance.words
-        utterance.told = len(words)
-        if failure:
-            kept, words = 0, []
-        self._emit([Guess(key, until, tuple(words[kept:]), final, kept, failure)])
+    def _tell(self, key: Hashable, utterance: _Utterance, until: int) -> None:
+        if utterance.options.interim_results:
+            self._utterances.emit([self._guess(key, utterance, until, False)])
+
+    def _guess(self, key: Hashable, utterance: _Utterance, until: int, final: bool) -> Guess:
+        """The words that were not told yet."""
+        told, utterance.told = utterance.told, len(utterance.words)
+        return Guess(key, until, tuple(utterance.words[told:]), final, told)
 
     async def _watch(self) -> None:
         """Owned by `_watching`. vLLM has been seen to hang one session and serve the others."""

@@ -6,14 +6,14 @@ stops being written for at the next token.
 
 import asyncio
 import threading
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from deployments.batcher import Batcher, Jobs
 from deployments.gpu import alone_on_the_gpu, best_device
-from deployments.interfaces import RATE, Emit, EngineFailed, Utterance
+from deployments.interfaces import RATE, Emit, EngineFailed
 from deployments.transcriber.voxtral import LANGUAGES, choices, max_tokens, wav
 from deployments.transcriber.windowed import Windowed
 from deployments.transcriber.windows import Spelled, spell
@@ -50,6 +50,8 @@ class VoxtralTransformers:
         self._max_answer_tokens = max_answer_tokens
         self._batcher: Batcher[_Window, list[Spelled]] = Batcher(self._write, batch)
         self._windowed = Windowed(self, step_s)
+        self.feed = self._windowed.feed
+        self.forget = self._windowed.forget
         self._tokens = 0
         self._stopping = threading.Event()
 
@@ -61,12 +63,6 @@ class VoxtralTransformers:
             raise EngineFailed(f"transformers cannot load {self._path}: {error}") from error
         await self.transcribe(np.zeros(RATE, np.float32), None)
         self._windowed.begin(emit)
-
-    async def feed(self, batch: Sequence[Utterance]) -> None:
-        await self._windowed.feed(batch)
-
-    async def forget(self, keys: Sequence[Hashable]) -> None:
-        await self._windowed.forget(keys)
 
     async def stop(self) -> None:
         self._stopping.set()

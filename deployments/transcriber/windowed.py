@@ -9,18 +9,14 @@ import logging
 from collections.abc import Hashable, Sequence
 from typing import Any, Protocol
 
-from deployments.audio import pcm_to_float
 from deployments.interfaces import (
-    BYTES_PER_SAMPLE,
     RATE,
     Emit,
-    EngineDied,
-    EngineFailed,
     Guess,
     SpeechOptions,
-    Utterance,
     Word,
 )
+from deployments.transcriber.utterances import Spoken, Utterances
 from deployments.transcriber.windows import LONGEST, Spelled, Window, agreed, cut, join, place
 
 log = logging.getLogger("voxray.windowed")
@@ -40,22 +36,13 @@ class Decoder(Protocol):
     async def answer(self, audio: Any, question: str) -> Sequence[Spelled]: ...
 
 
-class _Utterance:
+class _Utterance(Spoken):
     def __init__(self, options: SpeechOptions) -> None:
-        self.options = options
-        self.pcm = bytearray()
-        self.ended = False
-        self.more = asyncio.Event()
+        super().__init__(options)
         self.settled: list[Word] = []
-        self.base = 0
         self.border = 0
         """Where the settled words' audio ends; it is `base` or, with an overlap, after it."""
         self.told: list[Word] = []
-        self.task: asyncio.Task[None] | None = None
-
-    @property
-    def samples(self) -> int:
-        return len(self.pcm) // BYTES_PER_SAMPLE
 
 
 class Windowed:
@@ -65,64 +52,33 @@ class Windowed:
     def __init__(self, decoder: Decoder, step_s: float) -> None:
         self._decoder = decoder
         self._step = int(step_s * RATE)
-        self._utterances: dict[Hashable, _Utterance] = {}
+        self._utterances = Utterances(_Utterance, self._recognise)
+        self.feed = self._utterances.feed
+        self.forget = self._utterances.forget
+        self.stop = self._utterances.stop
 
     def begin(self, emit: Emit) -> None:
-        self._emit = emit
+        self._utterances.emit = emit
 
-    async def feed(self, batch: Sequence[Utterance]) -> None:
-        for key, pcm, ended, options in batch:
-            utterance = self._utterances.get(key)
-            if utterance is None:
-                utterance = self._utterances[key] = _Utterance(options)
-                utterance.task = asyncio.create_task(self._recognise(key, utterance))
-            utterance.pcm += pcm
-            utterance.ended = ended
-            utterance.more.set()
-
-    async def forget(self, keys: Sequence[Hashable]) -> None:
-        for key in keys:
-            utterance = self._utterances.pop(key, None)
-            if utterance and utterance.task:
-                utterance.task.cancel()
-
-    async def stop(self) -> None:
-        await self.forget(list(self._utterances))
-
-    async def _recognise(self, key: Hashable, utterance: _Utterance) -> None:
-        """Owned by `_utterances`; ends with the final, or with `forget`."""
-        words: list[Word] = []
-        failure = language = None
-        try:
-            words = await self._follow(key, utterance)
-            language = await self._spoken(utterance, words)
-        except EngineDied:
-            return  # the replica goes, and the session speaks to another
-        except EngineFailed as failed:
-            failure = str(failed)
-        except Exception:  # nobody above would see it, and the client would wait for ever
-            log.exception("recognising an utterance failed")
-            failure = "the engine failed"
-        await self._more(utterance, None)
-        self._utterances.pop(key, None)
-        final = Guess(key, utterance.samples, tuple(words), True, 0, failure, language)
-        self._emit([final])
+    async def _recognise(self, key: Hashable, utterance: _Utterance) -> Guess:
+        words = await self._follow(key, utterance)
+        language = await self._spoken(utterance, words)
+        return Guess(key, utterance.samples, tuple(words), True, language=language)
 
     async def _spoken(self, utterance: _Utterance, words: list[Word]) -> str | None:
         """The language, as the client said it, else as the model hears it."""
         options = utterance.options
         if options.language or options.prompt or not words:
             return options.language
-        return await self._decoder.language(
-            pcm_to_float(utterance.pcm[: LONGEST * BYTES_PER_SAMPLE])
-        )
+        latest = max(utterance.base, utterance.samples - LONGEST)
+        return await self._decoder.language(utterance.audio(latest, utterance.samples))
 
     async def _follow(self, key: Hashable, utterance: _Utterance) -> list[Word]:
         options = utterance.options
         live = options.interim_results and not options.prompt
         heard, previous = 0, list[Word]()
         while True:
-            await self._more(utterance, heard + self._step if live else None)
+            await utterance.until(heard + self._step if live else None)
             heard, ended = utterance.samples, utterance.ended
             words = await self._decode(utterance, heard)
             if ended:
@@ -130,16 +86,9 @@ class Windowed:
             self._tell(key, utterance, heard, previous, words)
             previous = words
 
-    async def _more(self, utterance: _Utterance, samples: int | None) -> None:
-        """Until there are so many samples, or the utterance has ended."""
-        while not utterance.ended and (samples is None or utterance.samples < samples):
-            utterance.more.clear()
-            await utterance.more.wait()
-
     async def _decode(self, utterance: _Utterance, until: int) -> list[Word]:
         """All words up to a sample. Full windows are settled on the way."""
-        begin, end = utterance.base * BYTES_PER_SAMPLE, until * BYTES_PER_SAMPLE
-        audio = pcm_to_float(utterance.pcm[begin:end])
+        audio = utterance.audio(utterance.base, until)
         if len(audio) < SHORTEST:
             return utterance.settled
         if utterance.options.prompt:
@@ -154,7 +103,7 @@ class Windowed:
             words = self._joined(words, more, start, utterance.border)
             if number < len(windows) - 1:
                 utterance.settled, utterance.border = words, offset + window.end
-                utterance.base = offset + windows[number + 1].start
+        utterance.drop_before(offset + windows[-1].start)
         return words
 
     def _joined(self, words: list[Word], more: list[Word], start: int, border: int) -> list[Word]:
@@ -178,4 +127,4 @@ class Windowed:
         both = agreed([word.text for word in previous], [word.text for word in words])
         if both > len(utterance.told):
             utterance.told += words[len(utterance.told) : both]
-        self._emit([Guess(key, until, tuple(utterance.told), False)])
+        self._utterances.emit([Guess(key, until, tuple(utterance.told), False)])

@@ -1,0 +1,106 @@
+"""Utterances at work in an engine: their audio as it comes, a task each, one final each."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Hashable, Sequence
+from typing import Any, Generic, TypeVar
+
+from deployments.audio import pcm_to_float
+from deployments.interfaces import (
+    BYTES_PER_SAMPLE,
+    Emit,
+    EngineDied,
+    EngineFailed,
+    Guess,
+    SpeechOptions,
+    Utterance,
+)
+
+log = logging.getLogger("voxray.utterances")
+
+
+class Spoken:
+    """An utterance's audio from sample `base` on: what its engine may still need."""
+
+    def __init__(self, options: SpeechOptions) -> None:
+        self.options = options
+        self.base = 0
+        self.ended = False
+        self._pcm = bytearray()
+        self._more = asyncio.Event()
+
+    @property
+    def samples(self) -> int:
+        """So many have come, those dropped included."""
+        return self.base + len(self._pcm) // BYTES_PER_SAMPLE
+
+    def add(self, pcm: bytes, ended: bool) -> None:
+        self._pcm += pcm
+        self.ended = ended
+        self._more.set()
+        self._more = asyncio.Event()
+
+    def audio(self, start: int, end: int) -> Any:
+        """float32 samples from `start` to `end`."""
+        first = (start - self.base) * BYTES_PER_SAMPLE
+        return pcm_to_float(self._pcm[first : (end - self.base) * BYTES_PER_SAMPLE])
+
+    def drop_before(self, sample: int) -> None:
+        del self._pcm[: (sample - self.base) * BYTES_PER_SAMPLE]
+        self.base = sample
+
+    async def until(self, samples: int | None) -> None:
+        """Until there are so many, or it has ended; None: until it has ended."""
+        while not self.ended and (samples is None or self.samples < samples):
+            await self._more.wait()
+
+
+U = TypeVar("U", bound=Spoken)
+
+
+class Utterances(Generic[U]):
+    """`recognise` turns one into its final, telling partials with `emit` on the way.
+
+    When it raises, the final says so, after the utterance has ended; but nobody is told of an
+    engine that died, for their sessions speak to another.
+    """
+
+    def __init__(
+        self,
+        new: Callable[[SpeechOptions], U],
+        recognise: Callable[[Hashable, U], Awaitable[Guess]],
+    ) -> None:
+        self._new = new
+        self._recognise = recognise
+        self._open: dict[Hashable, tuple[U, asyncio.Task[None]]] = {}
+        self.emit: Emit = lambda guesses: None
+
+    async def feed(self, batch: Sequence[Utterance]) -> None:
+        for key, pcm, ended, options in batch:
+            if key not in self._open:
+                utterance = self._new(options)
+                self._open[key] = utterance, asyncio.create_task(self._run(key, utterance))
+            self._open[key][0].add(pcm, ended)
+
+    async def forget(self, keys: Sequence[Hashable]) -> None:
+        for key in keys:
+            if key in self._open:
+                self._open.pop(key)[1].cancel()
+
+    async def stop(self) -> None:
+        await self.forget(list(self._open))
+
+    async def _run(self, key: Hashable, utterance: U) -> None:
+        """Owned by `_open`; ends with the final, or with `forget`."""
+        try:
+            final = await self._recognise(key, utterance)
+        except EngineDied:
+            return
+        except EngineFailed as failed:
+            final = Guess(key, 0, (), True, 0, str(failed))
+        except Exception:  # nobody above would see it, and the client would wait for ever
+            log.exception("recognising an utterance failed")
+            final = Guess(key, 0, (), True, 0, "the engine failed")
+        await utterance.until(None)
+        self._open.pop(key, None)
+        self.emit([final._replace(until=utterance.samples)])

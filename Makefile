@@ -52,8 +52,8 @@ $(VENV)/test.done: pyproject.toml | $(BIN)/python
 # torch first: its CPU build; PyPI's torchvision, torchaudio and torchcodec are CUDA's and break it.
 $(VENV)/models.done: pyproject.toml | $(BIN)/python
 	$(PYTHON) -m venv $(VENV)/models
-	$(VENV)/models/bin/pip install --quiet --disable-pip-version-check torch==2.13.0
-	$(VENV)/models/bin/pip install --quiet --disable-pip-version-check \
+	$(VENV)/models/bin/pip install --quiet --no-compile --disable-pip-version-check torch==2.13.0
+	$(VENV)/models/bin/pip install --quiet --no-compile --disable-pip-version-check \
 	  --editable '.[cpu,espeak,openai,transformers,kokoro,test-models,test]'
 	$(VENV)/models/bin/pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	@touch $@

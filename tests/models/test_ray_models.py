@@ -135,37 +135,39 @@ def engines(server: Server, deployment: str) -> list[psutil.Process]:
     return [child for child in children if child.name().startswith("VLLM::EngineCor")]
 
 
-def test_a_frozen_engine_under_load_loses_nothing(server: Server) -> None:
-    """Recordings under way go on in the new replica, and say the same."""
+def test_a_frozen_and_a_killed_engine_under_load_lose_nothing(server: Server) -> None:
+    """Recordings under way go on in the new replica, and say the same; a reply asked for while
+    there is no chat engine is given within its load time."""
     pcm = conversation()  # once: espeak-ng never says it the same way twice
     wanted = transcribe(server, pcm)["text"]
-    (old,) = server.pids("Transcriber")
+    old = {*server.pids("Transcriber"), *server.pids("Chat")}
 
-    async def go() -> list[dict[str, Any]]:
+    async def go() -> list[Any]:
         works = [asyncio.create_task(asyncio.to_thread(transcribe, server, pcm))]
         await asyncio.sleep(0.5)
         for process in engines(server, "Transcriber"):
             process.send_signal(signal.SIGSTOP)
+        for process in engines(server, "Chat"):
+            process.kill()
         works.append(asyncio.create_task(asyncio.to_thread(transcribe, server, pcm)))
-        return list(await asyncio.gather(*works))
+        return await asyncio.gather(*works, asyncio.to_thread(reply, server))
 
-    texts = [result["text"] for result in asyncio.run(go())]
-    assert texts == [wanted, wanted]
-    assert server.pids("Transcriber") != [old]
+    first, second, replied = asyncio.run(go())
+    assert [first["text"], second["text"]] == [wanted, wanted]
+    assert replied["choices"][0]["finish_reason"] in ("length", "stop")
+    assert not old & {*server.pids("Transcriber"), *server.pids("Chat")}
+    assert not any(psutil.pid_exists(pid) for pid in old)
 
 
-def test_a_killed_engine_is_back_within_its_load_time(server: Server) -> None:
-    (old,) = server.pids("Chat")
-    for process in engines(server, "Chat"):
-        process.kill()
-    began = time.monotonic()
+def reply(server: Server) -> dict[str, Any]:
+    """Asked again while it is refused."""
+    deadline = time.monotonic() + LOAD_S
     body = {"messages": [{"role": "user", "content": "hello"}], "max_tokens": 5}
-    while time.monotonic() - began < LOAD_S:
+    while time.monotonic() < deadline:
         answer = httpx.post(f"{server.url}/v1/chat/completions", json=body, timeout=LOAD_S)
         if answer.status_code == 200:
             break
         assert answer.status_code in (502, 503, 504), answer.text
         time.sleep(1)
-    assert answer.json()["choices"][0]["finish_reason"] in ("length", "stop")
-    assert server.pids("Chat") != [old]
-    assert not psutil.pid_exists(old)
+    told: dict[str, Any] = answer.json()
+    return told

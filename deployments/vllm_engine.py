@@ -133,8 +133,12 @@ class Vllm:
 
 def _children() -> set[psutil.Process]:
     """This process's, but for Python's own resource tracker."""
-    found = psutil.Process().children(recursive=True)
-    return {child for child in found if "resource_tracker" not in " ".join(child.cmdline())}
+    found = set()
+    for child in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):  # it may be gone by now
+            if "resource_tracker" not in " ".join(child.cmdline()):
+                found.add(child)
+    return found
 
 
 def _kill(processes: Iterable[psutil.Process]) -> None:

@@ -64,7 +64,7 @@ class Ear:
     async def hear(self, seed: int) -> None:
         key = time.monotonic_ns() + seed
         final = self._finals[key] = asyncio.get_running_loop().create_future()
-        options = SpeechOptions(interim_results=False)
+        options = SpeechOptions("en", interim_results=False)
         await self.engine.feed([Utterance(key, audio(seed), True, options)])
         await final
 
@@ -127,7 +127,11 @@ async def bench_transformers(folder: Path, runs: int) -> None:
 
     def call(seed: int) -> None:
         inputs = it._processor.apply_transcription_request(
-            audio=[pcm_to_float(audio(seed))], format=["WAV"], sampling_rate=RATE, model_id=path
+            audio=[pcm_to_float(audio(seed))],
+            format=["WAV"],
+            sampling_rate=RATE,
+            language="en",
+            model_id=path,
         ).to("cpu", dtype=it._model.dtype)
         it._model.generate(**inputs, max_new_tokens=max_tokens(int(SECONDS * RATE)))
 
@@ -147,7 +151,7 @@ async def bench_voxtral(folder: Path, runs: int) -> None:
     it = ear.engine
 
     async def library(number: int) -> None:
-        prompt = it._transcription(pcm_to_float(audio(number)), None)
+        prompt = it._transcription(pcm_to_float(audio(number)), "en")
         params = SamplingParams(temperature=0.0, max_tokens=max_tokens(int(SECONDS * RATE)))
         name = f"library-{time.monotonic_ns()}-{number}"
         async for _ in it._vllm.engine.generate(prompt, params, name):

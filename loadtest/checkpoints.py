@@ -96,7 +96,7 @@ SIZES = {
 def voxtral(to: Path, size: Size = TINY, weights: bool = True) -> Path:
     """Voxtral as vLLM reads it: params.json, tekken.json, consolidated.safetensors."""
     _tekken(to, AUDIO, size.vocabulary)
-    params = _text_params(size) | {"rope_theta": 1e8, "max_seq_len": 32768}
+    params = _text_params(size) | {"rope_theta": 1e8, "max_position_embeddings": 32768}
     params["multimodal"] = _ears(size, streaming=False)
     return _mistral(to, params, size, "mm_whisper_embeddings.", False, weights)
 
@@ -106,7 +106,7 @@ def voxtral_realtime(to: Path, size: Size = TINY, weights: bool = True) -> Path:
     _tekken(to, STREAMED_AUDIO, size.vocabulary)
     params = _text_params(size) | {
         "tied_embeddings": True,
-        "max_seq_len": 131072,
+        "max_position_embeddings": 131072,
         "sliding_window": 8192,
         "ada_rms_norm_t_cond": True,
         "ada_rms_norm_t_cond_dim": 32,
@@ -118,7 +118,7 @@ def voxtral_realtime(to: Path, size: Size = TINY, weights: bool = True) -> Path:
 def chat(to: Path, size: Size = TINY, weights: bool = True) -> Path:
     """A text model as vLLM reads it."""
     _tekken(to, None, size.vocabulary)
-    params = _text_params(size) | {"max_seq_len": 32768}
+    params = _text_params(size) | {"max_position_embeddings": 32768}
     return _mistral(to, params, size, "", False, weights)
 
 

@@ -92,6 +92,9 @@ class VoxtralConfig(OnVllm):
         1.0, gt=0, description="Seconds of audio after which a live utterance is decoded anew."
     )
     max_model_len: int = Field(8192, ge=1024, description="Tokens of a request: audio and words.")
+    detect_language: bool = Field(
+        True, description="Ask the model for the language of an utterance whose client named none."
+    )
     max_answer_tokens: int = Field(1024, ge=1, description="Tokens of an answer to a question.")
 
     @property
@@ -115,6 +118,9 @@ class VoxtralTransformersConfig(Weighty):
     batch: int = Field(8, ge=1, description="Windows of 30 s decoded at once.")
     step_s: float = Field(
         1.0, gt=0, description="Seconds of audio after which a live utterance is decoded anew."
+    )
+    detect_language: bool = Field(
+        True, description="Ask the model for the language of an utterance whose client named none."
     )
     max_answer_tokens: int = Field(512, ge=1, description="Tokens of an answer to a question.")
     compile: bool = Field(False, description="Use `torch.compile`: starts later, runs faster.")

@@ -36,6 +36,7 @@ class Voxtral:
         stall_s: float,
         eager: bool,
         gpu_memory: float = 0.0,
+        detect_language: bool = True,
         gpus: int = 1,
     ) -> None:
         settings = {
@@ -47,7 +48,7 @@ class Voxtral:
         }
         self._max_answer_tokens = max_answer_tokens
         self._vllm = Vllm(stall_s, settings | MISTRAL | gpu_settings(gpu_memory, gpus, eager))
-        self._windowed = Windowed(self, step_s)
+        self._windowed = Windowed(self, step_s, detect_language)
         self.feed = self._windowed.feed
         self.forget = self._windowed.forget
         self._tokens = 0

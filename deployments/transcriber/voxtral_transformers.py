@@ -42,6 +42,7 @@ class VoxtralTransformers:
         max_answer_tokens: int,
         compile: bool,
         gpu_memory: float = 0.0,
+        detect_language: bool = True,
     ) -> None:
         self._path = model
         self._device = device
@@ -49,7 +50,7 @@ class VoxtralTransformers:
         self._gpu_memory = gpu_memory
         self._max_answer_tokens = max_answer_tokens
         self._batcher: Batcher[_Window, list[Spelled]] = Batcher(self._write, batch)
-        self._windowed = Windowed(self, step_s)
+        self._windowed = Windowed(self, step_s, detect_language)
         self.feed = self._windowed.feed
         self.forget = self._windowed.forget
         self._tokens = 0

@@ -49,8 +49,9 @@ class Windowed:
     """`TranscriberEngine`'s feeding and forgetting over a `Decoder`; decodes anew after every
     `step_s` of audio."""
 
-    def __init__(self, decoder: Decoder, step_s: float) -> None:
+    def __init__(self, decoder: Decoder, step_s: float, detect_language: bool) -> None:
         self._decoder = decoder
+        self._detect = detect_language
         self._step = int(step_s * RATE)
         self._utterances = Utterances(_Utterance, self._recognise)
         self.feed = self._utterances.feed
@@ -68,7 +69,7 @@ class Windowed:
     async def _spoken(self, utterance: _Utterance, words: list[Word]) -> str | None:
         """The language, as the client said it, else as the model hears it."""
         options = utterance.options
-        if options.language or options.prompt or not words:
+        if options.language or options.prompt or not words or not self._detect:
             return options.language
         latest = max(utterance.base, utterance.samples - LONGEST)
         return await self._decoder.language(utterance.audio(latest, utterance.samples))

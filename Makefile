@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 RUN ?=
 
-.PHONY: run test test-models check bench-live bench-talk bench-engines docs clean
+.PHONY: run test test-models check bench-live bench-talk bench-jobs bench-engines docs clean
 
 run: $(VENV)/run.done
 	@PATH="$(abspath $(BIN)):$$PATH" exec $(BIN)/voxray run $(RUN)
@@ -30,6 +30,9 @@ bench-talk: $(VENV)/test.done
 bench-engines: $(VENV)/models.done
 	$(VENV)/models/bin/python -m loadtest.bench_engines $(BENCH)
 
+bench-jobs: $(VENV)/test.done
+	$(BIN)/python -m loadtest.bench_jobs $(BENCH)
+
 docs: $(VENV)/test.done
 	$(BIN)/python -m docs.generate
 
@@ -46,7 +49,8 @@ $(VENV)/run.done: pyproject.toml | $(BIN)/python
 	@touch $@
 
 $(VENV)/test.done: pyproject.toml | $(BIN)/python
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[cpu,espeak,openai,loadtest,test]'
+	$(BIN)/pip install --quiet --no-compile --disable-pip-version-check \
+	  --editable '.[cpu,espeak,openai,loadtest,test]'
 	@touch $@ $(VENV)/run.done
 
 # torch first: its CPU build; PyPI's torchvision, torchaudio and torchcodec are CUDA's and break it.
@@ -62,5 +66,5 @@ $(VENV)/models.done: pyproject.toml | $(BIN)/python
 $(VENV)/clients.done: tests/clients/requirements.txt tests/clients/package.json | $(BIN)/python
 	cd tests/clients && npm install --silent --no-audit --no-fund --no-package-lock || true
 	$(PYTHON) -m venv $(VENV)/clients && \
-	  $(VENV)/clients/bin/pip install --quiet --disable-pip-version-check -r $< || rm -rf $(VENV)/clients
+	  $(VENV)/clients/bin/pip install --quiet --no-compile --disable-pip-version-check -r $< || rm -rf $(VENV)/clients
 	@touch $@

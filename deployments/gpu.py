@@ -28,3 +28,13 @@ def best_device() -> str:
     if torch.cuda.is_available():
         return "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def chosen_device(asked: str, memory: float) -> str:
+    """The device to compute on, `auto` resolved; of a GPU no more than the share `memory`."""
+    import torch
+
+    device = best_device() if asked == "auto" else asked
+    if memory and device == "cuda":
+        torch.cuda.set_per_process_memory_fraction(memory)
+    return device

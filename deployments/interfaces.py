@@ -36,6 +36,8 @@ class SpeechOptions(NamedTuple):
     grammar: str | None = None
     prompt: str | None = None
     """A question about the audio: the engine answers it instead of writing down what was said."""
+    batch: bool = False
+    """Nobody waits for it: whoever speaks live goes first."""
 
 
 class Endpoint(NamedTuple):
@@ -130,6 +132,41 @@ class Hypothesis(NamedTuple):
     failure: str | None = None
     language: str | None = None
     """What the engine heard spoken, on a final; None where it does not tell."""
+
+
+class SpeakerCount(NamedTuple):
+    """How many people speak, at least and at most."""
+
+    least: int = 1
+    most: int = 20
+
+
+class SpeakerTurn(NamedTuple):
+    """One person speaks, in samples of the recording."""
+
+    speaker: int
+    """0 is the one who speaks first."""
+    start: int
+    end: int
+
+
+class Voices(NamedTuple):
+    """The next piece of a recording whose speakers are asked for, in order."""
+
+    session: int
+    pcm: bytes
+    ended: bool = False
+    speakers: SpeakerCount = SpeakerCount()
+
+
+class Turns(NamedTuple):
+    """The diarizer has heard a recording up to sample `until`; the last one is `final`."""
+
+    session: int
+    until: int
+    turns: tuple[SpeakerTurn, ...] = ()
+    final: bool = False
+    failure: str | None = None
 
 
 class LaneLost(Exception):
@@ -369,3 +406,18 @@ class Requests(Protocol):
     def listen(self, lane: str) -> AsyncIterator[Sequence[Any]]: ...
 
     async def exchange(self, lane: str, batch: Sequence[Any], left: Sequence[int]) -> None: ...
+
+
+class DiarizerEngine(Protocol):
+    """Tells who spoke when. `diarize` pulls the recording (16 kHz mono pcm, in pieces of any size)
+    and returns its turns in order. Cancelling it stops the model. Raises `EngineFailed`."""
+
+    name: str
+
+    async def start(self) -> None: ...
+
+    async def diarize(
+        self, audio: AsyncIterator[bytes], speakers: SpeakerCount
+    ) -> Sequence[SpeakerTurn]: ...
+
+    async def stop(self) -> None: ...

@@ -26,6 +26,12 @@ FRAME_BYTES = FRAME_SAMPLES * BYTES_PER_SAMPLE
 IsSpeech = Callable[[bytes, int], bool]
 
 
+def voiced(is_speech: IsSpeech, pcm: bytes) -> list[bool]:
+    """A flag for every whole frame of 16 kHz pcm_s16le."""
+    whole = len(pcm) - len(pcm) % FRAME_BYTES
+    return [is_speech(pcm[at : at + FRAME_BYTES], RATE) for at in range(0, whole, FRAME_BYTES)]
+
+
 class Endpointing:
     """Turns a flag a frame into transitions.
 
@@ -109,11 +115,9 @@ class _Ear:
     def hear(self, session: int, pcm: bytes) -> Judged:
         if self._rest:
             pcm = self._rest + pcm
-        whole = len(pcm) - len(pcm) % FRAME_BYTES
-        is_speech, on = self._is_speech, self._endpointing.on
-        flags = [is_speech(pcm[at : at + FRAME_BYTES], RATE) for at in range(0, whole, FRAME_BYTES)]
-        self._rest = pcm[whole:]
-        transitions = tuple(filter(None, map(on, flags)))
+        flags = voiced(self._is_speech, pcm)
+        self._rest = pcm[len(flags) * FRAME_BYTES :]
+        transitions = tuple(filter(None, map(self._endpointing.on, flags)))
         until = self._endpointing.sample + len(self._rest) // BYTES_PER_SAMPLE
         return Judged(session, until, transitions, True in flags)
 

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import psutil
@@ -55,9 +55,13 @@ class Vllm:
         await warm_up()
         self._heartbeat = asyncio.create_task(self._watch())
 
-    def generate(self, prompt: Any, params: Any, name: str) -> AsyncIterator[Any]:
-        """vLLM's outputs for a prompt or a stream of inputs; closing it aborts the request."""
-        return self.ask(lambda: self.engine.generate(prompt, params, name))
+    def generate(
+        self, prompt: Any, params: Any, name: str, batch: bool = False
+    ) -> AsyncIterator[Any]:
+        """vLLM's outputs for a prompt or a stream of inputs; closing it aborts the request.
+
+        What is `batch` is scheduled after everything that somebody waits for."""
+        return self.ask(lambda: self.engine.generate(prompt, params, name, priority=int(batch)))
 
     async def ask(self, call: Callable[[], Any]) -> AsyncIterator[Any]:
         """What the generator that `call` makes yields; closing this closes that.
@@ -68,6 +72,19 @@ class Vllm:
             async with contextlib.aclosing(call()) as items:
                 async for item in items:
                     yield item
+
+    async def rendered(self, prompt: Any) -> Any:
+        """A prompt as the engine takes it: text as tokens, audio as features."""
+        from vllm.renderers.inputs.preprocess import parse_model_prompt
+
+        parsed = parse_model_prompt(self.engine.model_config, prompt)
+        (rendered,) = await self.engine.renderer.render_cmpl_async([parsed])
+        return rendered
+
+    def text(self, tokens: Sequence[int]) -> str:
+        """The text of tokens, control tokens left out."""
+        text: str = self.engine.get_tokenizer().decode(list(tokens))
+        return text
 
     async def died(self) -> str:
         await self._dead.wait()
@@ -155,9 +172,19 @@ def _environment() -> None:
     os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
 
 
+def written(output: Any) -> list[tuple[int, float]]:
+    """The tokens that an output adds, each with its log-probability."""
+    return [
+        (token, logprobs[token].logprob)
+        for completion in output.outputs[:1]
+        for token, logprobs in zip(completion.token_ids, completion.logprobs, strict=True)
+    ]
+
+
 def gpu_settings(memory: float, gpus: int, eager: bool) -> dict[str, Any]:
     """The settings that follow from a share of a GPU, or from several whole ones."""
     settings: dict[str, Any] = {"enforce_eager": eager, "enable_log_requests": False}
+    settings["scheduling_policy"] = "priority"
     settings["tensor_parallel_size"] = gpus
     if memory:
         settings["gpu_memory_utilization"] = memory

@@ -18,6 +18,10 @@ from deployments.chat.eliza import Eliza
 from deployments.chat.openai import OpenAI
 from deployments.chat.twin import Twin as ChatTwin
 from deployments.chat.vllm import VllmChat
+from deployments.diarizer import Diarizer
+from deployments.diarizer.bic import Bic
+from deployments.diarizer.pyannote import Pyannote
+from deployments.diarizer.twin import Twin as DiarizerTwin
 from deployments.interfaces import (
     Ask,
     Hypothesis,
@@ -26,8 +30,10 @@ from deployments.interfaces import (
     Say,
     Sound,
     Speech,
+    Turns,
     Unjudged,
     Voice,
+    Voices,
     Written,
 )
 from deployments.speaker import Speaker
@@ -42,12 +48,13 @@ from deployments.transcriber.voxtral_realtime import VoxtralRealtime
 from deployments.transcriber.voxtral_transformers import VoxtralTransformers
 from deployments.vad import Vad
 from serve_app import weights
-from serve_app.api import Models, create_app
 from serve_app.clients import (
     ModelState,
     PrometheusExporter,
     RemoteFleet,
     broadcast,
+    keep_settings,
+    kept_settings,
     model_states,
 )
 from serve_app.config import Config, Scale, own_leaf
@@ -55,7 +62,8 @@ from serve_app.engine_config import OnVllm, Weighty
 from serve_app.lane_wire import Address, LaneServer
 from serve_app.metrics import Metrics, flat, merge, report
 from serve_app.placement import memory_share
-from serve_app.scaling import SESSIONS, SessionsPolicy
+from serve_app.scaling import JOBS, SESSIONS, JobsPolicy, SessionsPolicy
+from serve_app.settings import Settings
 from serve_app.weights import Absent
 
 log = logging.getLogger("voxray.app")
@@ -65,6 +73,10 @@ EXPORT_EVERY_S = 5.0
 
 LOOK_BACK_S = 10.1
 """Serve wants it longer than its metrics' interval, which is 10 s."""
+
+NICENESS = 10
+"""Of what works on recordings: whoever speaks live goes first. No more than this, for a worker
+holds SQLite's lock for as long as a write takes it."""
 
 UNBOUNDED = 100_000
 """Above any limit of ours: past its own bound Serve answers 500 and lets handshakes hang."""
@@ -80,6 +92,7 @@ ENGINES: dict[str, dict[str, Any]] = {
     },
     "chat": {"eliza": Eliza, "vllm": VllmChat, "openai": OpenAI, "twin": ChatTwin},
     "speaker": {"espeak": Espeak, "kokoro": Kokoro, "twin": SpeakerTwin},
+    "diarizer": {"bic": Bic, "pyannote": Pyannote, "twin": DiarizerTwin},
 }
 
 
@@ -120,6 +133,7 @@ MODELS: dict[str, tuple[Any, type]] = {
     "transcriber": (Transcriber, Speech),
     "chat": (Chat, Ask),
     "speaker": (Speaker, Say),
+    "diarizer": (Diarizer, Voices),
 }
 """What stands in front of an engine of each kind, and what it is asked."""
 
@@ -153,6 +167,8 @@ class ModelReplica:
 
     def __init__(self, kind: str, config: Config) -> None:
         _log_like_serve()
+        if kind == "diarizer":
+            os.nice(NICENESS)
         self._kind = kind
         self._config = config
         self._model: Any = None
@@ -227,6 +243,37 @@ def _described(kind: str, config: Config) -> tuple[str, str | None, int]:
     return name, own.model if own else None, known.weights if known else 0
 
 
+class WorkerReplica:
+    """Sees jobs through, beside whatever else runs here: it gives way to live speech."""
+
+    def __init__(
+        self,
+        config: Config,
+        transcriber: DeploymentHandle[Any],
+        diarizer: DeploymentHandle[Any],
+    ) -> None:
+        from serve_app.jobs.worker import Worker  # not in every replica: half a second of imports
+
+        _log_like_serve()
+        os.nice(NICENESS)
+        self._worker = Worker(
+            config, RemoteFleet(transcriber, Hypothesis), RemoteFleet(diarizer, Turns)
+        )
+        self._work = asyncio.get_running_loop().create_task(self._worker.run())
+
+    async def check_health(self) -> None:
+        """A worker that ended is replaced."""
+        if self._work.done():
+            self._work.result()
+
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        return {JOBS: self._worker.load}
+
+    async def __del__(self) -> None:
+        self._work.cancel()
+        await asyncio.gather(self._work, return_exceptions=True)
+
+
 @serve.ingress()
 class Ingress:
     """Sockets, REST, sessions. Holds no model."""
@@ -238,11 +285,17 @@ class Ingress:
         transcriber: DeploymentHandle[Any],
         chat: DeploymentHandle[Any],
         speaker: DeploymentHandle[Any],
+        diarizer: DeploymentHandle[Any],
+        worker: DeploymentHandle[Any],  # taken so that Serve deploys it, too
         secret: bytes,
     ) -> None:
+        from serve_app.api import Models  # not in every replica: a second of imports
+
         _log_like_serve()
         self._config = config
         self._metrics = Metrics()
+        self._settings = Settings(config)
+        self._settings.apply(kept_settings())
         self._chat, self._speaker = chat, speaker
         engine = engine_class("transcriber", config.transcriber_engine)
         self._models = Models(
@@ -250,23 +303,37 @@ class Ingress:
             transcriber=RemoteFleet(transcriber, Hypothesis),
             chats=RemoteFleet(chat, Written),
             speaker=RemoteFleet(speaker, Sound),
+            diarizer=RemoteFleet(diarizer, Turns),
             engine=config.transcriber_engine,
             languages=engine.languages,
             revises=getattr(engine, "revises", True),
             understands=getattr(engine, "understands", False),
             chat=config.chat_engine,
             voice=config.speaker_engine,
+            tells_apart=config.diarizer_engine,
             voices=self._voices,
             blends=getattr(engine_class("speaker", config.speaker_engine), "blends", False),
             snapshots=self._snapshots,
             made=self._made,
             states=model_states,
+            reconfigure=self._reconfigure_all,
             secret=secret,
         )
         self._exporting = asyncio.get_running_loop().create_task(self._export())
 
     def __serve_build_asgi_app__(self) -> Any:
-        return create_app(self._models, self._config, self._metrics)
+        from serve_app.api import create_app
+
+        return create_app(self._models, self._config, self._metrics, self._settings)
+
+    async def reconfigure(self, changes: dict[str, Any]) -> None:
+        """Settings that were changed while we run."""
+        self._settings.apply(changes)
+
+    async def _reconfigure_all(self, changes: dict[str, Any]) -> None:
+        """Every ingress replica, through a handle to ourselves; and those to come."""
+        await asyncio.to_thread(keep_settings, changes)
+        await broadcast(serve.get_deployment_handle("Ingress", APP_NAME), "reconfigure", changes)
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
         return {SESSIONS: self._metrics.active_sessions}
@@ -316,6 +383,15 @@ def build(args: dict[str, Any]) -> Application:
         kind: _models(ModelReplica, kind.capitalize(), leaf.scale).bind(kind, config)
         for kind, (_, leaf) in config.engines.items()
     }
+    worker = serve.deployment(
+        name="Worker",
+        max_ongoing_requests=UNBOUNDED,
+        autoscaling_config=_autoscaling(config.jobs.scale, JobsPolicy),
+        ray_actor_options=_resources(config.jobs.scale),
+        health_check_period_s=2,
+        health_check_timeout_s=10,
+        graceful_shutdown_timeout_s=10,
+    )(WorkerReplica)
     ingress = serve.deployment(
         name="Ingress",
         max_ongoing_requests=UNBOUNDED,
@@ -331,6 +407,8 @@ def build(args: dict[str, Any]) -> Application:
         models["transcriber"],
         models["chat"],
         models["speaker"],
+        models["diarizer"],
+        worker.bind(config, models["transcriber"], models["diarizer"]),
         secrets.token_bytes(32),
     )
 
@@ -349,9 +427,9 @@ def _models(replica: type, name: str, scale: Scale) -> Any:
     )(replica)
 
 
-def _autoscaling(scale: Scale) -> AutoscalingConfig:
+def _autoscaling(scale: Scale, function: type = SessionsPolicy) -> AutoscalingConfig:
     policy = AutoscalingPolicy(  # type: ignore[no-untyped-call]
-        policy_function=SessionsPolicy,
+        policy_function=function,
         policy_kwargs={"sessions_per_replica": scale.sessions_per_replica},
     )
     return AutoscalingConfig(

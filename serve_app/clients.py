@@ -35,10 +35,10 @@ class RemoteFleet:
         return await LaneConnection.open(self._addresses[name], self._answer)
 
 
-async def broadcast(handle: DeploymentHandle[Any], method: str) -> list[Any]:
+async def broadcast(handle: DeploymentHandle[Any], method: str, *args: Any) -> list[Any]:
     """The answers of all replicas that give one; [] while there are none."""
     try:
-        answers = await handle.broadcast(method).results_async(
+        answers = await handle.broadcast(method, *args).results_async(
             timeout_s=SURVEY_TIMEOUT_S, return_exceptions=True
         )
     except DeploymentUnavailableError:
@@ -111,6 +111,20 @@ def _model_states() -> list[dict[str, Any]]:
         else:
             internal_kv._internal_kv_del(key)
     return sorted(states, key=lambda state: (state["kind"], -state["percent"]))
+
+
+SETTINGS = b"voxray:settings"
+
+
+def keep_settings(changes: dict[str, Any]) -> None:
+    """For replicas that start later."""
+    internal_kv._internal_kv_put(SETTINGS, orjson.dumps(changes))
+
+
+def kept_settings() -> dict[str, Any]:
+    body = internal_kv._internal_kv_get(SETTINGS)
+    changes: dict[str, Any] = orjson.loads(body) if body else {}
+    return changes
 
 
 class PrometheusExporter:

@@ -4,6 +4,8 @@ Every field says its unit and purpose in its description; docs/configuration.md 
 here. A profile is a set of defaults for engines: whatever is written out wins over it.
 """
 
+import os
+from pathlib import Path
 from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
@@ -90,6 +92,9 @@ class Limits(Leaf):
     max_upload_bytes: int = Field(
         104_857_600, ge=1, description="Bytes of a recording sent to POST /v1/transcribe."
     )
+    upload_timeout_s: float = Field(
+        600.0, gt=0, description="Seconds a recording's body may take to arrive."
+    )
     max_recording_s: float = Field(
         7200.0, gt=0, description="Seconds of audio decoded from one recording."
     )
@@ -162,6 +167,9 @@ class PocketSphinxConfig(Leaf):
 
     decoders: int = Field(
         8, ge=1, description="Decoder processes of a replica at most: utterances decoded at once."
+    )
+    batch_decoders: int = Field(
+        2, ge=1, description="More of them for recordings; they give way to live speech."
     )
 
 
@@ -301,6 +309,36 @@ class SpeakerConfig(Leaf):
     scale: Scale = Scale(sessions_per_replica=100)
 
 
+class BicConfig(Leaf):
+    """The embedded diarizer."""
+
+    separation: float = Field(
+        3.3,
+        gt=0,
+        description="What two voices must differ by to be two: higher finds fewer speakers.",
+    )
+
+
+class PyannoteConfig(Leaf):
+    """pyannote.audio's pipeline."""
+
+    model: str = Field(
+        "pyannote/speaker-diarization-community-1",
+        description="A folder with the pipeline, or its name on the hub.",
+    )
+    token_variable: str = Field(
+        "HF_TOKEN", description="The environment variable with the hub's token."
+    )
+    device: Literal["auto", "cuda", "cpu"] = Field("auto", description="Where it computes.")
+
+
+class DiarizerTwinConfig(Leaf):
+    """The stand-in: speakers take turns by the clock."""
+
+    turn_s: float = Field(5.0, gt=0, description="Seconds of a turn.")
+    speakers: int = Field(2, ge=1, description="Speakers that take turns.")
+
+
 class ConversationConfig(Leaf):
     """Spoken turns."""
 
@@ -347,21 +385,131 @@ class TcpConfig(Leaf):
     max_connections: int = Field(100, ge=1, description="Connections of one Ingress replica.")
 
 
+class DiarizerConfig(Leaf):
+    """Who spoke when, in recordings."""
+
+    engine: str = Field(
+        "",
+        description="`bic`, `pyannote`, `twin`, or `module:Class`; empty: the profile's.",
+    )
+    engine_args: dict[str, Any] = Field(
+        default_factory=dict, description="Keyword arguments for an engine of your own."
+    )
+    tick_ms: float = Field(20.0, gt=0, description="Milliseconds between a lane's calls, at least.")
+    timeout_s: float = Field(600.0, gt=0, description="Seconds to the next sign of progress.")
+    bic: BicConfig = BicConfig()
+    pyannote: PyannoteConfig = PyannoteConfig()
+    twin: DiarizerTwinConfig = DiarizerTwinConfig()
+    scale: Scale = Scale(sessions_per_replica=4)
+
+
+class StorageConfig(Leaf):
+    """Where recordings and their results are kept."""
+
+    directory: str = Field(
+        "", description="Of the default database and objects; empty: `~/.local/share/voxray`."
+    )
+    database_variable: str = Field(
+        "VOXRAY_DATABASE_URL",
+        description="The environment variable with the URL of a PostgreSQL database, as "
+        "`postgresql+asyncpg://user:password@host/voxray`; unset: SQLite in `directory`.",
+    )
+    objects: str = Field(
+        "",
+        description="`s3://bucket/prefix`, `gs://bucket/prefix` or a folder; empty: in "
+        "`directory`. Credentials come from the environment, under AWS's and Google's names.",
+    )
+    encrypt: bool = Field(False, description="Seal audio and results with AES-256-GCM.")
+    key_variable: str = Field(
+        "VOXRAY_STORAGE_KEY",
+        description="The environment variable with the key, 32 bytes in base64.",
+    )
+    key_file: str = Field("", description="A file with that key, instead.")
+
+    @property
+    def folder(self) -> Path:
+        home = os.environ.get("XDG_DATA_HOME") or "~/.local/share"
+        return Path(self.directory or f"{home}/voxray").expanduser().absolute()
+
+    @property
+    def database_url(self) -> str:
+        lite = f"sqlite+aiosqlite:///{self.folder / 'voxray.db'}"
+        return os.environ.get(self.database_variable) or lite
+
+    @property
+    def objects_url(self) -> str:
+        return self.objects or str(self.folder / "objects")
+
+
+class WebhookConfig(Leaf):
+    """Calls to whoever waits for a job."""
+
+    secret_variable: str = Field(
+        "VOXRAY_WEBHOOK_SECRET",
+        description="The environment variable with the signing secret, `whsec_` and base64.",
+    )
+    timeout_s: float = Field(10.0, gt=0, description="Seconds for one call.")
+    tries: int = Field(8, ge=1, description="Calls at most; then the webhook is dead.")
+    retry_s: float = Field(5.0, gt=0, description="Seconds to the second try; doubled each time.")
+    allow_private: bool = Field(
+        False, description="Webhooks may lead to loopback and private addresses."
+    )
+
+
+class JobsConfig(Leaf):
+    """Recordings that are transcribed in the background."""
+
+    max_upload_bytes: int = Field(
+        524_288_000, ge=1, description="Bytes of a recording sent to POST /v1/jobs."
+    )
+    max_uploads: int = Field(16, ge=1, description="Uploads at once on one Ingress replica.")
+    upload_timeout_s: float = Field(3600.0, gt=0, description="Seconds an upload may take.")
+    max_audio_s: float = Field(43_200.0, gt=0, description="Seconds of audio in one recording.")
+    decode_timeout_s: float = Field(
+        600.0, gt=0, description="Seconds of processor time for decoding a recording once."
+    )
+    max_waiting: int = Field(1000, ge=1, description="Jobs of one tenant that may wait.")
+    max_watchers: int = Field(256, ge=1, description="Event streams of one Ingress replica.")
+    windows_at_once: int = Field(
+        2, ge=1, description="Windows of a job at work on each Transcriber replica."
+    )
+    window_timeout_s: float = Field(600.0, gt=0, description="Seconds for one window.")
+    lease_s: float = Field(
+        15.0, gt=0.5, description="Seconds after which a silent worker's job is another's."
+    )
+    poll_s: float = Field(0.5, gt=0, description="Seconds between looks at the queue.")
+    tries: int = Field(6, ge=1, description="Tries of a job for failures that may pass.")
+    retry_s: float = Field(2.0, gt=0, description="Seconds to the second try; doubled each time.")
+    keep_s: float = Field(
+        2_592_000.0, gt=0, description="Seconds after its end when a job and its files are deleted."
+    )
+    cache_entries: int = Field(
+        1000,
+        ge=0,
+        description="Results that a tenant's same audio is answered with; 0: off.",
+    )
+    webhook: WebhookConfig = WebhookConfig()
+    scale: Scale = Scale(sessions_per_replica=2, downscale_delay_s=60.0)
+
+
 PROFILES: dict[str, dict[str, str]] = {
     "cpu": {
         "transcriber": "pocketsphinx",
         "chat": "eliza",
         "speaker": "espeak",
+        "diarizer": "bic",
     },
     "gpu": {
         "transcriber": "voxtral-realtime",
         "chat": "vllm",
         "speaker": "kokoro",
+        "diarizer": "bic",
     },
     "twin": {
         "transcriber": "twin",
         "chat": "twin",
         "speaker": "twin",
+        "diarizer": "twin",
     },
 }
 
@@ -391,6 +539,9 @@ class Config(Leaf):
     speaker: SpeakerConfig = SpeakerConfig()
     conversation: ConversationConfig = ConversationConfig()
     tcp: TcpConfig = TcpConfig()
+    diarizer: DiarizerConfig = DiarizerConfig()
+    storage: StorageConfig = StorageConfig()
+    jobs: JobsConfig = JobsConfig()
 
     @property
     def transcriber_engine(self) -> str:
@@ -411,12 +562,17 @@ class Config(Leaf):
         return self.speaker.engine or PROFILES[self.profile]["speaker"]
 
     @property
-    def engines(self) -> dict[str, tuple[str, TranscriberConfig | ChatConfig | SpeakerConfig]]:
+    def diarizer_engine(self) -> str:
+        return self.diarizer.engine or PROFILES[self.profile]["diarizer"]
+
+    @property
+    def engines(self) -> "dict[str, tuple[str, EngineLeaf]]":
         """Each kind's engine by name, and the leaf that configures it."""
         return {
             "transcriber": (self.transcriber_engine, self.transcriber),
             "chat": (self.chat_engine, self.chat),
             "speaker": (self.speaker_engine, self.speaker),
+            "diarizer": (self.diarizer_engine, self.diarizer),
         }
 
     @property
@@ -435,7 +591,10 @@ class Config(Leaf):
         return VOICES.get(self.speaker_engine, ("", {}))[1] | self.speaker.openai_voices
 
 
-def own_leaf(engine: str, config: TranscriberConfig | ChatConfig | SpeakerConfig) -> Leaf | None:
+EngineLeaf = TranscriberConfig | ChatConfig | SpeakerConfig | DiarizerConfig
+
+
+def own_leaf(engine: str, config: EngineLeaf) -> Leaf | None:
     """The arguments of an engine of ours; None for one that has none, or is not ours."""
     leaf = getattr(config, engine.replace("-", "_"), None)
     return leaf if isinstance(leaf, Leaf) else None

@@ -184,6 +184,10 @@ class LiveSessions:
             transcriber, Terms(config.transcriber.tick_ms / 1000, LANE_PATIENCE_S), Speech
         )
 
+    def configure(self, config: Config) -> None:
+        """Of new sessions; those that are open keep what they began with."""
+        self._config = config
+
     @property
     def limits(self) -> Limits:
         return self._config.limits

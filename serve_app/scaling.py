@@ -8,6 +8,7 @@ import math
 from typing import Any
 
 SESSIONS = "sessions"
+JOBS = "jobs"
 
 
 class SessionsPolicy:
@@ -19,6 +20,14 @@ class SessionsPolicy:
     def __call__(self, context: Any) -> tuple[int, dict[str, Any]]:
         reported = (context.aggregated_metrics or {}).get(SESSIONS, {})
         return replicas_for(sum(reported.values()), self._target), {}
+
+
+class JobsPolicy(SessionsPolicy):
+    """By the jobs that wait or are at work; every worker counts all of them."""
+
+    def __call__(self, context: Any) -> tuple[int, dict[str, Any]]:
+        reported = (context.aggregated_metrics or {}).get(JOBS, {})
+        return replicas_for(max(reported.values(), default=0), self._target), {}
 
 
 def replicas_for(sessions: float, sessions_per_replica: int) -> int:

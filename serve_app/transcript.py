@@ -21,6 +21,12 @@ class WordOut(BaseModel):
     end_ms: int
     confidence: float
 
+    @property
+    def spoken(self) -> Word:
+        """In samples."""
+        samples = RATE // 1000
+        return Word(self.word, self.start_ms * samples, self.end_ms * samples, self.confidence)
+
 
 class Segment(BaseModel):
     """One utterance, in ms of the recording."""
@@ -69,10 +75,11 @@ def render(form: Form, segments: Sequence[Segment]) -> str:
 
 
 def _span(segment: Segment, point: str) -> str:
-    return f"{_clock(segment.start_ms, point)} --> {_clock(segment.end_ms, point)}"
+    return f"{clock(segment.start_ms, point)} --> {clock(segment.end_ms, point)}"
 
 
-def _clock(ms: int, point: str) -> str:
+def clock(ms: int, point: str) -> str:
+    """`01:02:03.004`, with `point` before the milliseconds."""
     seconds, ms = divmod(ms, 1000)
     minutes, seconds = divmod(seconds, 60)
     hours, minutes = divmod(minutes, 60)

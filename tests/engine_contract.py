@@ -224,6 +224,22 @@ class TranscriberContract:
         assert before == after
 
 
+class UnderstandingContract(TranscriberContract):
+    """Of an engine that hears the language and answers questions."""
+
+    def test_the_language_is_heard_unless_it_is_said(self, engine: Heard, loop: Loop) -> None:
+        async def heard(said: str | None) -> str | None:
+            key = await engine.say(self.speech(2), options=SpeechOptions(said))
+            return (await engine.final(key)).language
+
+        assert loop.run(heard("fr")) == "fr"
+        assert loop.run(heard(None)) in engine.engine.languages
+
+    def test_a_question_is_answered(self, engine: Heard, loop: Loop) -> None:
+        asked = SpeechOptions(prompt="What is being said?")
+        assert loop.run(engine.words(self.speech(2), options=asked))
+
+
 # Chat.
 
 

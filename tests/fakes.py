@@ -10,6 +10,8 @@ import uvicorn
 
 from deployments.chat import Chat
 from deployments.chat.twin import Twin as ChatTwin
+from deployments.diarizer import Diarizer
+from deployments.diarizer.twin import Twin as DiarizerTwin
 from deployments.interfaces import Hypothesis, Speech, Word
 from deployments.speaker import Speaker
 from deployments.speaker.twin import Twin as SpeakerTwin
@@ -18,6 +20,7 @@ from deployments.transcriber.twin import Twin
 from deployments.vad import Vad
 from serve_app.api import Models, create_app
 from serve_app.config import Config
+from serve_app.jobs.worker import Worker
 
 
 class FakeTranscriber:
@@ -130,15 +133,46 @@ def models(**given: Any) -> Models:
         transcriber=given.get("transcriber") or LocalFleet(twin=twin_transcriber()),
         chats=LocalFleet(twin=chat),
         speaker=LocalFleet(twin=speaker),
+        diarizer=given.get("diarizer") or LocalFleet(twin=Diarizer(DiarizerTwin(5.0, 2))),
         engine=given.get("engine", "twin"),
         languages=given.get("languages"),
         revises=given.get("revises", False),
         understands=given.get("understands", True),
         chat="twin",
         voice="twin",
+        tells_apart="twin",
         voices=speaker.voices,
         made=made,
     )
+
+
+@contextmanager
+def working(config: Config, **given: Any) -> Iterator[Worker]:
+    """A worker on a thread of its own, with engines in this process."""
+    import threading
+
+    there = models(**given)
+    loop = asyncio.new_event_loop()
+    worker = loop.run_until_complete(_made(config, there))
+    task = loop.create_task(worker.run())
+
+    def run() -> None:
+        asyncio.set_event_loop(loop)
+        with contextlib.suppress(asyncio.CancelledError):
+            loop.run_until_complete(task)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield worker
+    finally:
+        loop.call_soon_threadsafe(task.cancel)
+        thread.join(20)
+        loop.close()
+
+
+async def _made(config: Config, there: Models) -> Worker:
+    return Worker(config, there.transcriber, there.diarizer)
 
 
 class _Server(uvicorn.Server):

@@ -49,6 +49,16 @@ class Server:
         return psutil.Process(self.process.pid).children(recursive=True)
 
 
+def children(module: str) -> list[psutil.Process]:
+    """This process's own that run something of that name; others are servers of other tests."""
+    found = []
+    for process in psutil.Process().children():
+        with contextlib.suppress(psutil.Error):
+            if any(module in part for part in process.cmdline()):
+                found.append(process)
+    return found
+
+
 def voxray(*args: str, timeout: float = 90) -> subprocess.CompletedProcess[str]:
     """Run the command to its end."""
     return subprocess.run(
@@ -61,6 +71,7 @@ def running(
     folder: Path, args: dict[str, Any], port: int = PORT, ready_s: float = READY_S
 ) -> Iterator[Server]:
     """A server with these `args`, stopped with Ctrl-C at the end."""
+    args = {"storage": {"directory": str(folder / "data")}, **args}
     config = folder / "serve_config.yaml"
     application = {
         "name": "voxray",

@@ -166,7 +166,19 @@ def test_not_ready_without_models() -> None:
 
 def test_openapi_names_every_route(client: TestClient) -> None:
     paths = client.get("/openapi.json").json()["paths"]
-    assert set(paths) == {
+    older = {path for path in paths if path.startswith("/api/")}
+    assert len(older) == 10
+    assert set(paths) - older == {
+        "/config/update",
+        "/transcribe/stream",
+        "/v1/jobs",
+        "/v1/jobs/{id}",
+        "/v1/jobs/{id}/audio",
+        "/v1/jobs/{id}/events",
+        "/v1/jobs/{id}/export/{form}",
+        "/v1/jobs/{id}/results",
+        "/v1/webhooks",
+        "/v1/webhooks/{id}/retry",
         "/speech-to-speech/metrics",
         "/speech-to-speech/performance",
         "/v1/audio/speech",

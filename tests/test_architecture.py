@@ -24,6 +24,8 @@ HEAVY = {
 LAYERS = {"deployments/speaker/kokoro_batch.py"}  # subclasses of PyTorch's; imported where needed
 PURE = [
     "deployments/audio.py",
+    "deployments/diarizer/cepstra.py",
+    "deployments/diarizer/gaussians.py",
     "deployments/speaker/blend.py",
     "deployments/speaker/phonemes.py",
     "deployments/speaker/sentences.py",
@@ -33,6 +35,23 @@ PURE = [
     "serve_app/client_secret.py",
     *(str(path.relative_to(ROOT)) for path in ROOT.glob("serve_app/dialects/*.py")),
     "serve_app/history.py",
+    "serve_app/api/ranges.py",
+    *(
+        f"serve_app/jobs/{name}.py"
+        for name in (
+            "alignment",
+            "export",
+            "job",
+            "media",
+            "music",
+            "quality",
+            "report",
+            "result",
+            "sealing",
+            "tables",
+            "windowing",
+        )
+    ),
     "serve_app/memory.py",
     "serve_app/options.py",
     "serve_app/placement.py",
@@ -40,6 +59,7 @@ PURE = [
     "serve_app/reply.py",
     "serve_app/scaling.py",
     "serve_app/sentences.py",
+    "serve_app/settings.py",
     "serve_app/session.py",
     "serve_app/transcript.py",
     "serve_app/turn.py",

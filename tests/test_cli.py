@@ -1,5 +1,7 @@
 """The command without a server, and where there is no microphone."""
 
+import json
+import time
 import wave
 from pathlib import Path
 
@@ -9,12 +11,14 @@ from loadtest.speech import wav
 from serve_app.cli import FAILED, NO_SERVER
 from tests.fakes import served
 from tests.server import voxray
+from tests.test_jobs import config, running
 
 NOBODY = "http://127.0.0.1:9"
 
 
 @pytest.mark.parametrize(
-    "command", ["", "run", "transcribe", "mic", "say", "chat", "talk", "status", "env"]
+    "command",
+    ["", "run", "transcribe", "mic", "say", "chat", "talk", "status", "env", "jobs", "jobs submit"],
 )
 def test_every_command_has_help(command: str) -> None:
     shown = voxray(*command.split(), "--help")
@@ -28,6 +32,8 @@ def test_a_server_that_is_not_there_is_said_plainly(tmp_path: Path) -> None:
     for command in (
         ["transcribe", str(file)],
         ["status"],
+        ["jobs", "submit", str(file)],
+        ["jobs", "list"],
         ["say", "hi", "-o", out],
         ["chat", "hi"],
         ["talk", "--in", str(file), "--out", out],
@@ -93,9 +99,72 @@ def test_a_recording_in_every_form(tmp_path: Path, talk: bytes, option: str, beg
     assert said.returncode == 0 and said.stdout.startswith(begins) and said.stdout.strip()
 
 
+def test_a_file_that_is_not_audio_is_said_at_once(tmp_path: Path) -> None:
+    file = tmp_path / "notes.txt"
+    file.write_text("not a sound")
+    began = time.monotonic()
+    with served() as address:
+        said = voxray("transcribe", str(file), "--server", f"http://{address}")
+    assert said.returncode == FAILED and "not audio" in said.stderr
+    assert "idle_timeout" not in said.stderr and time.monotonic() - began < 30
+
+
 def test_a_long_recording_is_sent_no_faster_than_it_is_heard(tmp_path: Path, talk: bytes) -> None:
     file = tmp_path / "long.wav"
     file.write_bytes(wav(talk * 12))
     with served() as address:
         said = voxray("transcribe", str(file), "--txt", "--server", f"http://{address}")
     assert said.returncode == 0 and len(said.stdout.splitlines()) == 48
+
+
+def test_jobs_from_a_folder_to_a_folder(tmp_path: Path, talk: bytes) -> None:
+    recordings, out = tmp_path / "in", tmp_path / "out"
+    (recordings / "deeper").mkdir(parents=True)
+    (recordings / "one.wav").write_bytes(wav(talk))
+    (recordings / "deeper" / "two.wav").write_bytes(wav(talk * 2))
+    (recordings / "notes.txt").write_text("not a recording")
+    with running(config(tmp_path / "data")) as client:
+        server = ("--server", client.url)
+        sent = voxray(
+            "jobs",
+            "submit",
+            str(recordings),
+            "--speakers",
+            "2",
+            "--format",
+            "srt",
+            "-o",
+            str(out),
+            *server,
+        )
+        assert sent.returncode == 0, sent.stderr
+        ids = sent.stdout.split()
+        assert len(ids) == 2 and (out / "one.srt").exists()
+        assert (out / "deeper" / "two.srt").read_text().startswith("1\n00:00:0")
+        assert ids[0] in voxray("jobs", "list", *server).stdout
+        listed = json.loads(
+            voxray("jobs", "list", "--json", "--state", "completed", *server).stdout
+        )
+        assert {job["id"] for job in listed["data"]} == set(ids)
+        assert json.loads(voxray("jobs", "get", ids[0], *server).stdout)["full_text"]
+        exported = voxray("jobs", "export", ids[0], "--format", "vtt", *server)
+        assert exported.stdout.startswith("WEBVTT")
+        assert voxray("jobs", "watch", *ids, *server).returncode == 0
+        assert "deleted" in voxray("jobs", "cancel", ids[0], *server).stderr
+        gone = voxray("jobs", "get", ids[0], *server)
+        assert gone.returncode == FAILED and "no job" in gone.stderr
+
+
+def test_jobs_that_are_refused_or_fail_are_said_plainly(tmp_path: Path, speech: bytes) -> None:
+    text, broken = tmp_path / "text.wav", tmp_path / "broken.wav"
+    text.write_text("this is no recording")
+    broken.write_bytes(b"RIFF\x24\x00\x00\x00WAVEfmt garbage garbage garbage")
+    with running(config(tmp_path / "data")) as client:
+        server = ("--server", client.url)
+        refused = voxray("jobs", "submit", str(text), *server)
+        assert refused.returncode == FAILED and "no recording" in refused.stderr
+        failed = voxray("jobs", "submit", str(broken), "--watch", *server)
+        assert failed.returncode == FAILED and "unreadable_audio" in failed.stderr
+        empty = tmp_path / "empty"
+        empty.mkdir()
+        assert voxray("jobs", "submit", str(empty), *server).returncode == FAILED

@@ -29,11 +29,13 @@ def test_the_cpu_profile_hears_real_words_and_the_docs_do_what_they_say(
         assert {"the", "weather", "warm", "tomorrow"} & set(final["text"].split())
         srt = voxray("transcribe", str(file), "--server", server.url, "--srt")
         assert srt.stdout.startswith("1\n00:00:00,")
-        pages = ("README.md", "docs/deployment.md", "docs/openai.md")
+        pages = ("README.md", "docs/deployment.md", "docs/openai.md", "docs/jobs.md")
         for command in [command for page in pages for command in commands(page)]:
             run_shell(command, server, tmp_path)
         assert (tmp_path / "speech.srt").read_text().startswith("1\n00:00:00,")
         assert "final " in run_python("README.md", server, tmp_path)
+        assert (tmp_path / "subtitles" / "speech.srt").read_text().startswith("1\n00:00:0")
+        assert "A " in run_python("docs/jobs.md", server, tmp_path)
         assert "it says: " in run_python("docs/realtime.md", server, tmp_path)
         assert (tmp_path / "hello.mp3").stat().st_size > 1000
         assert run_javascript(server) in (0, None)

@@ -9,7 +9,6 @@ from contextlib import aclosing
 from typing import Any
 
 import numpy as np
-import psutil
 import pytest
 
 from deployments.chat import Chat
@@ -31,6 +30,7 @@ from deployments.speaker import Speaker
 from deployments.speaker.espeak import Espeak
 from deployments.speaker.sentences import sentences
 from deployments.speaker.twin import Twin as SpeakerTwin
+from tests.server import children
 
 HELLO = Ask(1, (Message("user", "hello"),))
 
@@ -364,7 +364,7 @@ def test_an_espeak_process_that_dies_is_replaced() -> None:
     async def go() -> None:
         engine = Espeak()
         await engine.start()
-        (child,) = psutil.Process().children()
+        (child,) = children("espeak")
         os.kill(child.pid, signal.SIGKILL)
         with pytest.raises(EngineFailed, match="died"):
             await all_of(engine.speak(Say(0, "hi", "en-us")))

@@ -67,7 +67,9 @@ def test_a_conversation(address: str, speech: bytes) -> None:
         "response_text",
         "conversation_complete",
     ]
-    assert told[0]["engines"] == {"transcriber": "twin", "chat": "twin", "speaker": "twin"}
+    assert told[0]["engines"] == dict.fromkeys(
+        ("transcriber", "chat", "speaker", "diarizer"), "twin"
+    )
     spoken = told[3]
     file = wave.open(io.BytesIO(base64.b64decode(spoken["audio_data"])))
     assert file.getframerate() == spoken["sample_rate"] == 24_000

@@ -88,13 +88,22 @@ def test_a_streamed_transcription_adds_up(client: openai.OpenAI, talk: bytes) ->
     assert "".join(deltas) == events[-1].text
 
 
+def test_speakers_are_told_apart(client: openai.OpenAI, talk: bytes) -> None:
+    create: Any = client.audio.transcriptions.create
+    diarized = create(file=file(talk), model="m", response_format="diarized_json")
+    assert {segment.speaker for segment in diarized.segments} == {"A", "B"}
+    assert " ".join(segment.text for segment in diarized.segments) == diarized.text
+    assert diarized.duration == pytest.approx(len(talk) / 32_000, abs=0.01)
+    starts = [segment.start for segment in diarized.segments]
+    assert starts == sorted(starts) and len({segment.id for segment in diarized.segments}) > 1
+    events = list(create(file=file(talk), model="m", response_format="diarized_json", stream=True))
+    spoken = [event for event in events if event.type == "transcript.text.segment"]
+    assert [event.speaker for event in spoken] == [it.speaker for it in diarized.segments]
+    assert events[-1].type == "transcript.text.done" and events[-1].text == diarized.text
+
+
 @pytest.mark.filterwarnings("ignore:deprecated:DeprecationWarning")
 def test_what_cannot_be_done_is_said(client: openai.OpenAI, speech: bytes) -> None:
-    with pytest.raises(openai.BadRequestError) as error:
-        client.audio.transcriptions.create(
-            file=file(speech), model="m", response_format="diarized_json"
-        )
-    assert error.value.code == "diarization_unavailable"
     with pytest.raises(openai.BadRequestError) as error:
         client.audio.translations.create(file=file(speech), model="m")
     assert error.value.code == "translation_unavailable"

@@ -12,6 +12,7 @@ from deployments.interfaces import Guess, SpeechOptions, Utterance
 from deployments.transcriber.pocketsphinx import PocketSphinx
 from deployments.transcriber.sphinx_decoder import jsgf
 from loadtest.speech import speak
+from tests.server import children
 
 pytestmark = pytest.mark.models
 
@@ -110,7 +111,7 @@ def test_more_utterances_than_decoders_wait_and_lose_nothing() -> None:
 
 
 def decoders() -> list[psutil.Process]:
-    return psutil.Process().children()
+    return children("sphinx_decoder")
 
 
 def test_a_decoder_killed_in_mid_utterance_costs_time_only() -> None:

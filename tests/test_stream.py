@@ -44,11 +44,13 @@ async def events_of(socket: ClientConnection) -> list[dict[str, Any]]:
     return events
 
 
-def converse(address: str, *frames: str | bytes | float, stop: bool = True) -> tuple[Any, Any]:
+def converse(
+    address: str, *frames: str | bytes | float, stop: bool = True, path: str = PATH
+) -> tuple[Any, Any]:
     """Send the frames (a number is a pause) and gather what comes back, with the close code."""
 
     async def go() -> tuple[list[dict[str, Any]], int | None]:
-        async with connect(f"ws://{address}{PATH}", max_size=None) as socket:
+        async with connect(f"ws://{address}{path}", max_size=None) as socket:
             gathering = asyncio.create_task(events_of(socket))
             for frame in frames:
                 if isinstance(frame, float):

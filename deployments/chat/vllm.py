@@ -5,7 +5,6 @@ OpenAI's API does, so what it says is read as the engine `openai` reads a server
 """
 
 import json
-import logging
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from pathlib import Path
@@ -14,8 +13,6 @@ from typing import Any
 from deployments.chat.openai import asked_for, written
 from deployments.interfaces import Ask, EngineFailed, Message, Written
 from deployments.vllm_engine import MISTRAL, Vllm, gpu_settings
-
-log = logging.getLogger("voxray.chat_vllm")
 
 
 class VllmChat:

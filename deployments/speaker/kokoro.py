@@ -12,7 +12,7 @@ from typing import Any
 
 from deployments.audio import float_to_int16
 from deployments.batcher import Batcher, Jobs
-from deployments.gpu import alone_on_the_gpu, best_device
+from deployments.gpu import alone_on_the_gpu, chosen_device
 from deployments.interfaces import EngineFailed, Say, Voice
 from deployments.speaker.blend import parts
 from deployments.speaker.phonemes import LANGUAGES, Phonemes
@@ -124,10 +124,9 @@ class Kokoro:
 
         from deployments.speaker.kokoro_batch import KokoroBatch
 
-        device = best_device() if self._device == "auto" else self._device
+        device = chosen_device(self._device, self._gpu_memory)
         with alone_on_the_gpu():
             if self._gpu_memory and device == "cuda":
-                torch.cuda.set_per_process_memory_fraction(self._gpu_memory)
                 torch.set_float32_matmul_precision("high")
             model = KModel(REPOSITORY, str(self._path / "config.json"), str(self._path / WEIGHTS))
             self._batch = KokoroBatch(model.to(device).eval(), together=device != "cpu")

@@ -35,9 +35,9 @@ class _Process:
         self.stop = child.stop
 
     @classmethod
-    async def start(cls) -> "_Process":
+    async def start(cls, gives_way: bool) -> "_Process":
         module = "deployments.transcriber.sphinx_decoder"
-        child, _ = await Child.start("pocketsphinx decoder", module, START_TIMEOUT_S)
+        child, _ = await Child.start("pocketsphinx decoder", module, START_TIMEOUT_S, gives_way)
         return cls(child)
 
     async def ask(self, piece: Piece) -> Answer:
@@ -57,22 +57,43 @@ class _Utterance:
         self.task: asyncio.Task[None] | None = None
 
 
+class _Pool:
+    """Decoder processes, started when first needed, and the turns of those who want one."""
+
+    def __init__(self, decoders: int, gives_way: bool) -> None:
+        self.places = asyncio.Semaphore(decoders)
+        self._gives_way = gives_way
+        self._free: list[_Process] = []
+
+    async def take(self) -> _Process:
+        return self._free.pop() if self._free else await _Process.start(self._gives_way)
+
+    def give(self, process: _Process) -> None:
+        self._free.append(process)
+
+    async def stop(self) -> None:
+        for process in self._free:
+            await process.stop()
+        self._free.clear()
+
+
 class PocketSphinx:
-    """At most `decoders` processes, started when first needed; one stands ready from the start."""
+    """At most `decoders` processes for live speech, of which one stands ready from the start, and
+    `batch_decoders` for recordings, which run when nobody else wants the processor."""
 
     name = "pocketsphinx"
     languages = ("en",)
     revises = True  # a final is decoded anew, with all of the utterance at hand
     understands = False
 
-    def __init__(self, decoders: int) -> None:
-        self._free: list[_Process] = []
-        self._places = asyncio.Semaphore(decoders)
+    def __init__(self, decoders: int, batch_decoders: int = 2) -> None:
+        self._live = _Pool(decoders, False)
+        self._batch = _Pool(batch_decoders, True)
         self._utterances: dict[Hashable, _Utterance] = {}
 
     async def start(self, emit: Emit) -> None:
         self._emit = emit
-        self._free.append(await _Process.start())
+        self._live.give(await self._live.take())
 
     async def feed(self, batch: Sequence[Utterance]) -> None:
         for key, pcm, ended, options in batch:
@@ -92,36 +113,36 @@ class PocketSphinx:
 
     async def stop(self) -> None:
         await self.forget(list(self._utterances))
-        for process in self._free:
-            await process.stop()
-        self._free.clear()
+        await self._live.stop()
+        await self._batch.stop()
 
     async def _decode(self, key: Hashable, utterance: _Utterance) -> None:
         """Owned by `_utterances`; ends with the final, or with `forget`."""
-        async with self._places:
+        pool = self._batch if utterance.options.batch else self._live
+        async with pool.places:
             try:
-                await self._with_a_decoder(key, utterance)
+                await self._with_a_decoder(pool, key, utterance)
             except EngineFailed:
-                await self._again(key, utterance)
+                await self._again(pool, key, utterance)
             except Exception:  # nobody above would see it, and the client would wait for ever
                 log.exception("decoding an utterance failed")
                 await self._fail(key, utterance, "the engine failed")
 
-    async def _again(self, key: Hashable, utterance: _Utterance) -> None:
+    async def _again(self, pool: _Pool, key: Hashable, utterance: _Utterance) -> None:
         """A decoder that dies is replaced once: audio that kills two would kill a third."""
         try:
-            await self._with_a_decoder(key, utterance)
+            await self._with_a_decoder(pool, key, utterance)
         except EngineFailed as failed:
             await self._fail(key, utterance, str(failed))
 
-    async def _with_a_decoder(self, key: Hashable, utterance: _Utterance) -> None:
-        process = self._free.pop() if self._free else await _Process.start()
+    async def _with_a_decoder(self, pool: _Pool, key: Hashable, utterance: _Utterance) -> None:
+        process = await pool.take()
         try:
             failure = await self._stream(process, key, utterance)
         except BaseException:
             process.kill()  # in the middle of an answer it is out of step: never used again
             raise
-        self._free.append(process)
+        pool.give(process)
         if failure:
             await self._fail(key, utterance, failure)
 

@@ -3,17 +3,19 @@ questions about audio, too."""
 
 import asyncio
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable
 from contextlib import aclosing
 from typing import Any
 
 import numpy as np
 
-from deployments.audio import wav_header
-from deployments.interfaces import RATE, Emit, EngineFailed
+from deployments.audio import float_to_int16, wav_header
+from deployments.interfaces import RATE, Emit, EngineFailed, SpeechOptions
 from deployments.transcriber.windowed import Windowed
 from deployments.transcriber.windows import Spelled, spell
-from deployments.vllm_engine import MISTRAL, Vllm, gpu_settings
+from deployments.vllm_engine import MISTRAL, Vllm, gpu_settings, written
+
+Choices = tuple[list[int], dict[int, str]]
 
 LANGUAGES = ("ar", "de", "en", "es", "fr", "hi", "it", "nl", "pt")
 
@@ -67,14 +69,14 @@ class Voxtral:
         """Tokens written since the start."""
         return self._tokens
 
-    async def transcribe(self, audio: Any, language: str | None) -> list[Spelled]:
-        prompt = await asyncio.to_thread(self._transcription, audio, language)
-        return await self._write(prompt, max_tokens(len(audio)))
+    async def transcribe(self, audio: Any, options: SpeechOptions) -> list[Spelled]:
+        prompt = await asyncio.to_thread(self._transcription, audio, options.language)
+        return await self._write(prompt, max_tokens(len(audio)), options)
 
     async def language(self, audio: Any) -> str | None:
         """The likeliest code after `lang:`, which the model writes before it transcribes."""
         encode = self._vllm.engine.get_tokenizer().instruct.tokenizer.encode
-        begun, codes = choices({code: encode(f"lang:{code}", False, False) for code in LANGUAGES})
+        begun, codes = language_choices(encode)
         if not codes:
             return None
         prompt = await asyncio.to_thread(self._transcription, audio, None)
@@ -84,12 +86,12 @@ class Voxtral:
         tokens, _ = await self._tokens_of(prompt, params)
         return codes.get(tokens[0]) if tokens else None
 
-    async def answer(self, audio: Any, question: str) -> list[Spelled]:
-        prompt = await asyncio.to_thread(self._question, audio, question)
-        return await self._write(prompt, self._max_answer_tokens)
+    async def answer(self, audio: Any, options: SpeechOptions) -> list[Spelled]:
+        prompt = await asyncio.to_thread(self._question, audio, options.prompt or "")
+        return await self._write(prompt, self._max_answer_tokens, options)
 
     async def _warm_up(self) -> None:
-        await self.transcribe(np.zeros(RATE, np.float32), None)
+        await self.transcribe(np.zeros(RATE, np.float32), SpeechOptions())
 
     def _transcription(self, audio: Any, language: str | None) -> Any:
         from vllm.config.speech_to_text import SpeechToTextParams
@@ -122,40 +124,28 @@ class Voxtral:
         heard = [(part.audio_array, RATE) for part in tokenized.audios]
         return TokensPrompt(prompt_token_ids=tokenized.tokens, multi_modal_data={"audio": heard})
 
-    async def _write(self, prompt: Any, most: int) -> list[Spelled]:
+    async def _write(self, prompt: Any, most: int, options: SpeechOptions) -> list[Spelled]:
         """Greedy."""
         longest = self._vllm.engine.model_config.max_model_len
         room = longest - len(prompt["prompt_token_ids"])
         if room < 1:
             raise EngineFailed("the audio is longer than the model can take")
-        tokens, sure = await self._tokens_of(prompt, self._params(min(most, room)))
-        return spell(tokens, sure, self._text)
+        tokens, sure = await self._tokens_of(prompt, self._params(min(most, room)), options.batch)
+        return spell(tokens, sure, self._vllm.text)
 
-    async def _tokens_of(self, prompt: Any, params: Any) -> tuple[list[int], list[float]]:
+    async def _tokens_of(
+        self, prompt: Any, params: Any, batch: bool = False
+    ) -> tuple[list[int], list[float]]:
         """Tokens and their log-probabilities; leaving it aborts the request."""
-        tokens: list[int] = []
-        sure: list[float] = []
-        rendered = await self._rendered(prompt)
-        request = self._vllm.generate(rendered, params, f"window-{uuid.uuid4()}")
+        rendered = await self._vllm.rendered(prompt)
+        request = self._vllm.generate(rendered, params, f"window-{uuid.uuid4()}", batch)
+        pairs: list[tuple[int, float]] = []
         async with aclosing(request) as outputs:  # type: ignore[type-var]
             async for output in outputs:
-                for completion in output.outputs[:1]:
-                    written = list(completion.token_ids)
-                    self._tokens += len(written)
-                    tokens += written
-                    sure += [
-                        logprobs[token].logprob
-                        for token, logprobs in zip(written, completion.logprobs, strict=True)
-                    ]
-        return tokens, sure
-
-    async def _rendered(self, prompt: Any) -> Any:
-        from vllm.renderers.inputs.preprocess import parse_model_prompt
-
-        engine = self._vllm.engine
-        parsed = parse_model_prompt(engine.model_config, prompt)
-        (rendered,) = await engine.renderer.render_cmpl_async([parsed])
-        return rendered
+                more = written(output)
+                self._tokens += len(more)
+                pairs += more
+        return [token for token, _ in pairs], [sure for _, sure in pairs]
 
     def _params(self, most: int) -> Any:
         from vllm import SamplingParams
@@ -169,12 +159,13 @@ class Voxtral:
             output_kind=RequestOutputKind.DELTA,
         )
 
-    def _text(self, tokens: Sequence[int]) -> str:
-        text: str = self._vllm.engine.get_tokenizer().decode(list(tokens))
-        return text
+
+def language_choices(encode: Callable[[str, bool, bool], list[int]]) -> Choices:
+    """See `choices`; `encode` is a tokenizer's of mistral-common."""
+    return choices({code: encode(f"lang:{code}", False, False) for code in LANGUAGES})
 
 
-def choices(spelled: dict[str, list[int]]) -> tuple[list[int], dict[int, str]]:
+def choices(spelled: dict[str, list[int]]) -> Choices:
     """What all spellings of `lang:xx` begin with, and the next token of each code.
 
     A code whose next token is another's, too, is left out with it: a small vocabulary spells
@@ -194,5 +185,5 @@ def max_tokens(samples: int) -> int:
 
 def wav(audio: Any) -> bytes:
     """float32 at `RATE` as a file."""
-    pcm: bytes = (np.clip(audio, -1, 1) * 32767).astype("<i2").tobytes()
+    pcm = float_to_int16(audio).astype("<i2").tobytes()
     return wav_header(RATE, len(pcm)) + pcm

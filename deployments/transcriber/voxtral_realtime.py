@@ -11,7 +11,7 @@ import logging
 import tempfile
 import time
 import uuid
-from collections.abc import AsyncIterator, Hashable, Sequence
+from collections.abc import AsyncIterator, Hashable
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from deployments.interfaces import (
 )
 from deployments.transcriber.token_clock import FRAME, TokenClock
 from deployments.transcriber.utterances import Spoken, Utterances
-from deployments.vllm_engine import MISTRAL, Vllm, gpu_settings
+from deployments.vllm_engine import MISTRAL, Vllm, gpu_settings, written
 
 log = logging.getLogger("voxray.voxtral_realtime")
 
@@ -143,11 +143,14 @@ class VoxtralRealtime:
 
     async def _stream(self, key: Hashable, utterance: _Utterance, start: int) -> int | None:
         """One request, from a sample on; the sample from which another must go on, if any."""
-        clock = TokenClock(self._text, start)
+        clock = TokenClock(self._vllm.text, start)
         before = list(utterance.words)
         tokens: asyncio.Queue[list[int]] = asyncio.Queue()
         request = self._vllm.generate(
-            self._inputs(utterance, start, tokens), self._params(), f"live-{uuid.uuid4()}"
+            self._inputs(utterance, start, tokens),
+            self._params(),
+            f"live-{uuid.uuid4()}",
+            utterance.options.batch,
         )
         self.requests += 1
         progress = _Progress(utterance, clock, self._behind)
@@ -183,16 +186,13 @@ class VoxtralRealtime:
         """The request's frames, each with the token that the model wrote last."""
         from vllm.engine.protocol import StreamingInput
         from vllm.model_executor.models.voxtral_realtime import VoxtralRealtimeGeneration
-        from vllm.renderers.inputs.preprocess import parse_model_prompt
 
-        engine = self._vllm.engine
+        config = self._vllm.engine.model_config
         buffered: AsyncIterator[Any] = VoxtralRealtimeGeneration.buffer_realtime_audio(
-            utterance.pieces(start), tokens, engine.model_config
+            utterance.pieces(start), tokens, config
         )
         async for prompt in buffered:
-            parsed = parse_model_prompt(engine.model_config, prompt)
-            (rendered,) = await engine.renderer.render_cmpl_async([parsed])
-            yield StreamingInput(prompt=rendered)
+            yield StreamingInput(prompt=await self._vllm.rendered(prompt))
 
     def _params(self) -> Any:
         from vllm import SamplingParams
@@ -207,16 +207,11 @@ class VoxtralRealtime:
         )
 
     def _take(self, output: Any, clock: TokenClock, tokens: asyncio.Queue[list[int]]) -> None:
-        for completion in output.outputs[:1]:
-            written = list(completion.token_ids)
-            tokens.put_nowait(written)
-            for token, logprobs in zip(written, completion.logprobs, strict=True):
-                clock.take(token, logprobs[token].logprob)
-            self._tokens += len(written)
-
-    def _text(self, tokens: Sequence[int]) -> str:
-        text: str = self._vllm.engine.get_tokenizer().decode(list(tokens))
-        return text
+        pairs = written(output)
+        self._tokens += len(pairs)
+        tokens.put_nowait([token for token, _ in pairs])
+        for token, logprob in pairs:
+            clock.take(token, logprob)
 
     def _cut(self, utterance: _Utterance, clock: TokenClock, start: int) -> int | None:
         """Where this request ends and another begins: in a pause, or after a word if there is

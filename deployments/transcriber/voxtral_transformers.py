@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from deployments.batcher import Batcher, Jobs
-from deployments.gpu import alone_on_the_gpu, best_device
-from deployments.interfaces import RATE, Emit, EngineFailed
-from deployments.transcriber.voxtral import LANGUAGES, choices, max_tokens, wav
+from deployments.gpu import alone_on_the_gpu, chosen_device
+from deployments.interfaces import RATE, Emit, EngineFailed, SpeechOptions
+from deployments.transcriber.voxtral import LANGUAGES, language_choices, max_tokens, wav
 from deployments.transcriber.windowed import Windowed
 from deployments.transcriber.windows import Spelled, spell
 
@@ -62,7 +62,7 @@ class VoxtralTransformers:
             await asyncio.to_thread(self._load)
         except Exception as error:  # transformers raises of every kind
             raise EngineFailed(f"transformers cannot load {self._path}: {error}") from error
-        await self.transcribe(np.zeros(RATE, np.float32), None)
+        await self.transcribe(np.zeros(RATE, np.float32), SpeechOptions())
         self._windowed.begin(emit)
 
     async def stop(self) -> None:
@@ -74,28 +74,28 @@ class VoxtralTransformers:
         """Tokens written since the start."""
         return self._tokens
 
-    async def transcribe(self, audio: Any, language: str | None) -> list[Spelled]:
-        return await self._batcher.do(_Window(audio, language, None), len(audio))
+    async def transcribe(self, audio: Any, options: SpeechOptions) -> list[Spelled]:
+        window = _Window(audio, options.language, None)
+        return await self._batcher.do(window, len(audio), options.batch)
 
     async def language(self, audio: Any) -> str | None:
         return await asyncio.to_thread(self._language, audio)
 
-    async def answer(self, audio: Any, question: str) -> list[Spelled]:
-        return await self._batcher.do(_Window(audio, None, question), len(audio))
+    async def answer(self, audio: Any, options: SpeechOptions) -> list[Spelled]:
+        window = _Window(audio, None, options.prompt)
+        return await self._batcher.do(window, len(audio), options.batch)
 
     def _load(self) -> None:
         import torch
         from transformers import AutoProcessor, VoxtralForConditionalGeneration
 
         self._torch = torch
-        self._device = best_device() if self._device == "auto" else self._device
+        self._device = chosen_device(self._device, self._gpu_memory)
         with alone_on_the_gpu():
             self._processor = AutoProcessor.from_pretrained(self._path, local_files_only=True)
             model = VoxtralForConditionalGeneration.from_pretrained(
                 self._path, dtype=self._dtype(), local_files_only=True
             )
-            if self._gpu_memory and self._device == "cuda":
-                torch.cuda.set_per_process_memory_fraction(self._gpu_memory)
             self._model = model.to(self._device).eval()
         if self._compile:
             self._model.forward = torch.compile(self._model.forward)
@@ -128,8 +128,7 @@ class VoxtralTransformers:
     def _language(self, audio: Any) -> str | None:
         """The likeliest code after `lang:`, which the model writes before it transcribes."""
         tokenizer = self._processor.tokenizer.tokenizer.instruct_tokenizer.tokenizer
-        spelled = {code: tokenizer.encode(f"lang:{code}", False, False) for code in LANGUAGES}
-        begun, codes = choices(spelled)
+        begun, codes = language_choices(tokenizer.encode)
         if not codes:
             return None
         torch = self._torch

@@ -28,12 +28,12 @@ SHORTEST = RATE // 10
 class Decoder(Protocol):
     """The model. Both raise `EngineFailed`; cancelling them stops it. `audio` is float32."""
 
-    async def transcribe(self, audio: Any, language: str | None) -> Sequence[Spelled]: ...
+    async def transcribe(self, audio: Any, options: SpeechOptions) -> Sequence[Spelled]: ...
 
     async def language(self, audio: Any) -> str | None:
         """What is spoken, as ISO 639-1; None when the model cannot be asked."""
 
-    async def answer(self, audio: Any, question: str) -> Sequence[Spelled]: ...
+    async def answer(self, audio: Any, options: SpeechOptions) -> Sequence[Spelled]: ...
 
 
 class _Utterance(Spoken):
@@ -93,7 +93,7 @@ class Windowed:
         if len(audio) < SHORTEST:
             return utterance.settled
         if utterance.options.prompt:
-            answer = await self._decoder.answer(audio, utterance.options.prompt)
+            answer = await self._decoder.answer(audio, utterance.options)
             return place(answer, Window(0, len(audio)), audio)
         windows = cut(audio)
         heard = await asyncio.gather(*(self._window(utterance, audio, it) for it in windows))
@@ -112,7 +112,7 @@ class Windowed:
 
     async def _window(self, utterance: _Utterance, audio: Any, window: Window) -> list[Word]:
         part = audio[window.start : window.end]
-        spelled = await self._decoder.transcribe(part, utterance.options.language)
+        spelled = await self._decoder.transcribe(part, utterance.options)
         base = utterance.base
         return place(spelled, Window(base + window.start, base + window.end), part)
 

@@ -9,29 +9,39 @@ from typing import Any
 import anyio
 from fastapi import FastAPI
 
-from deployments.interfaces import Voice
+from deployments.interfaces import Voice, Voices
 from serve_app import upgrade
 from serve_app.api import (
     catalog,
     chat,
+    configuration,
     errors,
     exchange,
+    jobs,
+    older,
     realtime,
     recordings,
     speech,
     status,
     stream,
+    streaming,
     transcriptions,
 )
 from serve_app.api.edge import Edge
 from serve_app.api.places import Places
+from serve_app.api.socketio import PATH as SOCKET_IO
+from serve_app.api.socketio import SocketIo
 from serve_app.api.tcp import TcpPort
 from serve_app.config import Config
 from serve_app.conversation import Conversations
-from serve_app.lanes import Fleet
-from serve_app.live import LiveSessions
+from serve_app.jobs.diarization import Diarization
+from serve_app.jobs.intake import Jobs
+from serve_app.jobs.keeping import Keeping
+from serve_app.lanes import Fleet, Lanes, Terms
+from serve_app.live import LANE_PATIENCE_S, LiveSessions
 from serve_app.metrics import Metrics
-from serve_app.voices import Voices
+from serve_app.settings import Settings
+from serve_app.voices import Voices as VoiceNames
 
 VERSION = "0.2.0"
 
@@ -44,6 +54,7 @@ class Models:
     transcriber: Fleet
     chats: Fleet
     speaker: Fleet
+    diarizer: Fleet
     engine: str
     """The transcriber engine's name, as every answer says it."""
     languages: tuple[str, ...] | None
@@ -53,6 +64,8 @@ class Models:
     """The chat engine's name."""
     voice: str
     """The speaker engine's name."""
+    tells_apart: str
+    """The diarizer engine's name."""
     voices: Callable[[], Awaitable[Sequence[Voice]]]
     blends: bool = False
     """The speaker engine can blend voices."""
@@ -62,32 +75,54 @@ class Models:
     """How much Chat and Speaker have made."""
     states: Callable[[], Awaitable[list[dict[str, Any]]]] | None = None
     """Every model replica with its engine, model and state; None where models are in-process."""
+    reconfigure: Callable[[dict[str, Any]], Awaitable[None]] | None = None
+    """Tells all ingress replicas of changed settings; None where this is the only one."""
     secret: bytes = field(default_factory=lambda: secrets.token_bytes(32), repr=False)
     """Signs client secrets; the same for all ingress replicas."""
 
     def engines(self) -> dict[str, str]:
-        return {"transcriber": self.engine, "chat": self.chat, "speaker": self.voice}
+        return {
+            "transcriber": self.engine,
+            "chat": self.chat,
+            "speaker": self.voice,
+            "diarizer": self.tells_apart,
+        }
 
 
-def create_app(models: Models, config: Config, metrics: Metrics | None = None) -> FastAPI:
+def create_app(
+    models: Models,
+    config: Config,
+    metrics: Metrics | None = None,
+    settings: Settings | None = None,
+) -> FastAPI:
     """Build the application. Its lifespan runs the lanes, so it serves only inside it."""
     counted = metrics or Metrics()
     sessions = LiveSessions(config, models.vad, models.transcriber, counted)
-    voices = Voices(
+    settings = settings or Settings(config)
+    settings.follow(sessions.configure)
+    voices = VoiceNames(
         models.voices, config.voice, config.openai_voices, config.speaker.styles, models.blends
     )
     conversations = Conversations(config, sessions, models.chats, models.speaker, voices, counted)
+    terms = Terms(config.diarizer.tick_ms / 1000, LANE_PATIENCE_S)
+    diarizers = Lanes(models.diarizer, terms, Voices)
+    diarization = Diarization(diarizers, config.diarizer.timeout_s)
+    desk = jobs.Desk(models, Jobs(config), config.limits, counted)
+    keeping = Keeping(desk.jobs, models.engine)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(sessions.run)
             tasks.start_soon(conversations.run)
+            tasks.start_soon(diarizers.run)
+            tasks.start_soon(keeping.run, jobs.TENANT)
             if config.tcp.port:
                 tasks.start_soon(TcpPort(config.tcp, models, conversations, counted).run)
             yield
             sessions.shut()
             tasks.cancel_scope.cancel()
+        await desk.jobs.close()
 
     app = FastAPI(
         title="voxray",
@@ -97,12 +132,20 @@ def create_app(models: Models, config: Config, metrics: Metrics | None = None) -
     )
     app.add_middleware(Edge, limits=config.limits, metrics=counted)
     errors.install(app, counted)
-    _add_routes(app, models, conversations, counted)
+    app.mount(SOCKET_IO, SocketIo(models, sessions, counted).app)
+    app.include_router(configuration.router(models, settings))
+    _add_routes(app, models, conversations, desk, keeping, diarization, counted)
     return app
 
 
 def _add_routes(
-    app: FastAPI, models: Models, conversations: Conversations, metrics: Metrics
+    app: FastAPI,
+    models: Models,
+    conversations: Conversations,
+    desk: jobs.Desk,
+    keeping: Keeping,
+    diarization: Diarization,
+    metrics: Metrics,
 ) -> None:
     sessions, limits = conversations.sessions, conversations.config.limits
     uploads = recordings.recording_places(limits)
@@ -110,14 +153,19 @@ def _add_routes(
     app.include_router(status.router(models, conversations, metrics))
     app.include_router(status.conversation_router(models, metrics))
     app.include_router(recordings.router(models, sessions, metrics, uploads))
-    app.include_router(transcriptions.router(models, sessions, metrics, uploads))
+    apart = transcriptions.told_apart(diarization, limits)
+    app.include_router(transcriptions.router(models, sessions, metrics, uploads, apart))
+    app.include_router(jobs.router(desk, limits))
+    app.include_router(jobs.webhook_router(desk))
+    app.include_router(older.router(desk, keeping))
+    app.include_router(streaming.router(models, sessions, metrics))
     app.include_router(speech.router(conversations, metrics, requests))
     app.include_router(chat.router(models, conversations, metrics, requests))
     app.include_router(catalog.router(models))
     app.include_router(realtime.router(models, conversations, metrics))
     upgrade.install(
         {
-            stream.PATH: stream.route(models, sessions, metrics),
+            stream.PATH: stream.route(models, sessions, metrics, keeping),
             realtime.PATH: realtime.route(models, conversations, metrics),
             exchange.PATH: exchange.route(models, conversations, metrics),
         }

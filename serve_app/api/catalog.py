@@ -9,7 +9,7 @@ from serve_app.errors import ClientError
 
 
 def router(models: Any) -> APIRouter:
-    routes = APIRouter(prefix="/v1/models", tags=["models"])
+    routes = APIRouter(tags=["models"])
     created = int(time.time())
     listed = {
         name: {
@@ -22,12 +22,13 @@ def router(models: Any) -> APIRouter:
         for kind, name in models.engines().items()
     }
 
-    @routes.get("")
+    @routes.get("/v1/models")
     async def list_models() -> dict[str, Any]:
         """One engine of each kind. Requests may name any model: these are the ones that answer."""
         return {"object": "list", "data": list(listed.values())}
 
-    @routes.get("/status")
+    @routes.get("/v1/models/status")
+    @routes.get("/models/status", include_in_schema=False)
     async def status() -> dict[str, Any]:
         """Every model replica: `absent` (no weights), `loading` with a percentage, `warm` after
         its first request, or `failed`, with the reason."""
@@ -44,7 +45,7 @@ def router(models: Any) -> APIRouter:
             "models": [*known, *missing],
         }
 
-    @routes.get("/{model}")
+    @routes.get("/v1/models/{model}")
     async def model(model: str) -> dict[str, Any]:
         if model not in listed:
             raise ClientError("model_not_found", f"there is no model {model[:80]!r} here")

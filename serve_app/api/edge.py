@@ -19,7 +19,16 @@ from serve_app.metrics import Metrics
 
 BODY_TIMEOUT_S = 30.0
 REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
-UPLOADS = ("/v1/transcribe", "/v1/audio/transcriptions", "/v1/audio/translations")
+UPLOADS = (
+    "/v1/jobs",
+    "/v1/transcribe",
+    "/v1/audio/transcriptions",
+    "/v1/audio/translations",
+    "/api/upload",
+    "/api/transcribe/upload",
+    "/transcribe/file",
+    "/transcribe/stream",
+)
 """Routes with a bound of their own, for their bodies are files."""
 
 

@@ -57,10 +57,11 @@ def recording_places(limits: Limits) -> Places:
 
 
 def router(models: Any, sessions: LiveSessions, metrics: Metrics, places: Places) -> APIRouter:
-    routes = APIRouter(prefix="/v1", tags=["recordings"])
+    routes = APIRouter(tags=["recordings"])
     limits = sessions.limits
 
-    @routes.post("/transcribe", response_model=Transcript, openapi_extra=BODY)
+    @routes.post("/v1/transcribe", response_model=Transcript, openapi_extra=BODY)
+    @routes.post("/transcribe/file", response_model=Transcript, include_in_schema=False)
     async def transcribe(
         request: Request, asked: Annotated[Asked, Query()]
     ) -> Response | Transcript:

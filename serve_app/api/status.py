@@ -28,6 +28,7 @@ def router(models: Any, conversations: Conversations, metrics: Metrics) -> APIRo
 
     @routes.get("/v1/health")
     @routes.get("/health", include_in_schema=False)  # where vLLM has it, and its clients look
+    @routes.get("/status", include_in_schema=False)
     async def health() -> dict[str, Any]:
         """Alive; how many sessions are open, and with what engines."""
         counted = await total(models, metrics)
@@ -47,6 +48,7 @@ def router(models: Any, conversations: Conversations, metrics: Metrics) -> APIRo
         }
 
     @routes.get("/v1/ready")
+    @routes.get("/ready", include_in_schema=False)
     async def ready() -> dict[str, str]:
         """200 once the models can be reached, else 503 with Retry-After."""
         if not is_ready():

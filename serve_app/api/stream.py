@@ -7,6 +7,7 @@ once. While the client does not read, events wait in the `Backlog`.
 import time
 import uuid
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 from picows import WSUpgradeRequest, WSUpgradeResponseWithListener
 
@@ -14,6 +15,7 @@ from serve_app.api.socket import Socket, refusal, welcome
 from serve_app.backlog import Backlog
 from serve_app.dialects.native import NativeDialect
 from serve_app.errors import ClientError
+from serve_app.jobs.keeping import Keeping, Kept
 from serve_app.live import LiveSession, LiveSessions
 from serve_app.metrics import Metrics
 from serve_app.session import (
@@ -32,17 +34,24 @@ PATH = "/v1/transcribe/stream"
 MAX_MESSAGE_BYTES = 2 << 20
 
 
-def route(models: Any, sessions: LiveSessions, metrics: Metrics) -> Route:
+def _kept(request: WSUpgradeRequest, keeping: Keeping) -> Kept | None:
+    """The transcription that the session's finals are kept for, if one is named."""
+    query = urlsplit(request.path.decode(errors="replace")).query
+    ids = parse_qs(query).get("transcription", [])
+    return keeping.kept(ids[0]) if ids else None
+
+
+def route(models: Any, sessions: LiveSessions, metrics: Metrics, keeping: Keeping) -> Route:
     """Answers handshakes: a session each, or 503 with Retry-After."""
 
-    def accept(_: WSUpgradeRequest) -> WSUpgradeResponseWithListener:
+    def accept(request: WSUpgradeRequest) -> WSUpgradeResponseWithListener:
         metrics.count_request()
         try:
             sessions.admit()
         except ClientError as error:
             return refusal(error, metrics)
         dialect = NativeDialect(sessions.limits, uuid.uuid4().hex, models.engine, models.languages)
-        return welcome(Stream(sessions, dialect, metrics))
+        return welcome(Stream(sessions, dialect, metrics, _kept(request, keeping)))
 
     return Route(accept, MAX_MESSAGE_BYTES)
 
@@ -50,23 +59,34 @@ def route(models: Any, sessions: LiveSessions, metrics: Metrics) -> Route:
 class Stream(Socket):
     """One connection."""
 
-    __slots__ = ("_backlog", "_dialect", "_live", "_sessions")
+    __slots__ = ("_backlog", "_dialect", "_kept", "_live", "_sessions")
 
-    def __init__(self, sessions: LiveSessions, dialect: NativeDialect, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        sessions: LiveSessions,
+        dialect: NativeDialect,
+        metrics: Metrics,
+        kept: Kept | None = None,
+    ) -> None:
         super().__init__(metrics, MAX_MESSAGE_BYTES)
         self._sessions = sessions
         self._dialect = dialect
+        self._kept = kept
         self._live: LiveSession | None = None
         self._backlog = Backlog(sessions.limits.max_unsent_events)
 
     def opened(self) -> None:
         self.send(self._dialect.hello())
         self._live = self._sessions.open(self._on_event, self.end)
+        if self._kept:
+            self._kept.begin(self._refused)
 
     def closed(self) -> None:
         if self._live:
             self._metrics.dropped_partials += self._backlog.dropped
             self._sessions.close(self._live)
+            if self._kept:
+                self._kept.ended(self._live.metrics().audio_ms)
             self._live = None
 
     def unread(self, is_unread: bool) -> None:
@@ -88,7 +108,15 @@ class Stream(Socket):
             if isinstance(fact, Started):
                 self.send(self._dialect.hello())
 
+    def _refused(self, error: ClientError) -> None:
+        """There is nothing to keep the session in: its client is told, and goes on."""
+        self._kept = None
+        if self._live:
+            self._live.feed(ClientErred(error))
+
     def _on_event(self, event: Event) -> None:
+        if self._kept:
+            self._kept.on_event(event)
         if isinstance(event, TellInner):
             return
         if isinstance(event, TellError | TellFailed):

@@ -3,7 +3,7 @@
 import asyncio
 import math
 import zlib
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, Literal
@@ -13,18 +13,23 @@ from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.datastructures import FormData
 
-from deployments.interfaces import SpeechOptions
+from deployments.decoding import Bounds, Undecodable, decoding
+from deployments.interfaces import SpeakerCount, SpeakerTurn, SpeechOptions
 from serve_app import recording
 from serve_app.api.places import Places
 from serve_app.api.recordings import transcribe_file
 from serve_app.api.streamed import DONE, EVENT_STREAM, Streamed, begun, event, with_errors
 from serve_app.api.uploads import uploaded
+from serve_app.config import Limits
 from serve_app.dialects.frames import token_usage
 from serve_app.errors import ClientError, complaint
+from serve_app.jobs.alignment import assign, label, segments, tidied
+from serve_app.jobs.diarization import Diarization
+from serve_app.jobs.recogniser import Unheard
 from serve_app.live import LiveSessions
 from serve_app.metrics import Metrics
 from serve_app.options import check_options
-from serve_app.transcript import Segment, WordOut, render
+from serve_app.transcript import Segment, WordOut, ms, render
 
 TEXT_FORMS = {"text": "txt", "srt": "srt", "vtt": "vtt"}
 SURE = 1e-10
@@ -52,17 +57,39 @@ class TranscriptionAsked(BaseModel):
             fields[many] = form.getlist(many) or form.getlist(many.removesuffix("[]"))
         fields["language"] = fields.get("language") or None
         try:
-            asked = cls.model_validate(fields)
+            return cls.model_validate(fields)
         except ValidationError as error:
             raise ClientError("invalid_value", complaint(error)) from error
-        if asked.response_format == "diarized_json":
-            raise ClientError(
-                "diarization_unavailable", "diarized_json is not there yet: use verbose_json"
+
+    @property
+    def diarized(self) -> bool:
+        return self.response_format == "diarized_json"
+
+
+Apart = Callable[[Path], Awaitable[list[SpeakerTurn]]]
+"""Who spoke when in a recording."""
+
+
+def told_apart(diarization: Diarization, limits: Limits) -> Apart:
+    """Raises `ClientError`."""
+    bounds = Bounds(limits.max_recording_s, limits.decode_timeout_s)
+
+    async def turns(path: Path) -> list[SpeakerTurn]:
+        try:
+            return await diarization.turns(
+                lambda: decoding(path, bounds), SpeakerCount(), lambda _: None
             )
-        return asked
+        except Undecodable as error:
+            raise ClientError(error.code, str(error)) from error
+        except Unheard as error:
+            raise ClientError("utterance_failed", str(error)) from error
+
+    return turns
 
 
-def router(models: Any, sessions: LiveSessions, metrics: Metrics, places: Places) -> APIRouter:
+def router(
+    models: Any, sessions: LiveSessions, metrics: Metrics, places: Places, apart: Apart
+) -> APIRouter:
     routes = APIRouter(prefix="/v1/audio", tags=["transcriptions"])
 
     @routes.post("/transcriptions")
@@ -77,12 +104,14 @@ def router(models: Any, sessions: LiveSessions, metrics: Metrics, places: Places
             check_options(options, models.engine, models.languages, sessions.limits)
             if asked.stream:
                 events = with_errors(
-                    _events(sessions, path, options, asked, held.pop_all()),
+                    _events(sessions, path, options, asked, apart, held.pop_all()),
                     DONE if asked.stream_include_usage else b"",
                 )
                 return Streamed(await begun(events), EVENT_STREAM)
             collected = recording.Collector()
             session = await transcribe_file(sessions, collected, path, options)
+            if asked.diarized:
+                return JSONResponse(_diarized(collected, session.audio_ms, await apart(path)))
         language = asked.language or collected.language or _only(models)
         return _rendered(asked, collected, session.audio_ms, language)
 
@@ -157,34 +186,66 @@ def _segment(segment: Segment) -> dict[str, Any]:
     }
 
 
+def _diarized(
+    collected: recording.Collector, audio_ms: int, turns: list[SpeakerTurn]
+) -> dict[str, Any]:
+    return {
+        "task": "transcribe",
+        "duration": audio_ms / 1000,
+        "text": collected.text,
+        "segments": _spoken(collected, turns),
+        "usage": {"type": "duration", "seconds": math.ceil(audio_ms / 1000)},
+    }
+
+
+def _spoken(collected: recording.Collector, turns: list[SpeakerTurn]) -> list[dict[str, Any]]:
+    """Segments of one speaker each."""
+    words = [it.spoken for it in collected.words]
+    return [
+        {
+            "id": f"seg_{number}",
+            "type": "transcript.text.segment",
+            "start": ms(group[0].word.start) / 1000,
+            "end": ms(group[-1].word.end) / 1000,
+            "speaker": label(group[0].speaker) or label(0),
+            "text": " ".join(it.word.text for it in group),
+        }
+        for number, group in enumerate(segments(assign(words, tidied(turns)), True))
+    ]
+
+
 async def _events(
     sessions: LiveSessions,
     path: Path,
     options: SpeechOptions,
     asked: TranscriptionAsked,
+    apart: Apart,
     held: AsyncExitStack,
 ) -> AsyncGenerator[bytes, None]:
-    """A delta a segment, as soon as it is final; joined they are the text of the last event."""
-    segments: asyncio.Queue[Segment | None] = asyncio.Queue()
-    collected = recording.Collector(segments.put_nowait)
+    """A delta a segment, as soon as it is final; joined they are the text of the last event. Who
+    spoke is known when all was heard: `transcript.text.segment` events come then."""
+    queue: asyncio.Queue[Segment | None] = asyncio.Queue()
+    collected = recording.Collector(queue.put_nowait)
     text = ""
     async with held:
         work = asyncio.create_task(transcribe_file(sessions, collected, path, options))
-        work.add_done_callback(lambda _: segments.put_nowait(None))
+        work.add_done_callback(lambda _: queue.put_nowait(None))
         try:
-            async for segment in _until_none(segments):
+            async for segment in _until_none(queue):
                 delta = (" " if text else "") + segment.text
                 text += delta
                 yield event(_delta(delta, asked.stream_include_usage))
             session = await work
+            for spoken in _spoken(collected, await apart(path)) if asked.diarized else ():
+                yield event(spoken)
         finally:
             work.cancel()
             await asyncio.gather(work, return_exceptions=True)
     yield event(_done(text, session.audio_ms, asked.stream_include_usage))
 
 
-async def _until_none(segments: "asyncio.Queue[Segment | None]") -> AsyncIterator[Segment]:
-    while segment := await segments.get():
+async def _until_none(queue: "asyncio.Queue[Segment | None]") -> AsyncIterator[Segment]:
+    while segment := await queue.get():
         if segment.text:
             yield segment
 

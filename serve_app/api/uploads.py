@@ -1,10 +1,11 @@
 """A recording in a request's body, as a file that is gone afterwards."""
 
+import asyncio
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from fastapi import Request
 from starlette.datastructures import FormData, UploadFile
@@ -16,15 +17,30 @@ from serve_app.errors import ClientError
 MAX_FORM_FIELDS = 64
 COPY_BYTES = 1 << 20
 MULTIPART = "multipart/form-data"
+PIECE_TIMEOUT_S = 30.0
+Piece = TypeVar("Piece")
+
+
+async def in_time(piece: Awaitable[Piece], deadline: float) -> Piece:
+    """A piece of a body, which must come soon, and before the event loop's time `deadline`.
+
+    Raises `ClientError`.
+    """
+    soon = asyncio.get_running_loop().time() + PIECE_TIMEOUT_S
+    try:
+        async with asyncio.timeout_at(min(deadline, soon)):
+            return await piece
+    except TimeoutError as error:
+        raise ClientError("idle_timeout", "the body did not arrive in time") from error
 
 
 @asynccontextmanager
 async def uploaded(request: Request, limits: Limits) -> AsyncIterator[tuple[Path, FormData]]:
     """The file and the other fields of the form; no fields where the body is the file itself.
 
-    Raises `ClientError` for a body that is empty, too large, or has no field `file`.
+    Raises `ClientError` for a body that is empty, too large or too slow, or has no field `file`.
     """
-    request = Request(request.scope, _bounded(request, limits.max_upload_bytes))
+    request = Request(request.scope, _bounded(request, limits))
     with tempfile.NamedTemporaryFile(prefix="voxray-") as file:
         form = FormData()
         if request.headers.get("content-type", "").startswith(MULTIPART):
@@ -41,13 +57,14 @@ async def uploaded(request: Request, limits: Limits) -> AsyncIterator[tuple[Path
         yield Path(file.name), FormData([(k, v) for k, v in form.multi_items() if k != "file"])
 
 
-def _bounded(request: Request, bound: int) -> Any:
-    """The request's body, refused as soon as it grows too large."""
-    left = bound
+def _bounded(request: Request, limits: Limits) -> Any:
+    """The request's body, refused as soon as it grows too large or takes too long."""
+    left = bound = limits.max_upload_bytes
+    deadline = asyncio.get_running_loop().time() + limits.upload_timeout_s
 
     async def receive() -> Message:
         nonlocal left
-        message = await request.receive()
+        message = await in_time(request.receive(), deadline)
         left -= len(message.get("body", b""))
         if left < 0:
             raise ClientError("upload_too_large", f"the body is larger than {bound} bytes")

@@ -72,12 +72,17 @@ async def _converse(
     asked = {name: value for name, value in start.items() if value not in (None, [])}
     await socket.send(json.dumps({"type": "start", **asked}))
     sending = asyncio.create_task(_send(socket, pcm, progress, window_ms, realtime))
+    receiving = asyncio.create_task(_receive(socket, on_event, progress))
     try:
-        await _receive(socket, on_event, progress)
+        await asyncio.wait({sending, receiving}, return_when=asyncio.FIRST_COMPLETED)
+        if sending.done():  # audio that cannot be had ends the session
+            with contextlib.suppress(websockets.ConnectionClosed):
+                sending.result()
+        await receiving
     finally:
         sending.cancel()
-        with contextlib.suppress(asyncio.CancelledError, websockets.ConnectionClosed):
-            await sending
+        receiving.cancel()
+        await asyncio.gather(sending, receiving, return_exceptions=True)
 
 
 class _Progress:

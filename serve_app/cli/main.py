@@ -169,6 +169,112 @@ def check(config: ConfigFile = Path("serve_config.yaml"), profile: Profile = Non
     raise typer.Exit(check_weights(config, profile))
 
 
+jobs_app = typer.Typer(no_args_is_help=True, help="Recordings transcribed in the background.")
+app.add_typer(jobs_app, name="jobs")
+Id = Annotated[str, typer.Argument(help="The job's id.")]
+Format = Annotated[str, typer.Option("--format", help="txt, srt, vtt, json, tsv or docx.")]
+
+
+@jobs_app.command()
+def submit(
+    paths: Annotated[list[Path], typer.Argument(help="Recordings, or folders.", exists=True)],
+    server: Server = DEFAULT_SERVER,
+    language: Annotated[str | None, typer.Option(help="ISO 639-1 code of the speech.")] = None,
+    speakers: Annotated[int | None, typer.Option(help="How many people speak.")] = None,
+    min_speakers: Annotated[int | None, typer.Option(help="At least so many.")] = None,
+    max_speakers: Annotated[int | None, typer.Option(help="At most so many.")] = None,
+    diarize: Annotated[bool, typer.Option(help="Tell speakers apart.")] = True,
+    channels: Annotated[str, typer.Option(help="`mix`, or `speakers`: one each.")] = "mix",
+    denoise: Annotated[bool, typer.Option(help="Take steady noise away.")] = False,
+    hotwords: Annotated[
+        list[str] | None,
+        typer.Option("--hotword", help="A phrase to hear and nothing else; may be repeated."),
+    ] = None,
+    webhook: Annotated[str | None, typer.Option(help="A URL to call at the end.")] = None,
+    priority: Annotated[int, typer.Option(help="Higher goes first; -10 to 10.")] = 0,
+    watch: Annotated[bool, typer.Option("--watch", help="Wait for the results.")] = False,
+    form: Format = "txt",
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Wait, and write results into this folder.")
+    ] = None,
+) -> None:
+    """Hand in recordings, a folder of them at once; prints the jobs' ids."""
+    from serve_app.cli.jobs import Wanted
+    from serve_app.cli.jobs import submit as hand_in
+
+    asked = {
+        "language": language,
+        "speakers": speakers,
+        "min_speakers": min_speakers,
+        "max_speakers": max_speakers,
+        "diarize": str(diarize).lower(),
+        "channels": channels,
+        "denoise": str(denoise).lower(),
+        "hotwords": hotwords,
+        "webhook": webhook,
+        "priority": str(priority),
+    }
+    options = {name: value for name, value in asked.items() if value is not None}
+    raise typer.Exit(hand_in(server, paths, Wanted(options, watch, form, out)))
+
+
+@jobs_app.command("list")
+def list_jobs(
+    server: Server = DEFAULT_SERVER,
+    state: Annotated[str | None, typer.Option(help="Only those in this state.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=100, help="So many at most.")] = 20,
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> None:
+    """The newest jobs."""
+    from serve_app.cli.jobs import list_jobs as show
+
+    raise typer.Exit(show(server, state, limit, as_json))
+
+
+@jobs_app.command("watch")
+def watch_jobs(
+    ids: Annotated[list[str] | None, typer.Argument(help="Jobs; else all that go on.")] = None,
+    server: Server = DEFAULT_SERVER,
+) -> None:
+    """A bar for each job, until all have ended."""
+    from serve_app.cli.jobs import watch
+
+    raise typer.Exit(watch(server, ids or []))
+
+
+@jobs_app.command()
+def get(id_: Id, server: Server = DEFAULT_SERVER) -> None:
+    """A job's result as JSON, or the job while there is none."""
+    from serve_app.cli.jobs import get as fetch
+
+    raise typer.Exit(fetch(server, id_))
+
+
+@jobs_app.command()
+def cancel(
+    ids: Annotated[list[str], typer.Argument(help="Jobs.")], server: Server = DEFAULT_SERVER
+) -> None:
+    """End jobs that go on; those that have ended are deleted with all that is kept of them."""
+    from serve_app.cli.jobs import cancel as end
+
+    raise typer.Exit(end(server, ids))
+
+
+@jobs_app.command()
+def export(
+    id_: Id,
+    server: Server = DEFAULT_SERVER,
+    form: Format = "txt",
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Write here, not to stdout.")
+    ] = None,
+) -> None:
+    """A job's result as text, subtitles, a table or a document."""
+    from serve_app.cli.jobs import export as write
+
+    raise typer.Exit(write(server, id_, form, out))
+
+
 @app.command()
 def env(
     config: ConfigFile = Path("serve_config.yaml"),

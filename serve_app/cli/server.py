@@ -35,6 +35,7 @@ def run_server(file: Path, host: str | None, port: int | None, profile: str | No
         args, listen = settings(file, host, port, profile)
         config = Config.model_validate(args)
         check_plan(config)
+        _check_secrets(config)
         if config.models.offline:
             for leaf in config.weighty.values():
                 ensure(config.models, leaf)
@@ -55,6 +56,15 @@ def run_server(file: Path, host: str | None, port: int | None, profile: str | No
         )
     os.environ.update(serve_environment(public, config.max_session_s))
     return _serve_until_told(args, listen, began)
+
+
+def _check_secrets(config: Config) -> None:
+    """Raises `ValueError` for one that is wanted and not there, or is none."""
+    from serve_app.jobs.objects import key_of
+    from serve_app.jobs.webhooks import secret_of
+
+    key_of(config.storage)
+    secret_of(config.jobs.webhook)
 
 
 def print_environment(file: Path, public: bool) -> None:

@@ -19,9 +19,9 @@ import websockets
 from loadtest.speech import conversation, speak, wav
 from tests.server import Server, running, voxray
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 
-LOAD_S = 150.0
+LOAD_S = 300.0
 """A replica's whole way back: Serve notices, starts a process, vLLM loads."""
 
 
@@ -52,7 +52,12 @@ def test_the_models_say_that_they_are_warm(server: Server) -> None:
     told = server.get("/v1/models/status")
     assert told["status"] == "warm"
     engines = {state["kind"]: state["engine"] for state in told["models"]}
-    assert engines == {"transcriber": "voxtral-realtime", "chat": "vllm", "speaker": "kokoro"}
+    assert engines == {
+        "transcriber": "voxtral-realtime",
+        "chat": "vllm",
+        "speaker": "kokoro",
+        "diarizer": "bic",
+    }
     assert {state["state"] for state in told["models"]} == {"warm"}
 
 

@@ -31,6 +31,7 @@ from tests.engine_contract import (
     Heard,
     Loop,
     TranscriberContract,
+    UnderstandingContract,
     hearing,
     loop,
     noise,
@@ -149,7 +150,7 @@ class TestVoxtralRealtime(TranscriberContract):
         assert not failed, "their sessions speak to another replica, and hear of no failure"
 
 
-class TestVoxtral(TranscriberContract):
+class TestVoxtral(UnderstandingContract):
     @pytest.fixture(scope="class")
     @classmethod
     def engine(cls, loop: Loop, voxtral: Path) -> Iterator[Heard]:
@@ -170,14 +171,14 @@ class TestVoxtral(TranscriberContract):
         pcm, it = noise(3, 6), engine.engine
 
         async def library() -> list[int]:
-            prompt = await it._rendered(it._transcription(pcm_to_float(pcm), "fr"))
+            prompt = await it._vllm.rendered(it._transcription(pcm_to_float(pcm), "fr"))
             params = SamplingParams(temperature=0.0, max_tokens=max_tokens(len(pcm) // 2))
             async for output in it._vllm.engine.generate(prompt, params, "library"):
                 tokens = list(output.outputs[0].token_ids)
             return tokens
 
         tokens = loop.run(library())
-        wanted = [word.text for word in spell(tokens, [0.0] * len(tokens), it._text)]
+        wanted = [word.text for word in spell(tokens, [0.0] * len(tokens), it._vllm.text)]
         heard = loop.run(engine.words(pcm, options=SpeechOptions(language="fr")))
         assert [word.text for word in heard] == wanted and wanted
 
@@ -190,18 +191,6 @@ class TestVoxtral(TranscriberContract):
         for part in range(3):
             within = [w for w in words if part * 30 * RATE <= w.start < (part + 1) * 30 * RATE]
             assert within, "no window is lost"
-
-    def test_the_language_is_heard_unless_it_is_said(self, engine: Heard, loop: Loop) -> None:
-        async def heard(said: str | None) -> str | None:
-            key = await engine.say(noise(2), options=SpeechOptions(said))
-            return (await engine.final(key)).language
-
-        assert loop.run(heard("fr")) == "fr"
-        assert loop.run(heard(None)) in engine.engine.languages
-
-    def test_a_question_is_answered(self, engine: Heard, loop: Loop) -> None:
-        asked = SpeechOptions(prompt="What is being said?")
-        assert loop.run(engine.words(noise(2), options=asked))
 
     def test_what_is_too_long_fails_alone(self, engine: Heard, loop: Loop) -> None:
         """An answer about ten minutes does not fit into this model; its neighbours' do."""

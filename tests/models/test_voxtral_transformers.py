@@ -12,12 +12,12 @@ from deployments.interfaces import RATE, SpeechOptions
 from deployments.transcriber.voxtral import max_tokens
 from deployments.transcriber.voxtral_transformers import VoxtralTransformers
 from deployments.transcriber.windows import spell
-from tests.engine_contract import Heard, Loop, TranscriberContract, hearing, loop, noise
+from tests.engine_contract import Heard, Loop, UnderstandingContract, hearing, loop, noise
 
 __all__ = ["loop"]
 
 
-class TestVoxtralTransformers(TranscriberContract):
+class TestVoxtralTransformers(UnderstandingContract):
     @pytest.fixture(scope="class")
     @classmethod
     def engine(cls, loop: Loop, voxtral_transformers: Path) -> Iterator[Heard]:
@@ -62,18 +62,6 @@ class TestVoxtralTransformers(TranscriberContract):
             return int(batcher.batches - before)
 
         assert loop.run(go()) <= 2
-
-    def test_the_language_is_heard_unless_it_is_said(self, engine: Heard, loop: Loop) -> None:
-        async def heard(said: str | None) -> str | None:
-            key = await engine.say(noise(2), options=SpeechOptions(said))
-            return (await engine.final(key)).language
-
-        assert loop.run(heard("fr")) == "fr"
-        assert loop.run(heard(None)) in engine.engine.languages
-
-    def test_a_question_is_answered(self, engine: Heard, loop: Loop) -> None:
-        asked = SpeechOptions(prompt="What is being said?")
-        assert loop.run(engine.words(noise(2), options=asked))
 
     def test_memory_that_runs_out_fails_one_request(
         self, engine: Heard, loop: Loop, monkeypatch: pytest.MonkeyPatch

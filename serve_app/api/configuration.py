@@ -1,0 +1,24 @@
+"""`POST /config/update`: what can change while the server runs, on all ingress replicas."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Body
+
+from serve_app.settings import Settings
+
+
+def router(models: Any, settings: Settings) -> APIRouter:
+    routes = APIRouter(tags=["status"])
+
+    @routes.post("/config/update")
+    async def update(asked: Annotated[dict[str, Any], Body()]) -> dict[str, Any]:
+        """Sections with keys to change, as `{"limits": {"max_sessions": 500}}`; new sessions have
+        them. Everything that was changed since the start comes back."""
+        changes = settings.checked(asked)
+        if models.reconfigure:
+            await models.reconfigure(changes)
+        else:
+            settings.apply(changes)
+        return {section: values for section, values in changes.items() if values}
+
+    return routes

@@ -1,0 +1,36 @@
+"""The header `Range` (RFC 9110, section 14): one range of bytes. Pure."""
+
+import re
+from typing import NamedTuple
+
+from serve_app.errors import ClientError
+
+ONE = re.compile(r"bytes=(\d{0,15})-(\d{0,15})")
+
+
+class Range(NamedTuple):
+    """Bytes `start` to `end`, which is not in it."""
+
+    start: int
+    end: int
+    partial: bool
+
+
+def range_of(header: str | None, size: int) -> Range:
+    """What a client asks for; all of it where the header is missing, or is not one range.
+
+    Raises `ClientError` for a range that lies outside.
+    """
+    found = ONE.fullmatch((header or "").replace(" ", ""))
+    if not found or found.groups() == ("", ""):
+        return Range(0, size, False)
+    first, last = found.groups()
+    if not first:
+        start, end = max(0, size - int(last)), size
+    else:
+        start, end = int(first), min(size, int(last) + 1 if last else size)
+    if start >= end:
+        raise ClientError(
+            "range_not_satisfiable", f"the recording has {size} bytes: the range lies outside"
+        )
+    return Range(start, end, True)

@@ -1,0 +1,155 @@
+"""The database: SQLite in a file, or PostgreSQL by URL; whatever fails there has one of two names.
+
+Transactions that write begin as such in SQLite (`BEGIN IMMEDIATE`): one that only finds out later
+that it writes fails when another did meanwhile. SQLite runs in WAL mode and syncs every commit:
+what was answered is on disk.
+"""
+
+import asyncio
+import contextlib
+import fcntl
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import make_url
+from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.functions import FunctionElement
+
+from serve_app.errors import ClientError
+
+RETRY_AFTER_S = 5
+CONNECT_TIMEOUT_S = 3.0
+COMMAND_TIMEOUT_S = 10.0
+LOCK_TIMEOUT_S = 20.0
+"""SQLite has one writer at a time, and a worker that writes gives way to live speech."""
+
+MIGRATION_LOCK = 0x766F78  # "vox"
+FULL = ("disk is full", "no space left", "os error 28", "disk quota", "disk full")
+
+
+def away(what: str) -> ClientError:
+    return ClientError("storage_unavailable", f"the {what} cannot be reached now", RETRY_AFTER_S)
+
+
+def full() -> ClientError:
+    return ClientError("storage_full", "there is no room left for recordings here")
+
+
+@contextmanager
+def storage_errors(what: str) -> Iterator[None]:
+    """Raises `ClientError` `storage_full` or `storage_unavailable` for what a store fails with."""
+    try:
+        yield
+    except (sa.exc.IntegrityError, ClientError):
+        raise
+    except (sa.exc.DBAPIError, OSError, TimeoutError) as error:
+        message = str(error).lower()
+        raise (full() if any(text in message for text in FULL) else away(what)) from error
+
+
+class now(FunctionElement[float]):
+    """Seconds since 1970 by the database's clock: the same for every machine."""
+
+    type = sa.Double()
+    inherit_cache = True
+
+
+@compiles(now, "sqlite")
+def _now_in_sqlite(*_: Any, **__: Any) -> str:
+    return "((julianday('now') - 2440587.5) * 86400.0)"
+
+
+@compiles(now, "postgresql")
+def _now_in_postgresql(*_: Any, **__: Any) -> str:
+    return "CAST(EXTRACT(EPOCH FROM clock_timestamp()) AS DOUBLE PRECISION)"
+
+
+class Database:
+    """Connections to the database of `url`, migrated before it is first used."""
+
+    def __init__(self, url: str) -> None:
+        self._url = make_url(url)
+        self._lite = self._url.get_backend_name() == "sqlite"
+        options: dict[str, Any] = {"pool_pre_ping": True}
+        if self._lite:
+            options["connect_args"] = {"timeout": LOCK_TIMEOUT_S}
+        else:
+            options["connect_args"] = {
+                "timeout": CONNECT_TIMEOUT_S,
+                "command_timeout": COMMAND_TIMEOUT_S,
+            }
+            options["pool_timeout"] = CONNECT_TIMEOUT_S
+        self._engine = create_async_engine(self._url, **options)
+        if self._lite:
+            sa.event.listen(self._engine.sync_engine, "connect", _prepare_sqlite)
+            sa.event.listen(self._engine.sync_engine, "begin", _begin_sqlite)
+        self._migrated = False
+        self._migrating = asyncio.Lock()
+
+    @asynccontextmanager
+    async def read(self) -> AsyncIterator[AsyncConnection]:
+        """A connection to read with. Raises `ClientError` when the database is away."""
+        with storage_errors("database"):
+            await self.migrate()
+            async with self._engine.connect() as connection:
+                await connection.execution_options(read=True)
+                yield connection
+
+    @asynccontextmanager
+    async def write(self) -> AsyncIterator[AsyncConnection]:
+        """A transaction, committed at the end. Raises `ClientError` when the database is away."""
+        with storage_errors("database"):
+            await self.migrate()
+            async with self._engine.begin() as connection:
+                yield connection
+
+    async def migrate(self) -> None:
+        """Bring the tables up to date, once; one process at a time does."""
+        async with self._migrating:
+            if not self._migrated:
+                async with self._alone(), self._engine.begin() as connection:
+                    if not self._lite:
+                        lock = sa.text(f"SELECT pg_advisory_xact_lock({MIGRATION_LOCK})")
+                        await connection.execute(lock)
+                    await connection.run_sync(_upgrade)
+                self._migrated = True
+
+    async def close(self) -> None:
+        with contextlib.suppress(Exception):
+            await self._engine.dispose()
+
+    @asynccontextmanager
+    async def _alone(self) -> AsyncIterator[None]:
+        if not self._lite:
+            yield
+            return
+        file = Path(str(self._url.database))
+        file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with file.with_suffix(".lock").open("w") as lock:
+            await asyncio.to_thread(fcntl.flock, lock, fcntl.LOCK_EX)
+            yield
+
+
+def _prepare_sqlite(connection: Any, _: Any) -> None:
+    connection.isolation_level = None  # we say BEGIN ourselves
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin_sqlite(connection: sa.Connection) -> None:
+    reads = connection.get_execution_options().get("read")
+    connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
+
+
+def _upgrade(connection: sa.Connection) -> None:
+    from alembic import command  # a quarter of a second that only the first use needs
+    from alembic.config import Config as Alembic
+
+    config = Alembic()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")

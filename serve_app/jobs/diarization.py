@@ -1,0 +1,126 @@
+"""A recording's speakers over a lane: fed in order, with a bound on what the diarizer is behind."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
+
+from deployments.decoding import Decoding
+from deployments.interfaces import BYTES_PER_SAMPLE, RATE, SpeakerCount, SpeakerTurn, Turns
+from serve_app.errors import ClientError
+from serve_app.jobs.recogniser import Unheard
+from serve_app.lanes import Lanes, Seat
+
+AHEAD = 60 * RATE
+"""Samples that may be sent ahead of what the diarizer has heard."""
+
+Open = Callable[[], AbstractAsyncContextManager[Decoding]]
+
+
+class _Elsewhere(Exception):
+    """The replica was lost: another one hears the recording from its beginning."""
+
+
+class _Recording:
+    """A recording as a lane's rider."""
+
+    def __init__(self, lanes: Lanes, timeout_s: float) -> None:
+        self._timeout_s = timeout_s
+        self._moved = asyncio.Event()
+        self._seatings = 0
+        self._told: Turns | None = None
+        self._guilty = False
+        self.sent = 0
+        self.seat = Seat(lanes, self)
+        lanes.place(self.seat)
+
+    def seated(self) -> None:
+        self._seatings += 1
+        self._moved.set()
+
+    def answered(self, answer: Turns) -> None:
+        self._told = answer
+        self._moved.set()
+
+    def busy(self) -> bool:
+        return not (self._told and (self._told.final or self._told.failure))
+
+    def quarantined(self) -> None:
+        self._guilty = True
+        self._moved.set()
+
+    async def begin(self) -> None:
+        """Until there is a replica that has heard nothing."""
+        while not self.seat.lane:
+            await self._wait()
+        self._told, self.sent, self._begun = None, 0, self._seatings
+        self._moved.clear()
+
+    async def put(self, pcm: bytes, ended: bool, speakers: SpeakerCount) -> None:
+        """Raises `_Elsewhere`."""
+        self._check()  # before: another replica must not get what is not the beginning
+        self.seat.put((pcm, ended, speakers), urgent=ended)
+        self.sent += len(pcm) // BYTES_PER_SAMPLE
+        while self.sent - (self._told.until if self._told else 0) > AHEAD:
+            await self._wait()
+            self._check()
+
+    async def turns(self) -> tuple[SpeakerTurn, ...]:
+        """Raises `_Elsewhere`."""
+        while not (self._told and self._told.final):
+            self._check()
+            await self._wait()
+        return self._told.turns
+
+    def _check(self) -> None:
+        if self._guilty:
+            reason = "this recording ended the diarizer twice"
+            raise ClientError("request_quarantined", reason)
+        if self._told and self._told.failure:
+            raise Unheard(self._told.failure)
+        if self._seatings != self._begun:
+            raise _Elsewhere
+
+    async def _wait(self) -> None:
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                await self._moved.wait()
+        except TimeoutError as error:
+            raise Unheard(f"the diarizer said nothing for {self._timeout_s:g} s") from error
+        self._moved.clear()
+
+
+class Diarization:
+    """What a worker asks for speakers."""
+
+    def __init__(self, lanes: Lanes, timeout_s: float) -> None:
+        self._lanes = lanes
+        self._timeout_s = timeout_s
+
+    async def turns(
+        self, open_: Open, speakers: SpeakerCount, on_progress: Callable[[int], None]
+    ) -> list[SpeakerTurn]:
+        """Who spoke when. Raises `Unheard` when the engine fails."""
+        recording = _Recording(self._lanes, self._timeout_s)
+        try:
+            while True:
+                await recording.begin()
+                try:
+                    async with open_() as decoded:
+                        await self._feed(recording, decoded.windows(), speakers, on_progress)
+                    return list(await recording.turns())
+                except _Elsewhere:
+                    continue
+        finally:
+            recording.seat.leave()
+
+    async def _feed(
+        self,
+        recording: _Recording,
+        windows: AsyncIterator[bytes],
+        speakers: SpeakerCount,
+        on_progress: Callable[[int], None],
+    ) -> None:
+        async for window in windows:
+            await recording.put(window, False, speakers)
+            on_progress(recording.sent)
+        await recording.put(b"", True, speakers)

@@ -1,0 +1,87 @@
+"""A result in the forms that people read and other programs take. Pure."""
+
+import io
+from collections.abc import Callable
+from typing import NamedTuple
+
+from serve_app.jobs.result import Result, SpokenSegment
+from serve_app.transcript import Segment, clock, render
+
+
+class Export(NamedTuple):
+    media_type: str
+    body: bytes
+
+
+def _text(result: Result) -> bytes:
+    return render("txt", _captioned(result)).encode()
+
+
+def _srt(result: Result) -> bytes:
+    return render("srt", _captioned(result)).encode()
+
+
+def _vtt(result: Result) -> bytes:
+    return render("vtt", _captioned(result)).encode()
+
+
+def _json(result: Result) -> bytes:
+    return result.model_dump_json(indent=2).encode()
+
+
+def _tsv(result: Result) -> bytes:
+    """As whisper writes it, start and end in ms, with the speaker as a column more."""
+    lines = ["start\tend\tspeaker\ttext"]
+    lines += [
+        f"{it.start_ms}\t{it.end_ms}\t{it.speaker or ''}\t{it.text.replace(chr(9), ' ')}"
+        for it in result.aligned_segments
+    ]
+    return ("\n".join(lines) + "\n").encode()
+
+
+def _docx(result: Result) -> bytes:
+    from docx import Document
+
+    document = Document()
+    document.add_heading("Transcript", 1)
+    for it in result.aligned_segments:
+        paragraph = document.add_paragraph()
+        paragraph.add_run(f"{clock(it.start_ms, '.')[:8]}  ").italic = True
+        if it.speaker:
+            paragraph.add_run(f"{it.speaker}: ").bold = True
+        paragraph.add_run(_printable(it.text))
+    out = io.BytesIO()
+    document.save(out)
+    return out.getvalue()
+
+
+def _printable(text: str) -> str:
+    """XML takes no control characters."""
+    return "".join(letter for letter in text if letter.isprintable())
+
+
+def _captioned(result: Result) -> list[Segment]:
+    """With the speaker before the text, where there are speakers."""
+    return [it.model_copy(update={"text": _said(it)}) for it in result.aligned_segments]
+
+
+def _said(it: SpokenSegment) -> str:
+    return f"{it.speaker}: {it.text}" if it.speaker else it.text
+
+
+DOCX = "application/vnd.openxmlformats-officedocument.wordprocessingml.document"
+
+FORMS: dict[str, tuple[str, Callable[[Result], bytes]]] = {
+    "txt": ("text/plain; charset=utf-8", _text),
+    "srt": ("application/x-subrip", _srt),
+    "vtt": ("text/vtt; charset=utf-8", _vtt),
+    "json": ("application/json", _json),
+    "tsv": ("text/tab-separated-values; charset=utf-8", _tsv),
+    "docx": (DOCX, _docx),
+}
+
+
+def export(form: str, result: Result) -> Export:
+    """Raises `KeyError` for a form that there is not."""
+    media_type, write = FORMS[form]
+    return Export(media_type, write(result))

@@ -1,0 +1,13 @@
+"""What Alembic runs: the migrations, on the connection that `database` hands over."""
+
+from alembic import context
+
+from serve_app.jobs.tables import metadata
+
+context.configure(
+    connection=context.config.attributes["connection"],
+    target_metadata=metadata,
+    transactional_ddl=True,
+)
+with context.begin_transaction():
+    context.run_migrations()

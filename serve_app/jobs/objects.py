@@ -1,0 +1,261 @@
+"""Audio and results in an object store: a local folder, or S3, GCS, Azure by URL; sealed or not.
+
+An object appears whole or not at all: the store writes it beside its name and renames it, or
+completes a multipart upload. Objects of a job stand under `tenant/job/`.
+"""
+
+import asyncio
+import base64
+import binascii
+import contextlib
+import os
+import re
+import shutil
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import obstore
+from obstore.exceptions import BaseError
+from obstore.store import LocalStore, ObjectStore, from_url
+
+from serve_app.config import StorageConfig
+from serve_app.errors import ClientError
+from serve_app.jobs import sealing
+from serve_app.jobs.database import FULL, away, full
+from serve_app.jobs.job import Job
+from serve_app.jobs.sealing import CHUNK_BYTES, HEADER_BYTES, Damaged, Seal, Sealing
+
+PIECE_BYTES = 1 << 20
+SPARE_BYTES = 64 << 20
+"""Of a local disk is left free: results are written there, too."""
+
+STAGED = re.compile(r"#\d+$")
+
+REMOTE = {"timeout": "10s", "connect_timeout": "3s"}
+RETRIES: Any = {"max_retries": 2, "retry_timeout": timedelta(seconds=10)}
+
+
+def damaged() -> ClientError:
+    return ClientError("storage_damaged", "the stored data is damaged, or of another key")
+
+
+def failure(error: Exception) -> ClientError:
+    """What the store failed with, for a client."""
+    message = str(error).lower()
+    return full() if any(text in message for text in FULL) else away("object store")
+
+
+class Stored:
+    """An object that can be read where asked; a `decoding.Source`."""
+
+    def __init__(self, store: ObjectStore, name: str, size: int, seal: Seal | None) -> None:
+        self._store = store
+        self._name = name
+        self._seal = seal
+        self.size = sealing.plain_size(size) if seal else size
+
+    async def read(self, start: int, end: int) -> bytes:
+        """Bytes `start` to `end`, fewer at the end of the object. Raises `ClientError`."""
+        end = min(end, self.size)
+        if start >= end:
+            return b""
+        if not self._seal:
+            return await _range(self._store, self._name, start, end)
+        return await self._open(self._seal, start, end)
+
+    async def pieces(self, start: int, end: int) -> AsyncIterator[bytes]:
+        """The same, a megabyte at a time."""
+        for at in range(start, end, PIECE_BYTES):
+            yield await self.read(at, min(end, at + PIECE_BYTES))
+
+    async def _open(self, seal: Seal, start: int, end: int) -> bytes:
+        chunks = sealing.chunks_of(start, end, self.size)
+        last = sealing.last_chunk(self.size)
+        begin = sealing.place_of(chunks[0])
+        until = sealing.place_of(chunks[-1] + 1)
+        sealed = await _range(self._store, self._name, begin, until)
+        plain = bytearray()
+        try:
+            for place, number in enumerate(chunks):
+                at = place * sealing.SEALED_CHUNK_BYTES
+                chunk = sealed[at : at + sealing.SEALED_CHUNK_BYTES]
+                plain += seal.open(chunk, number, number == last)
+        except Damaged as error:
+            raise damaged() from error
+        first = chunks[0] * CHUNK_BYTES
+        return bytes(plain[start - first : end - first])
+
+
+class Objects:
+    """All objects. Every method raises `ClientError` when the store is away, or full."""
+
+    def __init__(self, config: StorageConfig) -> None:
+        self._folder = Path(config.objects_url) if "://" not in config.objects_url else None
+        self._store = _store(config.objects_url)
+        self._key = key_of(config)
+        self._encrypt = config.encrypt
+
+    def new_key(self, place: str) -> bytes | None:
+        """A new job's key, wrapped; None where nothing is sealed. `place` is `tenant/job`."""
+        if not (self._encrypt and self._key):
+            return None
+        return sealing.wrap(self._key, sealing.new_key(), place)
+
+    def check_room(self, wanted: int) -> None:
+        """Raises `ClientError` when a local disk cannot take so many bytes more."""
+        if self._folder and shutil.disk_usage(self._folder).free < wanted + SPARE_BYTES:
+            raise full()
+
+    async def put(self, job: Job, name: str, body: bytes) -> None:
+        async def pieces() -> AsyncIterator[bytes]:
+            yield body
+
+        await self.put_stream(job.place(name), job.sealed_key, pieces())
+
+    async def put_stream(
+        self, place: str, sealed_key: bytes | None, pieces: AsyncIterator[bytes]
+    ) -> None:
+        """Raises what `pieces` raises, too; then nothing is stored."""
+        raised: list[BaseException] = []
+
+        async def watched() -> AsyncIterator[bytes]:
+            try:
+                async for piece in self._sealed(place, sealed_key, pieces):
+                    yield piece
+            except BaseException as error:
+                raised.append(error)
+                raise
+
+        try:
+            await obstore.put_async(self._store, place, watched())
+        except (BaseError, OSError) as error:
+            raise raised[0] if raised else failure(error) from error
+
+    async def open(self, job: Job, name: str) -> Stored | None:
+        """None where there is no such object."""
+        place = job.place(name)
+        try:
+            size = (await obstore.head_async(self._store, place))["size"]
+            seal = await self._seal_of(job, place) if job.sealed_key else None
+            return Stored(self._store, place, size, seal)
+        except FileNotFoundError:
+            return None
+        except Damaged as error:
+            raise damaged() from error
+        except (BaseError, OSError) as error:
+            raise failure(error) from error
+
+    async def read(self, job: Job, name: str) -> bytes | None:
+        """A small object, whole."""
+        stored = await self.open(job, name)
+        return await stored.read(0, stored.size) if stored else None
+
+    async def names(self, prefix: str) -> list[tuple[str, float]]:
+        """Objects under a prefix, and when they were written, in seconds since 1970."""
+        try:
+            return [
+                (meta["path"], meta["last_modified"].timestamp())
+                async for page in obstore.list(self._store, prefix)
+                for meta in page
+            ]
+        except (BaseError, OSError) as error:
+            raise failure(error) from error
+
+    async def forget_unfinished(self, before: float) -> None:
+        """What a killed process has left of uploads to a local folder; the store does not list it.
+        `before` is in seconds since 1970."""
+        if self._folder:
+            await asyncio.to_thread(_remove_staged, self._folder, before)
+
+    async def delete(self, prefix: str) -> None:
+        """Everything under a prefix; what is not there is no error."""
+        for name, _ in await self.names(prefix):
+            try:
+                await obstore.delete_async(self._store, name)
+            except FileNotFoundError:
+                continue
+            except (BaseError, OSError) as error:
+                raise failure(error) from error
+
+    async def _sealed(
+        self, place: str, sealed_key: bytes | None, pieces: AsyncIterator[bytes]
+    ) -> AsyncIterator[bytes]:
+        if not sealed_key:
+            async for piece in pieces:
+                yield piece
+            return
+        seal, header = Seal.new(self._job_key(place, sealed_key), place)
+        yield header
+        sealing_ = Sealing(seal)
+        async for piece in pieces:
+            for chunk in sealing_.push(piece):
+                yield chunk
+        yield sealing_.finish()
+
+    async def _seal_of(self, job: Job, place: str) -> Seal:
+        assert job.sealed_key
+        header = await _range(self._store, place, 0, HEADER_BYTES)
+        return Seal.of(self._job_key(place, job.sealed_key), place, header)
+
+    def _job_key(self, place: str, sealed_key: bytes) -> bytes:
+        if not self._key:
+            raise damaged()
+        try:
+            return sealing.unwrap(self._key, sealed_key, "/".join(place.split("/")[:2]))
+        except Damaged as error:
+            raise damaged() from error
+
+
+async def _range(store: ObjectStore, name: str, start: int, end: int) -> bytes:
+    try:
+        return bytes(await obstore.get_range_async(store, name, start=start, end=end))
+    except (BaseError, OSError) as error:
+        raise failure(error) from error
+
+
+def _remove_staged(folder: Path, before: float) -> None:
+    """The local store writes `audio#1` and renames it."""
+    staged = [
+        Path(place, name)
+        for place, _, names in os.walk(folder)  # what vanishes meanwhile is no error to it
+        if "/job_" in place
+        for name in names
+        if STAGED.search(name)
+    ]
+    for file in staged:
+        with contextlib.suppress(OSError):
+            if file.stat().st_mtime < before:
+                file.unlink()
+                file.parent.rmdir()
+
+
+def _store(url: str) -> Any:
+    if "://" not in url:
+        Path(url).mkdir(parents=True, exist_ok=True, mode=0o700)
+        return LocalStore(url, automatic_cleanup=True)
+    plain = urlsplit(url).scheme in ("s3", "s3a") and os.environ.get("AWS_ENDPOINT_URL", "")
+    options = {**REMOTE, "allow_http": True} if str(plain).startswith("http://") else dict(REMOTE)
+    client: Any = options
+    return from_url(url, client_options=client, retry_config=RETRIES)
+
+
+def key_of(config: StorageConfig) -> bytes | None:
+    """The key that wraps jobs' keys: what was sealed is read with it when nothing new is, too.
+
+    Raises `ValueError` for one that is none, and where it is wanted and not there.
+    """
+    where = config.key_file or f"${config.key_variable}"
+    from_file = Path(config.key_file).read_text() if config.key_file else None
+    text = from_file if from_file is not None else os.environ.get(config.key_variable, "")
+    if not text and not config.encrypt:
+        return None
+    try:
+        key = base64.b64decode(text.strip(), validate=True)
+    except binascii.Error:
+        key = b""
+    if len(key) != sealing.KEY_BYTES:
+        raise ValueError(f"storage.encrypt wants 32 bytes in base64 in {where}")
+    return key

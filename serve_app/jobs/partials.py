@@ -1,0 +1,43 @@
+"""The words of a running job's windows, as their checkpoints appear."""
+
+from typing import Any
+
+import msgspec
+
+from serve_app.errors import ClientError
+from serve_app.jobs.job import Job, State
+from serve_app.jobs.objects import Objects
+from serve_app.jobs.pipeline import Transcribed
+from serve_app.transcript import ms
+
+
+class Partials:
+    """For one who watches: every window once, in order."""
+
+    def __init__(self, objects: Objects) -> None:
+        self._objects = objects
+        self._told = 0
+
+    async def new(self, job: Job) -> list[dict[str, Any]]:
+        """Those that came since the last time."""
+        found = []
+        if job.state is not State.RUNNING:
+            return []
+        while body := await self._read(job):
+            window = msgspec.msgpack.decode(body, type=Transcribed)
+            found.append(
+                {
+                    "window": self._told,
+                    "start_ms": ms(window.start),
+                    "end_ms": ms(window.end),
+                    "text": " ".join(word.text for word in window.words),
+                }
+            )
+            self._told += 1
+        return found
+
+    async def _read(self, job: Job) -> bytes | None:
+        try:
+            return await self._objects.read(job, f"window/{self._told:06}")
+        except ClientError:
+            return None  # the next look may find it

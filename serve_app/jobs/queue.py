@@ -1,0 +1,380 @@
+"""The rows of jobs: submitted once, claimed with a lease, ended once.
+
+Whatever a worker writes names its lease: a worker whose lease another one has taken writes nothing
+any more (`LeaseLost`), so a result becomes visible once however often it was computed.
+"""
+
+import json
+import os
+import time
+import uuid
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import sqlalchemy as sa
+
+from serve_app.errors import ClientError
+from serve_app.jobs.database import Database, now
+from serve_app.jobs.job import CLAIMED, ENDED, Job, JobOptions, Standing, State
+from serve_app.jobs.tables import cache, deliveries, jobs
+
+MOST_LOSSES = 2
+"""A job that ends so many workers in the same place is not tried again."""
+
+RECENT = 20
+"""Jobs whose times say how long others will take."""
+
+
+class LeaseLost(Exception):
+    """Another worker has the job now."""
+
+
+class Submitted(NamedTuple):
+    """What a client brings."""
+
+    id: str
+    tenant: str
+    options: JobOptions
+    filename: str
+    media_type: str
+    size: int
+    digest: str
+    idempotency_key: str | None
+    sealed_key: bytes | None
+    kind: str = "file"
+
+
+class Filter(NamedTuple):
+    states: tuple[str, ...] = ()
+    kind: str | None = None
+    after: str | None = None
+    limit: int = 20
+
+
+class Ending(NamedTuple):
+    """How a job ends."""
+
+    state: State
+    error_code: str | None = None
+    error_message: str | None = None
+    fingerprint: str | None = None
+    cached: bool = False
+
+
+def new_id() -> str:
+    return f"job_{uuid.uuid4().hex}"
+
+
+class Queue:
+    """All jobs of all tenants. Every method raises `ClientError` when the database is away."""
+
+    def __init__(self, database: Database, lease_s: float) -> None:
+        self._database = database
+        self._lease_s = lease_s
+
+    # For clients.
+
+    async def submit(self, asked: Submitted, most_waiting: int) -> tuple[Job, bool]:
+        """The job, and whether it is new: the same idempotency key gives the same job.
+
+        Raises `ClientError` when the key stands for another request, or too many jobs wait.
+        """
+        try:
+            return await self._insert(asked, most_waiting), True
+        except sa.exc.IntegrityError:
+            return await self._submitted_before(asked), False
+
+    async def _insert(self, asked: Submitted, most_waiting: int) -> Job:
+        live = asked.kind == "live"
+        async with self._database.write() as connection:
+            waiting = await connection.scalar(
+                sa.select(sa.func.count())
+                .select_from(jobs)
+                .where(jobs.c.tenant == asked.tenant, jobs.c.state == State.QUEUED)
+            )
+            if (waiting or 0) >= most_waiting:
+                raise ClientError("too_many_jobs", f"{most_waiting} jobs wait already", 60)
+            fields = asked._asdict() | {
+                "options": asked.options.model_dump_json(),
+                "priority": asked.options.priority,
+                "state": State.RUNNING if live else State.QUEUED,
+                "started": now() if live else None,
+                "created": now(),
+            }
+            row = await connection.execute(jobs.insert().values(fields).returning(*jobs.c))
+            return Job.of(row.mappings().one())
+
+    async def _submitted_before(self, asked: Submitted) -> Job:
+        same = (jobs.c.tenant == asked.tenant) & (jobs.c.idempotency_key == asked.idempotency_key)
+        async with self._database.read() as connection:
+            row = (await connection.execute(jobs.select().where(same))).mappings().first()
+        job = Job.of(row) if row else None
+        if job is None or (job.digest, job.options) != (asked.digest, asked.options):
+            raise ClientError(
+                "idempotency_conflict", "this idempotency key stands for another request"
+            )
+        return job
+
+    async def get(self, tenant: str, id_: str) -> Job:
+        """Raises `ClientError` `job_not_found`; another tenant's jobs are not there either."""
+        async with self._database.read() as connection:
+            mine = (jobs.c.tenant == tenant) & (jobs.c.id == id_)
+            row = (await connection.execute(jobs.select().where(mine))).mappings().first()
+        if row is None:
+            raise ClientError("job_not_found", f"there is no job {id_[:80]!r}")
+        return Job.of(row)
+
+    async def find(self, tenant: str, asked: Filter) -> tuple[list[Job], bool]:
+        """The newest first, and whether there are more."""
+        wanted = jobs.select().where(jobs.c.tenant == tenant)
+        if asked.states:
+            wanted = wanted.where(jobs.c.state.in_(asked.states))
+        if asked.kind:
+            wanted = wanted.where(jobs.c.kind == asked.kind)
+        if asked.after:
+            after = await self.get(tenant, asked.after)
+            wanted = wanted.where(jobs.c.sequence < after.sequence)
+        wanted = wanted.order_by(jobs.c.sequence.desc()).limit(asked.limit + 1)
+        async with self._database.read() as connection:
+            rows = (await connection.execute(wanted)).mappings().all()
+        return [Job.of(row) for row in rows[: asked.limit]], len(rows) > asked.limit
+
+    async def standings(self, waiting: Sequence[Job]) -> dict[str, Standing]:
+        """Of the jobs that wait, where they stand."""
+        queued = [job for job in waiting if job.state is State.QUEUED]
+        if not queued:
+            return {}
+        async with self._database.read() as connection:
+            mean_s, running = await _pace(connection)
+            return {job.id: await _standing(connection, job, mean_s, running) for job in queued}
+
+    async def cancel(self, job: Job) -> Job | None:
+        """Ask for the end of a job that goes on; an ended one is forgotten (None)."""
+        at_work = jobs.c.state.in_(CLAIMED) & (jobs.c.kind == "file")
+        next_ = sa.case((at_work, State.CANCELLING), else_=State.CANCELLED)
+        done = sa.case((at_work, sa.null()), else_=now())
+        async with self._database.write() as connection:
+            row = await connection.execute(
+                jobs.update()
+                .where(jobs.c.id == job.id, jobs.c.state.not_in(ENDED))
+                .values(state=next_, finished=done)
+                .returning(*jobs.c)
+            )
+            changed = row.mappings().first()
+            if changed:
+                cancelled = Job.of(changed)
+                if cancelled.ended:
+                    await _announce(connection, cancelled)
+                return cancelled
+            await connection.execute(jobs.delete().where(jobs.c.id == job.id))
+        return None
+
+    # For workers.
+
+    async def claim(self) -> Job | None:
+        """The next job that waits, or whose worker is no more; its `lease` is the caller's."""
+        lost = jobs.c.state.in_(CLAIMED) & (jobs.c.lease_until < now()) & (jobs.c.kind == "file")
+        free = (jobs.c.state == State.QUEUED) & (jobs.c.not_before <= now())
+        candidate = (
+            sa.select(jobs.c.sequence)
+            .where(free | lost)
+            .order_by(jobs.c.priority.desc(), jobs.c.sequence)
+            .limit(1)
+            .with_for_update(skip_locked=True)
+        )
+        was_lost = jobs.c.state.in_(CLAIMED)
+        values = {
+            "state": sa.case((jobs.c.state == State.CANCELLING, State.CANCELLING), else_="running"),
+            "lease": f"{os.getpid()}-{uuid.uuid4().hex[:24]}",
+            "lease_until": now() + self._lease_s,
+            "started": sa.func.coalesce(jobs.c.started, now()),
+            "losses": sa.case((was_lost, jobs.c.losses + 1), else_=jobs.c.losses),
+        }
+        async with self._database.write() as connection:
+            row = await connection.execute(
+                jobs.update()
+                .where(jobs.c.sequence == candidate.scalar_subquery())
+                .values(values)
+                .returning(*jobs.c)
+            )
+            claimed = row.mappings().first()
+        return Job.of(claimed) if claimed else None
+
+    async def renew(self, job: Job, **changes: Any) -> State:
+        """Keep the lease and write down what has changed; the job's state. Raises `LeaseLost`."""
+        values = {**changes, "lease_until": now() + self._lease_s}
+        return (await self._write(job, values)).state
+
+    async def again(self, job: Job, delay_s: float, tries: int) -> None:
+        """Back to the queue, to be claimed no sooner than after a while. Raises `LeaseLost`."""
+        waiting = sa.case((jobs.c.state == State.RUNNING, State.QUEUED), else_=jobs.c.state)
+        values = {
+            "state": waiting,
+            "lease": None,
+            "lease_until": 0.0,
+            "not_before": now() + delay_s,
+            "tries": tries,
+            "losses": 0,
+        }
+        await self._write(job, values)
+
+    async def end(self, job: Job, ending: Ending, **changes: Any) -> None:
+        """The job's last state, and its webhook, in one. Raises `LeaseLost`.
+
+        A job whose end was asked for meanwhile is cancelled, whatever it came to.
+        """
+        state = sa.case((jobs.c.state == State.CANCELLING, State.CANCELLED), else_=ending.state)
+        values: dict[str, Any] = {
+            **changes,
+            "state": state,
+            "finished": now(),
+            "lease": None,
+            "error_code": ending.error_code,
+            "error_message": (ending.error_message or "")[:1000] or None,
+            "cached": ending.cached,
+        }
+        if ending.state is State.COMPLETED:
+            values["progress"] = 100.0
+        async with self._database.write() as connection:
+            ended = await self._write_on(connection, job, values)
+            await _announce(connection, ended)
+            if ending.fingerprint and ended.state is State.COMPLETED:
+                await _remember(connection, ended, ending.fingerprint)
+
+    async def remembered(self, tenant: str, fingerprint: str) -> Job | None:
+        """The job that has the result already."""
+        known = (cache.c.tenant == tenant) & (cache.c.fingerprint == fingerprint)
+        async with self._database.write() as connection:
+            row = await connection.execute(
+                jobs.select().join(cache, cache.c.job_id == jobs.c.id).where(known)
+            )
+            found = row.mappings().first()
+            if found:
+                await connection.execute(cache.update().where(known).values(used=now()))
+        return Job.of(found) if found else None
+
+    async def forget_cached(self, most: int) -> None:
+        """Of every tenant, all but the entries used last."""
+        rank = (
+            sa.func.row_number()
+            .over(partition_by=cache.c.tenant, order_by=cache.c.used.desc())
+            .label("rank")
+        )
+        ranked = sa.select(cache.c.tenant, cache.c.fingerprint, rank).subquery()
+        old = sa.select(ranked.c.tenant, ranked.c.fingerprint).where(ranked.c.rank > most)
+        async with self._database.write() as connection:
+            for tenant, fingerprint in (await connection.execute(old)).all():
+                await connection.execute(
+                    cache.delete().where(
+                        cache.c.tenant == tenant, cache.c.fingerprint == fingerprint
+                    )
+                )
+
+    async def expired(self, keep_s: float) -> list[Job]:
+        """Jobs that ended so long ago."""
+        old = jobs.c.state.in_(ENDED) & (jobs.c.finished < now() - keep_s)
+        async with self._database.read() as connection:
+            rows = await connection.execute(jobs.select().where(old).limit(100))
+            return [Job.of(row) for row in rows.mappings().all()]
+
+    async def lost_sessions(self, longest_s: float) -> list[Job]:
+        """Live sessions whose ingress did not live to see their end."""
+        old = jobs.c.created < now() - longest_s
+        lost = (jobs.c.kind == "live") & (jobs.c.state == State.RUNNING) & old
+        async with self._database.read() as connection:
+            rows = await connection.execute(jobs.select().where(lost).limit(100))
+            return [Job.of(row) for row in rows.mappings().all()]
+
+    async def known(self, ids: Sequence[str]) -> set[str]:
+        """Which of these jobs there are."""
+        async with self._database.read() as connection:
+            rows = await connection.execute(sa.select(jobs.c.id).where(jobs.c.id.in_(ids)))
+            return set(rows.scalars())
+
+    async def load(self) -> int:
+        """Jobs that wait or are at work: what workers are scaled by."""
+        busy = jobs.c.state.in_([State.QUEUED, *CLAIMED]) & (jobs.c.kind == "file")
+        async with self._database.read() as connection:
+            count = sa.select(sa.func.count()).select_from(jobs).where(busy)
+            return int(await connection.scalar(count) or 0)
+
+    async def _write(self, job: Job, values: dict[str, Any]) -> Job:
+        async with self._database.write() as connection:
+            return await self._write_on(connection, job, values)
+
+    async def _write_on(self, connection: Any, job: Job, values: dict[str, Any]) -> Job:
+        if "warnings" in values:
+            values["warnings"] = json.dumps(values["warnings"])
+        row = await connection.execute(
+            jobs.update()
+            .where(jobs.c.id == job.id, jobs.c.lease == job.lease, jobs.c.state.not_in(ENDED))
+            .values(values)
+            .returning(*jobs.c)
+        )
+        written = row.mappings().first()
+        if written is None:
+            raise LeaseLost(job.id)
+        return Job.of(written)
+
+
+async def _pace(connection: Any) -> tuple[float | None, int]:
+    """Mean seconds a job took lately, and how many run now."""
+    spent = (jobs.c.finished - jobs.c.started).label("spent")
+    lately = (
+        sa.select(spent)
+        .where(jobs.c.state == State.COMPLETED, jobs.c.kind == "file")
+        .order_by(jobs.c.sequence.desc())
+        .limit(RECENT)
+        .subquery()
+    )
+    mean_s = await connection.scalar(sa.select(sa.func.avg(lately.c.spent)))
+    running = sa.select(sa.func.count()).select_from(jobs).where(jobs.c.state.in_(CLAIMED))
+    return (float(mean_s) if mean_s is not None else None), int(await connection.scalar(running))
+
+
+async def _standing(connection: Any, job: Job, mean_s: float | None, running: int) -> Standing:
+    priority = job.options.priority
+    before = sa.or_(
+        jobs.c.priority > priority,
+        (jobs.c.priority == priority) & (jobs.c.sequence < job.sequence),
+    )
+    ahead = await connection.scalar(
+        sa.select(sa.func.count()).select_from(jobs).where(jobs.c.state == State.QUEUED, before)
+    )
+    estimate = None if mean_s is None else mean_s * (1 + (ahead + running) / max(1, running))
+    return Standing(ahead + 1, estimate)
+
+
+async def _announce(connection: Any, job: Job) -> None:
+    """Its webhook goes out after the same commit."""
+    if not job.options.webhook:
+        return
+    data: dict[str, Any] = {"id": job.id, "state": job.state.value, "cached": job.cached}
+    if job.error_code:
+        data["error"] = {"code": job.error_code, "message": job.error_message}
+    body = {"type": f"job.{job.state.value}", "timestamp": _iso(time.time()), "data": data}
+    await connection.execute(
+        deliveries.insert().values(
+            id=f"msg_{uuid.uuid4().hex}",
+            job_id=job.id,
+            tenant=job.tenant,
+            url=job.options.webhook,
+            body=json.dumps(body),
+            state="waiting",
+            tries=0,
+            due=now(),
+            created=now(),
+        )
+    )
+
+
+def _iso(seconds: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
+
+
+async def _remember(connection: Any, job: Job, fingerprint: str) -> None:
+    same = (cache.c.tenant == job.tenant) & (cache.c.fingerprint == fingerprint)
+    await connection.execute(cache.delete().where(same))
+    await connection.execute(
+        cache.insert().values(tenant=job.tenant, fingerprint=fingerprint, job_id=job.id, used=now())
+    )

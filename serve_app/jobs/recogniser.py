@@ -1,0 +1,80 @@
+"""Windows of recordings over lanes: many at once, on all Transcriber replicas."""
+
+import asyncio
+
+from deployments.interfaces import Hypothesis, SpeechOptions, Word
+from serve_app.errors import ClientError
+from serve_app.lanes import Lanes, Seat
+
+MOST_LANES = 64
+
+
+class Unheard(Exception):
+    """The engine failed on a window; it may do better the next time."""
+
+
+class _Window:
+    """One window as a lane's rider: a session of one utterance, asked for again elsewhere when
+    its replica is lost."""
+
+    def __init__(self, lanes: Lanes, pcm: bytes, options: SpeechOptions) -> None:
+        self._pcm = pcm
+        self._options = options
+        self._words: list[Word] = []
+        self.answer: asyncio.Future[Hypothesis] = asyncio.get_running_loop().create_future()
+        self._seat = Seat(lanes, self)
+        lanes.place(self._seat)
+
+    def seated(self) -> None:
+        if not self.answer.done():
+            self._words.clear()
+            self._seat.put((0, self._pcm, True, self._options), urgent=True)
+
+    def answered(self, answer: Hypothesis) -> None:
+        if self.answer.done():
+            return
+        self._words[answer.keep :] = answer.words
+        if answer.failure is not None:
+            self.answer.set_exception(Unheard(answer.failure))
+        elif answer.final:
+            self.answer.set_result(answer._replace(words=tuple(self._words)))
+
+    def busy(self) -> bool:
+        return not self.answer.done()
+
+    def quarantined(self) -> None:
+        if not self.answer.done():
+            reason = "a window of this recording ended the engine twice"
+            self.answer.set_exception(ClientError("request_quarantined", reason))
+
+    def leave(self) -> None:
+        self._seat.leave()
+
+
+class Recogniser:
+    """What a worker asks for words."""
+
+    def __init__(self, lanes: Lanes, windows_at_once: int, timeout_s: float) -> None:
+        self._lanes = lanes
+        self._windows_at_once = windows_at_once
+        self._timeout_s = timeout_s
+
+    @property
+    def places(self) -> int:
+        """Windows that one job may have at work now."""
+        return self._windows_at_once * min(MOST_LANES, max(1, self._lanes.count))
+
+    async def hear(self, pcm: bytes, options: SpeechOptions) -> Hypothesis:
+        """The final of 16 kHz mono pcm. Cancelling it stops the model.
+
+        Raises `Unheard` when the engine fails or says nothing for too long, `ClientError` when
+        the audio ended it twice.
+        """
+        window = _Window(self._lanes, pcm, options)
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                return await window.answer
+        except TimeoutError as error:
+            raise Unheard(f"the engine said nothing for {self._timeout_s:g} s") from error
+        finally:
+            window.leave()

@@ -1,0 +1,38 @@
+"""How far a job is, as its pipeline knows it and its lease's keeper writes it down. Pure."""
+
+from typing import Any
+
+from serve_app.jobs.job import STEP_SHARES, progress
+
+
+class Report:
+    """Shares of the steps that are done, and what was found on the way."""
+
+    def __init__(self) -> None:
+        self.shares = dict.fromkeys(STEP_SHARES, 0.0)
+        self.warnings: list[str] = []
+        self.duration_s: float | None = None
+        self.checkpoints = 0
+        """Kept by this worker: what would not have to be done again."""
+
+    def skip(self, step: str) -> None:
+        self.shares[step] = 1.0
+
+    def warn(self, warning: str) -> None:
+        if warning not in self.warnings:
+            self.warnings.append(warning)
+
+    @property
+    def step(self) -> str:
+        """The first that is not done."""
+        return next((step for step, share in self.shares.items() if share < 1), "align")
+
+    def changes(self) -> dict[str, Any]:
+        """For the job's row. A job that gets on has not lost its worker in the same place."""
+        return {
+            "step": self.step,
+            "progress": progress(self.shares),
+            "warnings": self.warnings,
+            "duration_s": self.duration_s,
+            **({"losses": 0} if self.checkpoints else {}),
+        }

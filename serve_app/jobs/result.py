@@ -1,0 +1,134 @@
+"""What a job comes to: segments, speakers, words, and what it took. Pure."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from pydantic import BaseModel
+
+from deployments.interfaces import SpeakerTurn, Word
+from serve_app.jobs.alignment import Spoken, assign, label, segments, tidied
+from serve_app.jobs.quality import Quality
+from serve_app.transcript import Segment, WordOut, confidence, ms
+
+
+class SpokenWord(WordOut):
+    speaker: str | None
+
+
+class SpokenSegment(Segment):
+    """A segment of one speaker."""
+
+    speaker: str | None
+    words: list[SpokenWord]
+
+
+class TurnOut(BaseModel):
+    """One speaker speaks, in ms of the recording."""
+
+    speaker: str
+    start_ms: int
+    end_ms: int
+
+
+class Result(BaseModel):
+    """The whole result of a job."""
+
+    full_text: str
+    language: str | None
+    duration_ms: int
+    segments: list[Segment]
+    aligned_segments: list[SpokenSegment]
+    speaker_turns: list[TurnOut]
+    words: list[SpokenWord]
+    engines: dict[str, str | None]
+    quality: dict[str, float]
+    warnings: list[str]
+    performance_metrics: dict[str, float]
+
+
+class Heard(NamedTuple):
+    """What the stages have found. Positions are samples."""
+
+    words: Sequence[Word]
+    language: str | None
+    turns: Sequence[SpeakerTurn] | None
+    """None where nobody asked for speakers."""
+    channels: Mapping[int, Sequence[Word]] | None
+    """The words of each channel, where each is a speaker of its own."""
+
+
+def result(
+    heard: Heard,
+    quality: Quality,
+    warnings: Sequence[str],
+    engines: dict[str, str | None],
+    words: bool,
+) -> Result:
+    """All but `performance_metrics`, which are known last."""
+    spoken, turns = _spoken(heard)
+    return Result(
+        full_text=" ".join(it.word.text for it in spoken),
+        language=heard.language,
+        duration_ms=ms(quality.samples),
+        segments=[Segment(**_fields(n, it)) for n, it in enumerate(segments(spoken, False))],
+        aligned_segments=[
+            SpokenSegment(
+                **_fields(n, it),
+                speaker=label(it[0].speaker),
+                words=[_word(one) for one in it] if words else [],
+            )
+            for n, it in enumerate(segments(spoken, True))
+        ],
+        speaker_turns=[
+            TurnOut(speaker=str(label(t.speaker)), start_ms=ms(t.start), end_ms=ms(t.end))
+            for t in turns
+        ],
+        words=[_word(it) for it in spoken] if words else [],
+        engines=engines,
+        quality=quality.shown(),
+        warnings=list(warnings),
+        performance_metrics={},
+    )
+
+
+def _spoken(heard: Heard) -> tuple[list[Spoken], list[SpeakerTurn]]:
+    if heard.channels is not None:
+        return _by_channel(heard.channels)
+    if heard.turns is None:
+        return [Spoken(word, None) for word in heard.words], []
+    turns = tidied(heard.turns)
+    return assign(heard.words, turns), turns
+
+
+def _by_channel(
+    channels: Mapping[int, Sequence[Word]],
+) -> tuple[list[Spoken], list[SpeakerTurn]]:
+    """Every channel's words are its speaker's; a speaker keeps the channel's number."""
+    spoken = [Spoken(word, number) for number, words in channels.items() for word in words]
+    spoken.sort(key=lambda it: (it.word.start, it.word.end))
+    turns = [
+        SpeakerTurn(group[0].speaker or 0, group[0].word.start, group[-1].word.end)
+        for group in segments(spoken, True)
+    ]
+    return spoken, turns
+
+
+def _fields(number: int, group: Sequence[Spoken]) -> dict[str, Any]:
+    return {
+        "id": number,
+        "start_ms": ms(group[0].word.start),
+        "end_ms": ms(group[-1].word.end),
+        "text": " ".join(it.word.text for it in group),
+        "confidence": confidence([it.word for it in group]),
+    }
+
+
+def _word(it: Spoken) -> SpokenWord:
+    word = it.word
+    return SpokenWord(
+        word=word.text,
+        start_ms=ms(word.start),
+        end_ms=ms(word.end),
+        confidence=round(word.confidence, 3),
+        speaker=label(it.speaker),
+    )

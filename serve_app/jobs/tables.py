@@ -1,0 +1,78 @@
+"""The tables, as migrations have made them. Pure."""
+
+import sqlalchemy as sa
+
+metadata = sa.MetaData()
+
+
+class Plain(sa.TypeDecorator[str]):
+    """Text without NUL, which PostgreSQL refuses wherever it comes from: a file's name, an id."""
+
+    impl = sa.String
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, _: sa.Dialect) -> str | None:
+        return value.replace("\0", "") if value else value
+
+
+jobs = sa.Table(
+    "jobs",
+    metadata,
+    sa.Column("sequence", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True),
+    sa.Column("id", Plain(40), nullable=False, unique=True),
+    sa.Column("tenant", Plain(80), nullable=False),
+    sa.Column("kind", Plain(8), nullable=False),
+    sa.Column("state", Plain(12), nullable=False),
+    sa.Column("step", Plain(16), nullable=False, default=""),
+    sa.Column("progress", sa.Double, nullable=False, default=0.0),
+    sa.Column("priority", sa.Integer, nullable=False),
+    sa.Column("options", sa.Text, nullable=False),
+    sa.Column("filename", Plain(255), nullable=False),
+    sa.Column("media_type", Plain(80), nullable=False),
+    sa.Column("size", sa.BigInteger, nullable=False),
+    sa.Column("digest", Plain(64), nullable=False),
+    sa.Column("idempotency_key", Plain(255)),
+    sa.Column("created", sa.Double, nullable=False),
+    sa.Column("started", sa.Double),
+    sa.Column("finished", sa.Double),
+    sa.Column("not_before", sa.Double, nullable=False, default=0.0),
+    sa.Column("lease", Plain(40)),
+    sa.Column("lease_until", sa.Double, nullable=False, default=0.0),
+    sa.Column("tries", sa.Integer, nullable=False, default=0),
+    sa.Column("losses", sa.Integer, nullable=False, default=0),
+    sa.Column("duration_s", sa.Double),
+    sa.Column("engine", Plain(120)),
+    sa.Column("cached", sa.Boolean, nullable=False, default=False),
+    sa.Column("warnings", sa.Text, nullable=False, default="[]"),
+    sa.Column("error_code", Plain(60)),
+    sa.Column("error_message", Plain(1000)),
+    sa.Column("sealed_key", sa.LargeBinary),
+    sa.UniqueConstraint("tenant", "idempotency_key", name="jobs_idempotency"),
+    sa.Index("jobs_waiting", "state", "priority", "sequence"),
+    sa.Index("jobs_of_tenant", "tenant", "sequence"),
+)
+
+cache = sa.Table(
+    "cache",
+    metadata,
+    sa.Column("tenant", Plain(80), primary_key=True),
+    sa.Column("fingerprint", Plain(64), primary_key=True),
+    sa.Column("job_id", Plain(40), sa.ForeignKey("jobs.id", ondelete="CASCADE")),
+    sa.Column("used", sa.Double, nullable=False),
+)
+
+deliveries = sa.Table(
+    "deliveries",
+    metadata,
+    sa.Column("id", Plain(40), primary_key=True),
+    sa.Column("job_id", Plain(40), nullable=False),
+    sa.Column("tenant", Plain(80), nullable=False),
+    sa.Column("url", Plain(2000), nullable=False),
+    sa.Column("body", sa.Text, nullable=False),
+    sa.Column("state", Plain(12), nullable=False),
+    sa.Column("tries", sa.Integer, nullable=False, default=0),
+    sa.Column("due", sa.Double, nullable=False),
+    sa.Column("created", sa.Double, nullable=False),
+    sa.Column("outcome", Plain(200)),
+    sa.Index("deliveries_due", "state", "due"),
+)

@@ -1,0 +1,273 @@
+"""Claims jobs and sees them through: the lease, what may be tried again, cancelling, sweeping."""
+
+import asyncio
+import contextlib
+import logging
+import re
+import time
+from typing import Any
+
+from deployments.decoding import Undecodable
+from deployments.interfaces import Speech, Voices
+from serve_app.config import Config
+from serve_app.errors import ClientError
+from serve_app.jobs.database import Database
+from serve_app.jobs.diarization import Diarization
+from serve_app.jobs.job import Job, State
+from serve_app.jobs.objects import Objects
+from serve_app.jobs.pipeline import PASSING, Pipeline, Probe, persistently
+from serve_app.jobs.queue import MOST_LOSSES, Ending, LeaseLost, Queue
+from serve_app.jobs.recogniser import Recogniser, Unheard
+from serve_app.jobs.webhooks import Webhooks
+from serve_app.lanes import Fleet, Lanes, Terms
+from serve_app.live import LANE_PATIENCE_S
+
+log = logging.getLogger("voxray.jobs")
+
+COUNT_S = 1.0
+SWEEP_S = 60.0
+LOST_S = 300.0
+"""After the longest session may last, one that is still open has lost its ingress."""
+
+ORPHAN_S = 7200.0
+"""An object without a job for so long is of an upload that was broken off."""
+
+OURS = re.compile(r"[^/]+/(?P<job>job_[0-9a-f]{32})(?=/)")
+"""Objects of jobs; whatever else lies in the store is somebody else's."""
+
+SWEPT_AT_ONCE = 500
+
+PASSED = ("engine_timeout", *PASSING)
+
+
+class Worker:
+    """Jobs at once as `scale.sessions_per_replica` says, while `run` runs."""
+
+    def __init__(self, config: Config, transcriber: Fleet, diarizer: Fleet) -> None:
+        self._config = config
+        self._engines: dict[str, str | None] = {
+            "transcriber": config.transcriber_engine,
+            "diarizer": config.diarizer_engine,
+        }
+        jobs = config.jobs
+        self._setup = _setup(config)
+        self._swept_orphans = -ORPHAN_S
+        self._database = Database(config.storage.database_url)
+        self._objects = Objects(config.storage)
+        self._queue = Queue(self._database, jobs.lease_s)
+        self._webhooks = Webhooks(self._database, jobs.webhook)
+        listening = Terms(config.transcriber.tick_ms / 1000, LANE_PATIENCE_S)
+        telling_apart = Terms(config.diarizer.tick_ms / 1000, LANE_PATIENCE_S)
+        self._transcriber = Lanes(transcriber, listening, Speech)
+        self._diarizer = Lanes(diarizer, telling_apart, Voices)
+        self._recogniser = Recogniser(
+            self._transcriber, jobs.windows_at_once, jobs.window_timeout_s
+        )
+        self._diarization = Diarization(self._diarizer, config.diarizer.timeout_s)
+        self.load = 0
+        """Jobs that wait or are at work anywhere, as last counted."""
+
+    async def run(self) -> None:
+        """Until cancelled; the jobs at hand then go back to the queue."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._transcriber.run())
+                tasks.create_task(self._diarizer.run())
+                tasks.create_task(self._webhooks.run())
+                tasks.create_task(self._sweep())
+                tasks.create_task(self._count())
+                for _ in range(self._config.jobs.scale.sessions_per_replica):
+                    tasks.create_task(self._work())
+        finally:
+            await self._database.close()
+
+    async def _work(self) -> None:
+        while True:
+            try:
+                job = await self._queue.claim() if await self._queue.load() else None
+            except ClientError as error:
+                log.warning("no job can be claimed: %s", error.code)
+                job = None
+            if job is None:
+                await asyncio.sleep(self._config.jobs.poll_s)
+            else:
+                await self._see_through(job)
+
+    async def _count(self) -> None:
+        while True:
+            with contextlib.suppress(ClientError):  # the database is away: as it was
+                self.load = await self._queue.load()
+            await asyncio.sleep(COUNT_S)
+
+    async def _see_through(self, job: Job) -> None:
+        """Whatever happens, the job's row says what came of it."""
+        log.info("job %s: claimed", job.id)
+        pipeline = self._pipeline(job)
+        work = asyncio.create_task(self._do(job, pipeline))
+        keeper = asyncio.create_task(self._keep_lease(job, pipeline))
+        try:
+            await asyncio.wait({work, keeper}, return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:
+            await _cancelled(work, keeper)
+            await self._give_back(job)
+            raise
+        told_to_end = keeper.done()
+        await _cancelled(keeper, *([work] if told_to_end else []))
+        try:
+            ending = keeper.result() if told_to_end else work.result()
+            if ending:
+                await self._end(job, ending, self._changes(pipeline))
+        except LeaseLost:
+            log.warning("job %s: another worker has it", job.id)
+
+    async def _do(self, job: Job, pipeline: Pipeline) -> Ending | None:
+        """How the job ends; None where it will be tried again."""
+        if job.state is State.CANCELLING:
+            return Ending(State.CANCELLED)
+        if job.losses >= MOST_LOSSES:
+            reason = f"the job ended {job.losses} workers in the same place"
+            return Ending(State.FAILED, "worker_lost_twice", reason)
+        try:
+            return await self._compute(job, pipeline)
+        except Exception as error:
+            return await self._after(job, error)
+
+    async def _compute(self, job: Job, pipeline: Pipeline) -> Ending:
+        fingerprint: str | None = None
+        cached = False
+
+        async def known(probe: Probe) -> bytes | None:
+            nonlocal fingerprint, cached
+            if not self._config.jobs.cache_entries:
+                return None
+            fingerprint = pipeline.fingerprint(probe)
+            same = await self._queue.remembered(job.tenant, fingerprint)
+            body = await self._objects.read(same, "result") if same else None
+            cached = body is not None
+            return body
+
+        result = await pipeline.run(known)
+        await persistently(lambda: self._objects.put(job, "result", result))
+        return Ending(State.COMPLETED, fingerprint=None if cached else fingerprint, cached=cached)
+
+    async def _after(self, job: Job, error: Exception) -> Ending | None:
+        """What an error makes of the job: failed for good, or tried again."""
+        if isinstance(error, ExceptionGroup):
+            return await self._after(job, error.exceptions[0])
+        match error:
+            case Undecodable():
+                return Ending(State.FAILED, error.code, str(error))
+            case Unheard():
+                return await self._try_again(job, "utterance_failed", str(error))
+            case ClientError() if error.code in PASSED:
+                return await self._try_again(job, error.code, str(error))
+            case ClientError():
+                return Ending(State.FAILED, error.code, str(error))
+            case LeaseLost():
+                raise error
+        log.error("job %s failed", job.id, exc_info=error)
+        reason = "voxray failed; the log knows more"
+        return await self._try_again(job, "internal_error", reason)
+
+    async def _try_again(self, job: Job, code: str, reason: str) -> Ending | None:
+        """Later, with backoff, unless it was tried often enough."""
+        tries = job.tries + 1
+        if tries >= self._config.jobs.tries:
+            return Ending(State.FAILED, code, reason)
+        delay_s = self._config.jobs.retry_s * 2 ** (tries - 1)
+        log.warning("job %s: %s, tried again in %g s", job.id, code, delay_s)
+        await persistently(lambda: self._queue.again(job, delay_s, tries))
+        return None
+
+    async def _keep_lease(self, job: Job, pipeline: Pipeline) -> Ending:
+        """Renew the lease and write progress down, until the job is told to end. Raises
+        `LeaseLost`."""
+        every_s = min(1.0, self._config.jobs.lease_s / 4)
+        while True:
+            await asyncio.sleep(every_s)
+            try:
+                state = await self._queue.renew(job, **self._changes(pipeline))
+            except ClientError:
+                continue  # the database is away: the work goes on
+            if state is State.CANCELLING:
+                return Ending(State.CANCELLED)
+
+    def _changes(self, pipeline: Pipeline) -> dict[str, Any]:
+        return {"engine": self._engines["transcriber"], **pipeline.report.changes()}
+
+    async def _end(self, job: Job, ending: Ending, changes: dict[str, Any]) -> None:
+        """Raises `LeaseLost`."""
+        await persistently(lambda: self._queue.end(job, ending, **changes))
+        log.info("job %s: %s %s", job.id, ending.state.value, ending.error_code or "")
+        if ending.state is State.CANCELLED:
+            await persistently(lambda: self._objects.delete(f"{job.tenant}/{job.id}"))
+        elif ending.state is State.COMPLETED:
+            await persistently(lambda: self._objects.delete(job.place("window")))
+
+    async def _give_back(self, job: Job) -> None:
+        """This worker goes away: another one takes the job at once."""
+        with contextlib.suppress(ClientError, LeaseLost):
+            await self._queue.again(job, 0.0, job.tries)
+
+    def _pipeline(self, job: Job) -> Pipeline:
+        engines = self._engines if job.options.diarize else {**self._engines, "diarizer": None}
+        return Pipeline(
+            job,
+            self._objects,
+            self._recogniser,
+            self._diarization,
+            self._config.jobs,
+            engines,
+            self._setup,
+        )
+
+    async def _sweep(self) -> None:
+        """Old jobs, old cache entries, and objects that no job has."""
+        while True:
+            try:
+                await self._sweep_once()
+            except ClientError as error:
+                log.warning("nothing was swept: %s", error.code)
+            await asyncio.sleep(SWEEP_S)
+
+    async def _sweep_once(self) -> None:
+        for job in await self._queue.expired(self._config.jobs.keep_s):
+            await self._queue.cancel(job)
+            await self._objects.delete(f"{job.tenant}/{job.id}")
+        for job in await self._queue.lost_sessions(self._config.max_session_s + LOST_S):
+            with contextlib.suppress(LeaseLost):
+                reason = "the session ended without a transcript"
+                await self._queue.end(job, Ending(State.FAILED, "session_lost", reason))
+        await self._queue.forget_cached(self._config.jobs.cache_entries)
+        await self._webhooks.forget(self._config.jobs.keep_s)
+        await self._sweep_orphans()
+
+    async def _sweep_orphans(self) -> None:
+        """Now and then: it takes a list of all objects."""
+        if time.monotonic() - self._swept_orphans < ORPHAN_S:
+            return
+        self._swept_orphans = time.monotonic()
+        old = time.time() - ORPHAN_S
+        await self._objects.forget_unfinished(old)
+        names = await self._objects.names("")
+        found = [OURS.match(name) for name, written in names if written < old]
+        places = sorted({it[0]: it["job"] for it in found if it}.items())
+        for at in range(0, len(places), SWEPT_AT_ONCE):
+            some = places[at : at + SWEPT_AT_ONCE]
+            known = await self._queue.known([job for _, job in some])
+            for place, job in some:
+                if job not in known:
+                    await self._objects.delete(place)
+
+
+def _setup(config: Config) -> str:
+    """All that makes another result of the same recording."""
+    leaves = (config.transcriber, config.diarizer)
+    own = [leaf.model_dump_json(exclude={"scale", "tick_ms", "timeout_s"}) for leaf in leaves]
+    return "\n".join((config.transcriber_engine, config.diarizer_engine, *own))
+
+
+async def _cancelled(*tasks: asyncio.Task[Any]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,161 @@
+"""Real stores for tests: PostgreSQL from the Debian package, S3 by moto's server."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+BUCKET = "recordings"
+CREDENTIALS = {
+    "AWS_ACCESS_KEY_ID": "test",
+    "AWS_SECRET_ACCESS_KEY": "test",
+    "AWS_REGION": "us-east-1",
+}
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _await_port(port: int, process: "subprocess.Popen[bytes]") -> None:
+    deadline = time.monotonic() + 30
+    while True:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        assert process.poll() is None and time.monotonic() < deadline, "it did not start"
+        time.sleep(0.05)
+
+
+class Postgres:
+    """A server of its own, which can be stopped and started again."""
+
+    def __init__(self, folder: Path, binaries: Path) -> None:
+        self._folder = folder
+        self._binaries = binaries
+        self.port = free_port()
+        self._user = "postgres" if os.getuid() == 0 else None
+        self._process: subprocess.Popen[bytes] | None = None
+        if self._user:
+            shutil.chown(folder, self._user)
+        self._run("initdb", "-D", str(folder / "db"), "-U", "voxray", "--auth=trust", "-N")
+        self.start()
+
+    @property
+    def url(self) -> str:
+        return f"postgresql+asyncpg://voxray@127.0.0.1:{self.port}/postgres"
+
+    def start(self) -> None:
+        command = ["postgres", "-D", str(self._folder / "db"), "-p", str(self.port)]
+        options = [
+            "-c",
+            "listen_addresses=127.0.0.1",
+            "-c",
+            f"unix_socket_directories={self._folder}",
+        ]
+        self._process = subprocess.Popen(
+            [str(self._binaries / command[0]), *command[1:], *options],
+            user=self._user,
+            cwd=self._folder,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        _await_port(self.port, self._process)
+        deadline = time.monotonic() + 30
+        while subprocess.run(
+            [str(self._binaries / "pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(self.port)]
+        ).returncode:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+    def stop(self) -> None:
+        if self._process:
+            self._process.send_signal(3)  # SIGQUIT: at once, as a crash
+            self._process.wait()
+            self._process = None
+
+    def clear(self) -> None:
+        """As if it were new."""
+        self.ask("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
+
+    def ask(self, sql: str) -> str:
+        where = ["-h", "127.0.0.1", "-p", str(self.port), "-U", "voxray", "-d", "postgres"]
+        return self._run("psql", "-q", "-A", "-t", *where, "-c", sql)
+
+    def _run(self, *command: str) -> str:
+        done = subprocess.run(
+            [str(self._binaries / command[0]), *command[1:]],
+            user=self._user,
+            cwd=self._folder,
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+        return done.stdout.strip()
+
+
+@contextmanager
+def postgres() -> Iterator[Postgres]:
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    if not found:
+        pytest.skip("PostgreSQL is not installed: apt-get install postgresql")
+    folder = Path(tempfile.mkdtemp(prefix="voxray-pg-", dir="/tmp"))
+    server = Postgres(folder, found[-1].parent)
+    try:
+        yield server
+    finally:
+        server.stop()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+class S3:
+    """moto's server with one bucket; it can be stopped and started again, and forgets then."""
+
+    def __init__(self) -> None:
+        self.port = free_port()
+        self.start()
+
+    @property
+    def endpoint(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        moto = Path(sys.executable).parent / "moto_server"
+        self._process = subprocess.Popen(
+            [str(moto), "-H", "127.0.0.1", "-p", str(self.port)],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        _await_port(self.port, self._process)
+        import httpx2 as httpx
+
+        httpx.put(f"{self.endpoint}/{BUCKET}", timeout=20).raise_for_status()
+
+    def freeze(self, frozen: bool) -> None:
+        self._process.send_signal(19 if frozen else 18)  # SIGSTOP, SIGCONT
+
+    def stop(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+
+@contextmanager
+def s3() -> Iterator[S3]:
+    server = S3()
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {**CREDENTIALS, "AWS_ENDPOINT_URL": server.endpoint}.items():
+            patch.setenv(name, value)
+        try:
+            yield server
+        finally:
+            server.stop()

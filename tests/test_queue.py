@@ -1,6 +1,7 @@
 """The rows of jobs, in SQLite and in PostgreSQL."""
 
 import asyncio
+import gc
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -262,6 +263,28 @@ def test_cancelling(url: str) -> None:
             await queue.get("a", running.id)
 
     play(url, story)
+
+
+def test_a_write_that_is_cancelled_keeps_nobody_waiting(url: str) -> None:
+    """Its traceback knows the connection's statements until Python's collector comes by."""
+
+    async def story(queue: Queue) -> None:
+        await submit(queue)
+        job, cancelled = await claim(queue), []
+        for step in range(60):
+            renewal = asyncio.create_task(queue.renew(job, progress=1.0))
+            await asyncio.sleep(step % 12 * 0.0007)
+            renewal.cancel()
+            cancelled += await asyncio.gather(renewal, return_exceptions=True)
+            async with asyncio.timeout(10):
+                await queue.renew(job, progress=2.0)
+        assert any(isinstance(one, asyncio.CancelledError) for one in cancelled)
+
+    gc.disable()
+    try:
+        play(url, story)
+    finally:
+        gc.enable()
 
 
 def test_a_job_that_is_being_cancelled_when_its_worker_dies_is_cancelled_by_the_next(

@@ -8,6 +8,7 @@ what was answered is on disk.
 import asyncio
 import contextlib
 import fcntl
+import sqlite3
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -68,6 +69,16 @@ def _now_in_postgresql(*_: Any, **__: Any) -> str:
     return "CAST(EXTRACT(EPOCH FROM clock_timestamp()) AS DOUBLE PRECISION)"
 
 
+class _Lite(sqlite3.Connection):
+    """SQLite itself ends a transaction, and gives the lock free, only when nobody knows the
+    statements of a closed connection any more: a cancelled task's traceback does."""
+
+    def close(self) -> None:
+        with contextlib.suppress(sqlite3.Error):
+            self.rollback()
+        super().close()
+
+
 class Database:
     """Connections to the database of `url`, migrated before it is first used."""
 
@@ -76,7 +87,7 @@ class Database:
         self._lite = self._url.get_backend_name() == "sqlite"
         options: dict[str, Any] = {"pool_pre_ping": True}
         if self._lite:
-            options["connect_args"] = {"timeout": LOCK_TIMEOUT_S}
+            options["connect_args"] = {"timeout": LOCK_TIMEOUT_S, "factory": _Lite}
         else:
             options["connect_args"] = {
                 "timeout": CONNECT_TIMEOUT_S,

@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 RUN ?=
+# `--no-compile` leaves alone what nothing imports; what is imported is compiled once, so let it be kept.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: run test test-models check bench-live bench-talk bench-jobs bench-engines docs clean
 

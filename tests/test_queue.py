@@ -270,7 +270,8 @@ def test_a_write_that_is_cancelled_keeps_nobody_waiting(url: str) -> None:
 
     async def story(queue: Queue) -> None:
         await submit(queue)
-        job, cancelled = await claim(queue), []
+        cancelled: list[object] = []
+        job = await claim(queue)
         for step in range(60):
             renewal = asyncio.create_task(queue.renew(job, progress=1.0))
             await asyncio.sleep(step % 12 * 0.0007)

@@ -226,7 +226,11 @@ class _Sine(nn.Module):
 
 
 class _Stft(nn.Module):
-    """`TorchSTFT`, each clause for itself: its edges are reflected, not the padding's."""
+    """`TorchSTFT`, each clause for itself: its edges are reflected, not the padding's.
+
+    A reflected edge is symmetric, so its spectrum is real and its phase 0 or pi; which of pi and
+    -pi would be rounding's choice, which differs with the company, and it is audible.
+    """
 
     def __init__(self, layer: TorchSTFT, padding: Padding) -> None:
         super().__init__()
@@ -235,12 +239,18 @@ class _Stft(nn.Module):
 
     def transform(self, samples: Tensor) -> tuple[Tensor, Tensor]:
         if self._padding.frames is None:
-            return self._layer.transform(samples)
+            return self._transform(samples)
         parts = [
-            self._layer.transform(row[None, : frames * SAMPLES_A_FRAME])
+            self._transform(row[None, : frames * SAMPLES_A_FRAME])
             for row, frames in zip(samples, self._padding.lengths, strict=True)
         ]
         return _stacked([part[0] for part in parts]), _stacked([part[1] for part in parts])
+
+    def _transform(self, samples: Tensor) -> tuple[Tensor, Tensor]:
+        magnitude, phase = self._layer.transform(samples)
+        for edge in (0, -1):
+            phase[..., edge] = phase[..., edge].abs()
+        return magnitude, phase
 
     def inverse(self, magnitude: Tensor, phase: Tensor) -> Tensor:
         if self._padding.frames is None:

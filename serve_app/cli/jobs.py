@@ -231,18 +231,17 @@ def list_jobs(url: str, state: str | None, limit: int, as_json: bool) -> int:
 
 def _table(jobs: Sequence[dict[str, Any]]) -> Table:
     table = Table(box=None)
-    table.add_column("job", no_wrap=True, min_width=36)
-    for name in ("file", "state", "step", "progress", "audio"):
-        table.add_column(name)
+    for name in ("job", "state", "done", "audio"):
+        table.add_column(name, no_wrap=True)
+    table.add_column("file")
     for job in jobs:
         seconds = job["file"]["duration_s"]
         table.add_row(
             job["id"],
-            job["file"]["name"],
-            job["state"],
-            job["step"] or "",
+            (job["state"] == "running" and job["step"]) or job["state"],
             f"{job['progress']:.0f} %",
             f"{seconds:.0f} s" if seconds is not None else "",
+            job["file"]["name"],
         )
     return table
 

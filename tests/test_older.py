@@ -91,6 +91,7 @@ def test_a_session_that_cannot_be_kept_is_told_so_and_goes_on(client: Client, ta
     for id_ in (opened["id"], "job_nobody"):
         error, events, code = asyncio.run(go(id_))
         assert (error["code"], error["fatal"]) == ("job_not_found", False)
+        assert not of("error", events), "it is told once"
         assert words(events) and code == 1000
 
 

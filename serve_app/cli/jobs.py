@@ -231,7 +231,8 @@ def list_jobs(url: str, state: str | None, limit: int, as_json: bool) -> int:
 
 def _table(jobs: Sequence[dict[str, Any]]) -> Table:
     table = Table(box=None)
-    for name in ("job", "state", "done", "audio"):
+    table.add_column("job", no_wrap=True, min_width=36)
+    for name in ("state", "done", "audio"):
         table.add_column(name, no_wrap=True)
     table.add_column("file")
     for job in jobs:

@@ -6,7 +6,7 @@ of what frozen dataclasses do.
 """
 
 from collections.abc import AsyncIterator, Hashable, Sequence
-from enum import Enum
+from enum import Enum, StrEnum
 from typing import Any, NamedTuple, Protocol
 
 RATE = 16_000
@@ -183,6 +183,50 @@ class Vad(Protocol):
     ) -> Sequence[Judged]: ...
 
 
+class Option(StrEnum):
+    """What a client may ask for and not every engine can do. An engine declares its `options`; what
+    it does not declare is never passed to it silently: the request is refused, or the answer says
+    that the option was ignored. The values are the names of fields in `SpeechOptions`,
+    `ChatOptions`, `Say` and `SpeakerCount`, where there is such a field.
+    """
+
+    LANGUAGE = "language"
+    """A transcriber recognises the language that it is told."""
+    HOTWORDS = "hotwords"
+    GRAMMAR = "grammar"
+    """JSGF; nothing else is recognised."""
+    PROMPT = "prompt"
+    """A question about the audio is answered."""
+
+    INSTRUCTIONS = "instructions"
+    """A chat engine follows `system` messages."""
+    TOOLS = "tools"
+    TOOL_CHOICE = "tool_choice"
+    MAX_TOKENS = "max_tokens"
+    TEMPERATURE = "temperature"
+    TOP_P = "top_p"
+    STOP = "stop"
+    SEED = "seed"
+    JSON = "json"
+
+    SPEED = "speed"
+    BLEND = "blend"
+    """Several voices at once, as in `af_heart(2)+af_bella(1)`."""
+
+    SPEAKERS = "speakers"
+    """The least and the most number of speakers in a recording."""
+
+
+Options = frozenset[Option]
+NO_OPTIONS: Options = frozenset()
+
+
+def options_of(engine: object) -> Options:
+    """What an engine, or its class, declares. Nothing optional unless it says so."""
+    declared: Options = getattr(engine, "options", NO_OPTIONS)
+    return declared
+
+
 class Transcriber(Protocol):
     """Words of many sessions; answers over `listen`. A lane is open while it is listened to."""
 
@@ -232,8 +276,8 @@ class TranscriberEngine(Protocol):
     """ISO 639-1 codes, or None when it takes any."""
     revises: bool
     """A final may differ from the partials before it; if not, words are only ever added."""
-    understands: bool
-    """It can answer a question about the audio (`SpeechOptions.prompt`)."""
+    options: Options
+    """Of LANGUAGE, HOTWORDS, GRAMMAR and PROMPT those that it uses."""
 
     async def start(self, emit: Emit) -> None: ...
 
@@ -372,6 +416,8 @@ class ChatEngine(Protocol):
     """Writes replies. `reply` yields pieces; closing it stops the model. Raises `EngineFailed`."""
 
     name: str
+    options: Options
+    """Those from INSTRUCTIONS to JSON that it uses."""
 
     async def start(self) -> None: ...
 
@@ -387,6 +433,8 @@ class SpeakerEngine(Protocol):
     """Speaks text. `speak` yields mono pcm_s16le at `VOICE_RATE`; closing it stops the model."""
 
     name: str
+    options: Options
+    """Of SPEED and BLEND those that it uses."""
 
     async def start(self) -> None: ...
 
@@ -413,6 +461,8 @@ class DiarizerEngine(Protocol):
     and returns its turns in order. Cancelling it stops the model. Raises `EngineFailed`."""
 
     name: str
+    options: Options
+    """SPEAKERS, if it uses it."""
 
     async def start(self) -> None: ...
 

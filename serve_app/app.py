@@ -27,6 +27,7 @@ from deployments.interfaces import (
     Hypothesis,
     Judged,
     Mortal,
+    Option,
     Say,
     Sound,
     Speech,
@@ -35,6 +36,7 @@ from deployments.interfaces import (
     Voice,
     Voices,
     Written,
+    options_of,
 )
 from deployments.speaker import Speaker
 from deployments.speaker.espeak import Espeak
@@ -307,12 +309,12 @@ class Ingress:
             engine=config.transcriber_engine,
             languages=engine.languages,
             revises=getattr(engine, "revises", True),
-            understands=getattr(engine, "understands", False),
+            understands=Option.PROMPT in options_of(engine),
             chat=config.chat_engine,
             voice=config.speaker_engine,
             tells_apart=config.diarizer_engine,
             voices=self._voices,
-            blends=getattr(engine_class("speaker", config.speaker_engine), "blends", False),
+            blends=Option.BLEND in options_of(engine_class("speaker", config.speaker_engine)),
             snapshots=self._snapshots,
             made=self._made,
             states=model_states,

@@ -28,13 +28,20 @@ from deployments.interfaces import (
     EngineFailed,
     Guess,
     Message,
+    Option,
+    Options,
     Say,
     SpeechOptions,
+    Tool,
     Utterance,
     Word,
+    options_of,
 )
 
 T = TypeVar("T")
+SPEECH_OPTIONS = frozenset({Option.LANGUAGE, Option.HOTWORDS, Option.GRAMMAR, Option.PROMPT})
+SPEAKER_OPTIONS = frozenset({Option.SPEED, Option.BLEND})
+CHAT_OPTIONS = frozenset(Option) - SPEECH_OPTIONS - SPEAKER_OPTIONS - {Option.SPEAKERS}
 PATIENCE_S = 60.0
 
 
@@ -59,6 +66,13 @@ def loop() -> Iterator[Loop]:
     made = Loop()
     yield made
     made.stop()
+
+
+def declares(engine: Any, possible: Options) -> None:
+    """What it declares is of its kind, and its class says the same: an ingress knows only that."""
+    declared = options_of(engine)
+    assert declared <= possible and all(isinstance(option, Option) for option in declared)
+    assert declared == options_of(type(engine))
 
 
 # Transcribers.
@@ -134,8 +148,18 @@ class TranscriberContract:
 
     def test_it_says_what_it_is(self, engine: Heard) -> None:
         it = engine.engine
-        assert it.name and isinstance(it.revises, bool) and isinstance(it.understands, bool)
+        assert it.name and isinstance(it.revises, bool)
         assert it.languages is None or all(len(code) == 2 for code in it.languages)
+
+    def test_it_declares_its_options(self, engine: Heard) -> None:
+        declares(engine.engine, SPEECH_OPTIONS)
+
+    def test_a_grammar_limits_the_words_if_it_is_declared(self, engine: Heard, loop: Loop) -> None:
+        if Option.GRAMMAR not in options_of(engine.engine):
+            pytest.skip("it does not declare `grammar`")
+        grammar = "#JSGF V1.0; grammar g; public <g> = ( seven )+ ;"
+        words = loop.run(engine.words(self.speech(2), options=SpeechOptions(grammar=grammar)))
+        assert {word.text for word in words} <= {"seven"}
 
     def test_every_utterance_gets_one_final_for_all_its_audio(
         self, engine: Heard, loop: Loop
@@ -256,6 +280,16 @@ def serving(loop: Loop, engine: Any, patience_s: float = 150.0) -> Iterator[Any]
 
 
 class ChatContract:
+    def test_it_declares_its_options(self, engine: Any) -> None:
+        declares(engine, CHAT_OPTIONS)
+
+    def test_a_required_tool_is_called_if_tools_are_declared(self, engine: Any, loop: Loop) -> None:
+        if not {Option.TOOLS, Option.TOOL_CHOICE} <= options_of(engine):
+            pytest.skip("it does not declare `tools` and `tool_choice`")
+        tool = Tool("clock", "Tells the time", '{"type": "object", "properties": {}}')
+        pieces = loop.run(replied(engine, tools=(tool,), tool_choice="clock", max_tokens=64))
+        assert [call.name for piece in pieces for call in piece.calls if call.name] == ["clock"]
+
     def test_a_reply_ends_once_and_counts_its_tokens(self, engine: Any, loop: Loop) -> None:
         pieces = loop.run(replied(engine, max_tokens=12))
         assert [piece.ended for piece in pieces].count(True) == 1 and pieces[-1].ended
@@ -306,6 +340,9 @@ class SpeakerContract:
 
     def voice(self, engine: Any, loop: Loop) -> str:
         return str(loop.run(engine.voices())[0].id)
+
+    def test_it_declares_its_options(self, engine: Any) -> None:
+        declares(engine, SPEAKER_OPTIONS)
 
     def test_it_lists_voices(self, engine: Any, loop: Loop) -> None:
         voices = loop.run(engine.voices())

@@ -2,7 +2,7 @@
 
 from collections.abc import Hashable, Sequence
 
-from deployments.interfaces import Emit, Guess, Utterance, Word
+from deployments.interfaces import Emit, Guess, Options, Utterance, Word
 
 
 class Shout:
@@ -11,7 +11,7 @@ class Shout:
     name = "shout"
     languages: tuple[str, ...] | None = None
     revises = False
-    understands = False
+    options: Options = frozenset()
 
     def __init__(self, word: str = "hey") -> None:
         self._word = word.upper()

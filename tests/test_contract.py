@@ -7,12 +7,17 @@ import pytest
 
 from deployments.chat.eliza import Eliza
 from deployments.chat.twin import Twin as ChatTwin
+from deployments.interfaces import Option, Options, options_of
 from deployments.speaker.espeak import Espeak
 from deployments.speaker.twin import Twin as SpeakerTwin
 from deployments.transcriber.pocketsphinx import PocketSphinx
 from deployments.transcriber.twin import Twin
 from loadtest.speech import SENTENCES, speak
+from serve_app.app import ENGINES
 from tests.engine_contract import (
+    CHAT_OPTIONS,
+    SPEAKER_OPTIONS,
+    SPEECH_OPTIONS,
     ChatContract,
     Heard,
     Loop,
@@ -76,3 +81,21 @@ class TestTwinSpeaker(SpeakerContract):
     @classmethod
     def engine(cls, loop: Loop) -> Iterator[Any]:
         yield from serving(loop, SpeakerTwin(1.0, 2.5, 10.0))
+
+
+@pytest.mark.parametrize(
+    ("kind", "possible"),
+    [
+        ("transcriber", SPEECH_OPTIONS),
+        ("chat", CHAT_OPTIONS),
+        ("speaker", SPEAKER_OPTIONS),
+        ("diarizer", frozenset({Option.SPEAKERS})),
+    ],
+)
+def test_every_engine_declares_options_of_its_kind(kind: str, possible: Options) -> None:
+    for engine in ENGINES[kind].values():
+        assert "options" in vars(engine) and options_of(engine) <= possible
+
+
+def test_an_engine_that_declares_nothing_supports_nothing_optional() -> None:
+    assert options_of(object()) == frozenset()

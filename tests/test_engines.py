@@ -16,6 +16,7 @@ from deployments.chat.eliza import Eliza, reflect, respond
 from deployments.chat.openai import Breaker, OpenAI
 from deployments.chat.twin import Twin as ChatTwin
 from deployments.interfaces import (
+    NO_OPTIONS,
     VOICE_RATE,
     Ask,
     ChatOptions,
@@ -102,6 +103,8 @@ def test_an_engine_waits_for_a_reader_that_is_slow() -> None:
 
 class Broken:
     name = "broken"
+
+    options = NO_OPTIONS
 
     async def start(self) -> None: ...
 

@@ -11,7 +11,7 @@ import zlib
 from collections.abc import AsyncIterator
 from typing import NamedTuple
 
-from deployments.interfaces import Ask, EngineFailed, Written
+from deployments.interfaces import Ask, EngineFailed, Option, Written
 
 REFLECTIONS = {
     "i": "you",
@@ -116,6 +116,7 @@ class Eliza:
     """Implements `ChatEngine`. A token is a word."""
 
     name = "eliza"
+    options = frozenset({Option.MAX_TOKENS})
 
     def __init__(self) -> None:
         self._made = 0

@@ -16,6 +16,7 @@ from deployments.interfaces import (
     ChatOptions,
     EngineFailed,
     Message,
+    Option,
     Tool,
     ToolCall,
     Written,
@@ -50,10 +51,27 @@ class Breaker:
         self._open_until = self._clock() + self._rest_s
 
 
+OPTIONS = frozenset(
+    {
+        Option.INSTRUCTIONS,
+        Option.TOOLS,
+        Option.TOOL_CHOICE,
+        Option.MAX_TOKENS,
+        Option.TEMPERATURE,
+        Option.TOP_P,
+        Option.STOP,
+        Option.SEED,
+        Option.JSON,
+    }
+)
+"""What a chat completion of OpenAI's API can be asked for."""
+
+
 class OpenAI:
     """Implements `ChatEngine` with `POST {base_url}/chat/completions`."""
 
     name = "openai"
+    options = OPTIONS
 
     def __init__(
         self,

@@ -7,7 +7,7 @@ import asyncio
 import itertools
 from collections.abc import AsyncIterator
 
-from deployments.interfaces import Ask, ToolCall, Written
+from deployments.interfaces import Ask, Option, ToolCall, Written
 
 WORDS = (
     "The twin answers, and this is all it ever says. It counts its words, one by one, "
@@ -20,6 +20,7 @@ class Twin:
     the last message has its name in it; after a tool's output it replies with words again."""
 
     name = "twin"
+    options = frozenset({Option.TOOLS, Option.TOOL_CHOICE, Option.MAX_TOKENS})
 
     def __init__(self, first_token_ms: float, token_ms: float, tokens: int) -> None:
         self._first_token_s = first_token_ms / 1000

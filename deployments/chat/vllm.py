@@ -10,7 +10,7 @@ from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
-from deployments.chat.openai import asked_for, written
+from deployments.chat.openai import OPTIONS, asked_for, written
 from deployments.interfaces import Ask, EngineFailed, Message, Written
 from deployments.vllm_engine import MISTRAL, Vllm, gpu_settings
 
@@ -19,6 +19,7 @@ class VllmChat:
     """Implements `ChatEngine` and `Mortal`. See the config for its arguments."""
 
     name = "vllm"
+    options = OPTIONS
 
     def __init__(
         self,

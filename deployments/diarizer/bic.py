@@ -21,7 +21,7 @@ from deployments.diarizer.gaussians import (
     merge,
     viterbi,
 )
-from deployments.interfaces import BYTES_PER_SAMPLE, RATE, SpeakerCount, SpeakerTurn
+from deployments.interfaces import BYTES_PER_SAMPLE, RATE, Option, SpeakerCount, SpeakerTurn
 from deployments.vad import FRAME_SAMPLES, voiced
 
 BLOCK = 10 * RATE
@@ -57,6 +57,7 @@ class Bic:
     """Implements `DiarizerEngine`."""
 
     name = "bic"
+    options = frozenset({Option.SPEAKERS})
 
     def __init__(self, separation: float) -> None:
         self._separation = separation

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from deployments.interfaces import RATE, EngineFailed, SpeakerCount, SpeakerTurn
+from deployments.interfaces import RATE, EngineFailed, Option, SpeakerCount, SpeakerTurn
 
 
 class Pyannote:
@@ -19,6 +19,7 @@ class Pyannote:
     gated there: accept their terms, and put a token into `token_variable`."""
 
     name = "pyannote"
+    options = frozenset({Option.SPEAKERS})
 
     def __init__(self, model: str, token_variable: str, device: str) -> None:
         self._model = model

@@ -3,13 +3,14 @@ every answer."""
 
 from collections.abc import AsyncIterator, Sequence
 
-from deployments.interfaces import BYTES_PER_SAMPLE, RATE, SpeakerCount, SpeakerTurn
+from deployments.interfaces import BYTES_PER_SAMPLE, RATE, Option, SpeakerCount, SpeakerTurn
 
 
 class Twin:
     """Turn k covers seconds [k, k+1) x `turn_s` and is speaker k modulo their number."""
 
     name = "twin"
+    options = frozenset({Option.SPEAKERS})
 
     def __init__(self, turn_s: float, speakers: int) -> None:
         self._turn = round(turn_s * RATE)

@@ -9,7 +9,7 @@ import json
 from collections.abc import AsyncIterator, Sequence
 
 from deployments.child import Child
-from deployments.interfaces import EngineFailed, Say, Voice
+from deployments.interfaces import EngineFailed, Option, Say, Voice
 from deployments.speaker.espeak_library import FASTEST, NORMAL_PACE, SLOWEST
 from deployments.speaker.sentences import sentences
 
@@ -21,6 +21,7 @@ class Espeak:
     """Implements `SpeakerEngine`."""
 
     name = "espeak"
+    options = frozenset({Option.SPEED})
 
     def __init__(self) -> None:
         self._child: Child | None = None

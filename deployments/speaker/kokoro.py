@@ -13,7 +13,7 @@ from typing import Any
 from deployments.audio import float_to_int16
 from deployments.batcher import Batcher, Jobs
 from deployments.gpu import alone_on_the_gpu, chosen_device
-from deployments.interfaces import EngineFailed, Say, Voice
+from deployments.interfaces import EngineFailed, Option, Say, Voice
 from deployments.speaker.blend import parts
 from deployments.speaker.phonemes import LANGUAGES, Phonemes
 from deployments.speaker.sentences import sentences
@@ -28,7 +28,7 @@ class Kokoro:
     """Implements `SpeakerEngine`. See the config for its arguments."""
 
     name = "kokoro"
-    blends = True
+    options = frozenset({Option.SPEED, Option.BLEND})
 
     def __init__(self, model: str, device: str, batch: int, gpu_memory: float = 0.0) -> None:
         self._path = Path(model)

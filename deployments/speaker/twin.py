@@ -6,7 +6,7 @@ For capacity work and tests. It never pretends: it does not speak, it hums.
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 
-from deployments.interfaces import VOICE_RATE, EngineFailed, Say, Voice
+from deployments.interfaces import VOICE_RATE, EngineFailed, Option, Say, Voice
 
 VOICES = (
     Voice("twin-low", "en-us", "unknown", "A hum at 220 Hz"),
@@ -21,6 +21,7 @@ class Twin:
     """`words_per_second` words of hum a second, made `realtime_factor` times faster than played."""
 
     name = "twin"
+    options = frozenset({Option.SPEED})
 
     def __init__(
         self, first_audio_ms: float, words_per_second: float, realtime_factor: float

@@ -16,6 +16,7 @@ from deployments.interfaces import (
     Emit,
     EngineFailed,
     Guess,
+    Option,
     SpeechOptions,
     Utterance,
 )
@@ -84,7 +85,7 @@ class PocketSphinx:
     name = "pocketsphinx"
     languages = ("en",)
     revises = True  # a final is decoded anew, with all of the utterance at hand
-    understands = False
+    options = frozenset({Option.LANGUAGE, Option.HOTWORDS, Option.GRAMMAR})
 
     def __init__(self, decoders: int, batch_decoders: int = 2) -> None:
         self._live = _Pool(decoders, False)

@@ -7,7 +7,7 @@ import asyncio
 import zlib
 from collections.abc import Hashable, Sequence
 
-from deployments.interfaces import BYTES_PER_SAMPLE, RATE, Emit, Guess, Utterance, Word
+from deployments.interfaces import BYTES_PER_SAMPLE, RATE, Emit, Guess, Option, Utterance, Word
 
 VOCABULARY = (
     "alpha bravo charlie delta echo foxtrot golf hotel india juliet kilo lima mike november "
@@ -37,7 +37,7 @@ class Twin:
     name = "twin"
     languages: tuple[str, ...] | None = None
     revises = False
-    understands = True
+    options = frozenset({Option.LANGUAGE, Option.PROMPT})
 
     def __init__(
         self, latency_ms: float, words_per_second: float, error_rate: float, seed: int

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from deployments.audio import float_to_int16, wav_header
-from deployments.interfaces import RATE, Emit, EngineFailed, SpeechOptions
+from deployments.interfaces import RATE, Emit, EngineFailed, Option, SpeechOptions
 from deployments.transcriber.windowed import Windowed
 from deployments.transcriber.windows import Spelled, spell
 from deployments.vllm_engine import MISTRAL, Vllm, gpu_settings, written
@@ -26,7 +26,7 @@ class Voxtral:
     name = "voxtral"
     languages = LANGUAGES
     revises = True  # a final is decoded with all of the utterance at hand
-    understands = True
+    options = frozenset({Option.LANGUAGE, Option.PROMPT})
 
     def __init__(
         self,

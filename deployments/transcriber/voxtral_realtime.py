@@ -20,6 +20,7 @@ import numpy as np
 
 from deployments.interfaces import (
     BYTES_PER_SAMPLE,
+    NO_OPTIONS,
     RATE,
     Emit,
     EngineFailed,
@@ -71,7 +72,7 @@ class VoxtralRealtime:
     name = "voxtral-realtime"
     languages = ("ar", "de", "en", "es", "fr", "hi", "it", "ja", "ko", "nl", "pt", "ru", "zh")
     revises = False
-    understands = False
+    options = NO_OPTIONS  # it hears by itself which language is spoken
 
     def __init__(
         self,

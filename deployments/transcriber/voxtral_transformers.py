@@ -13,7 +13,7 @@ import numpy as np
 
 from deployments.batcher import Batcher, Jobs
 from deployments.gpu import alone_on_the_gpu, chosen_device
-from deployments.interfaces import RATE, Emit, EngineFailed, SpeechOptions
+from deployments.interfaces import RATE, Emit, EngineFailed, Option, SpeechOptions
 from deployments.transcriber.voxtral import LANGUAGES, language_choices, max_tokens, wav
 from deployments.transcriber.windowed import Windowed
 from deployments.transcriber.windows import Spelled, spell
@@ -31,7 +31,7 @@ class VoxtralTransformers:
     name = "voxtral-transformers"
     languages = LANGUAGES
     revises = True
-    understands = True
+    options = frozenset({Option.LANGUAGE, Option.PROMPT})
 
     def __init__(
         self,

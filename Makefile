@@ -6,7 +6,7 @@ RUN ?=
 # `--no-compile` leaves alone what nothing imports; what is imported is compiled once, so let it be kept.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: run test test-models check bench-live bench-talk bench-jobs bench-engines docs clean
+.PHONY: run test test-models check bench-live bench-talk bench-jobs bench-engines docs lock clean
 
 run: $(VENV)/run.done
 	@PATH="$(abspath $(BIN)):$$PATH" exec $(BIN)/voxray run $(RUN)
@@ -46,21 +46,38 @@ $(BIN)/python:
 	  { echo "voxray needs Python 3.11 or newer; this is $$($(PYTHON) --version). Try: make run PYTHON=python3.12"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/run.done: pyproject.toml | $(BIN)/python
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[cpu,espeak,openai]'
+# The exact versions of `requirements/`, each file's hash checked; then this checkout, which the build tool there builds.
+define install
+$(BIN)/pip install --quiet $(1) --disable-pip-version-check --require-hashes --requirement $(2)
+$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+endef
+
+$(VENV)/run.done: requirements/run.txt pyproject.toml | $(BIN)/python
+	$(call install,,requirements/run.txt)
 	@touch $@
 
-$(VENV)/test.done: pyproject.toml | $(BIN)/python
-	$(BIN)/pip install --quiet --no-compile --disable-pip-version-check \
-	  --editable '.[cpu,espeak,openai,loadtest,test]'
+$(VENV)/test.done: requirements/test.txt pyproject.toml | $(BIN)/python
+	$(call install,--no-compile,requirements/test.txt)
 	@touch $@ $(VENV)/run.done
+
+# The versions that `run` and `test` share are the same. LOCK=--upgrade takes newer ones.
+UV = $(VENV)/lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
+  --custom-compile-command "make lock" --default-index https://pypi.org/simple --group build pyproject.toml --extra all
+
+lock: $(VENV)/lock/bin/uv
+	$(UV) $(LOCK) --extra loadtest --extra test --output-file requirements/test.txt
+	$(UV) --constraint requirements/test.txt --output-file requirements/run.txt
+
+$(VENV)/lock/bin/uv: | $(BIN)/python
+	$(PYTHON) -m venv $(VENV)/lock
+	$(VENV)/lock/bin/pip install --quiet --disable-pip-version-check uv==0.13.9
 
 # torch first: its CPU build; PyPI's torchvision, torchaudio and torchcodec are CUDA's and break it.
 $(VENV)/models.done: pyproject.toml | $(BIN)/python
 	$(PYTHON) -m venv $(VENV)/models
 	$(VENV)/models/bin/pip install --quiet --no-compile --disable-pip-version-check torch==2.13.0
 	$(VENV)/models/bin/pip install --quiet --no-compile --disable-pip-version-check \
-	  --editable '.[cpu,espeak,openai,transformers,kokoro,test-models,test]'
+	  --editable '.[all,transformers,kokoro,test-models,test]'
 	$(VENV)/models/bin/pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	@touch $@
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from loadtest.speech import wav
+from serve_app import __version__
 from serve_app.cli import FAILED, NO_SERVER
 from tests.fakes import served
 from tests.server import voxray
@@ -23,6 +24,10 @@ NOBODY = "http://127.0.0.1:9"
 def test_every_command_has_help(command: str) -> None:
     shown = voxray(*command.split(), "--help")
     assert shown.returncode == 0 and "Usage" in shown.stdout
+
+
+def test_the_version_is_the_packages() -> None:
+    assert voxray("--version").stdout == f"voxray {__version__}\n"
 
 
 def test_a_server_that_is_not_there_is_said_plainly(tmp_path: Path) -> None:

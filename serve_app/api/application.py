@@ -10,7 +10,7 @@ import anyio
 from fastapi import FastAPI
 
 from deployments.interfaces import Voice, Voices
-from serve_app import upgrade
+from serve_app import __version__, upgrade
 from serve_app.api import (
     catalog,
     chat,
@@ -42,8 +42,6 @@ from serve_app.live import LANE_PATIENCE_S, LiveSessions
 from serve_app.metrics import Metrics
 from serve_app.settings import Settings
 from serve_app.voices import Voices as VoiceNames
-
-VERSION = "0.2.0"
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +124,7 @@ def create_app(
 
     app = FastAPI(
         title="voxray",
-        version=VERSION,
+        version=__version__,
         lifespan=lifespan,
         summary="Speech on your own machines: live transcription, speech, conversations.",
     )

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from serve_app import __version__
 from serve_app.transcript import Form
 
 app = typer.Typer(
@@ -22,6 +23,22 @@ ConfigFile = Annotated[
     Path, typer.Option("--config", help="The Serve configuration file.", exists=True)
 ]
 Profile = Annotated[str | None, typer.Option(help="`cpu`, `gpu` or `twin`; over the file's.")]
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        print(f"voxray {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
+    pass
 
 
 @app.command()

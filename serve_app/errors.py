@@ -95,6 +95,7 @@ CODES: dict[str, Code] = {
     "too_many_jobs": Code(429, None, "Enough jobs wait already; see Retry-After."),
     "storage_unavailable": Code(503, None, "Database or object store are away; see Retry-After."),
     "storage_full": Code(507, None, "There is no room left for recordings."),
+    "missing_extra": Code(501, None, "The feature needs a package that is not installed here."),
     "storage_damaged": Code(500, None, "What was stored is not what was written."),
     "worker_lost_twice": Code(500, None, "The job ended two workers in the same place."),
     "session_lost": Code(500, None, "A live session's ingress was lost before its end."),

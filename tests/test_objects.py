@@ -56,6 +56,10 @@ async def pieces(body: bytes, fail_at: int | None = None) -> AsyncIterator[bytes
         yield body[at : at + 50_000]
 
 
+def found(folder: Path, pattern: str) -> list[Path]:
+    return list(folder.glob(pattern))
+
+
 def play(story: Callable[[], Coroutine[Any, Any, None]]) -> None:
     asyncio.run(story())
 
@@ -115,9 +119,10 @@ def test_sealed_objects_belong_to_their_job_and_key(
     async def story() -> None:
         mine, theirs = job_of(objects), job_of(objects, "job_2", "b")
         await objects.put(mine, "audio", BODY)
-        raw = objects._store.get(mine.place("audio")).bytes()
-        assert BODY[:64] not in bytes(raw)
-        objects._store.put(theirs.place("audio"), bytes(raw))
+        store, name = objects._store, mine.place("audio")
+        raw = await store.read(name, 0, await store.size(name))
+        assert BODY[:64] not in raw
+        await store.put(theirs.place("audio"), pieces(raw))
         with pytest.raises(ClientError) as refused:
             await objects.read(theirs, "audio")
         assert refused.value.code == "storage_damaged"
@@ -177,3 +182,52 @@ def test_a_full_disk_is_a_507(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(ClientError) as refused:
         objects.check_room(1 << 60)
     assert refused.value.code == "storage_full"
+
+
+def test_a_folder_keeps_no_trace_of_what_was_deleted_cut_short_or_cancelled(tmp_path: Path) -> None:
+    objects = Objects(StorageConfig(objects=str(tmp_path)))
+    at_work = asyncio.Event()
+
+    async def endless() -> AsyncIterator[bytes]:
+        yield b"1"
+        at_work.set()
+        await asyncio.Event().wait()
+
+    async def story() -> None:
+        job = job_of(objects)
+        for name in ("audio", "window/000001"):
+            await objects.put(job, name, b"1")
+        upload = asyncio.create_task(objects.put_stream(job.place("result"), None, endless()))
+        await at_work.wait()
+        staged = found(tmp_path, "a/job_1/result#*")[0]
+        assert {name for name, _ in await objects.names("")} == {
+            "a/job_1/audio",
+            "a/job_1/window/000001",
+        }
+        upload.cancel()
+        await asyncio.wait([upload])
+        assert not staged.exists()
+        killed = staged.with_name("audio#7")
+        killed.write_bytes(b"1")
+        await objects.forget_unfinished(killed.stat().st_mtime)
+        assert killed.exists()
+        await objects.forget_unfinished(killed.stat().st_mtime + 1)
+        assert not killed.exists()
+        await objects.delete("a/job_1")
+        assert found(tmp_path, "*") == []
+
+    play(story)
+
+
+def test_an_upload_goes_on_when_its_folder_is_deleted_as_it_begins(tmp_path: Path) -> None:
+    objects = Objects(StorageConfig(objects=str(tmp_path)))
+
+    async def story() -> None:
+        job = job_of(objects)
+        for _ in range(50):
+            await objects.put(job, "window/1", b"1")
+            await asyncio.gather(objects.delete("a/job_1/window"), objects.put(job, "audio", b"2"))
+            assert await objects.read(job, "audio") == b"2"
+            await objects.delete("a/job_1")
+
+    play(story)

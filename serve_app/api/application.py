@@ -30,7 +30,7 @@ from serve_app.api import (
 from serve_app.api.edge import Edge
 from serve_app.api.places import Places
 from serve_app.api.socketio import PATH as SOCKET_IO
-from serve_app.api.socketio import SocketIo
+from serve_app.api.socketio import endpoint as socket_io
 from serve_app.api.tcp import TcpPort
 from serve_app.config import Config
 from serve_app.conversation import Conversations
@@ -130,7 +130,7 @@ def create_app(
     )
     app.add_middleware(Edge, limits=config.limits, metrics=counted)
     errors.install(app, counted)
-    app.mount(SOCKET_IO, SocketIo(models, sessions, counted).app)
+    app.mount(SOCKET_IO, socket_io(models, sessions, counted))
     app.include_router(configuration.router(models, settings))
     _add_routes(app, models, conversations, desk, keeping, diarization, counted)
     return app

@@ -11,13 +11,15 @@ import uuid
 from typing import Any
 
 import orjson
-import socketio
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp
 
 from serve_app.api.streaming import parsed
 from serve_app.backlog import Backlog
 from serve_app.dialects.frames import base64_bytes
 from serve_app.dialects.native import NativeDialect
 from serve_app.errors import ClientError
+from serve_app.extras import SOCKET_IO, MissingExtra, module_of
 from serve_app.live import LiveSession, LiveSessions
 from serve_app.metrics import Metrics
 from serve_app.session import ClientErred, Event, TellError, TellInner
@@ -84,10 +86,12 @@ class SocketIo:
     """Every Socket.IO client of this ingress."""
 
     def __init__(self, models: Any, sessions: LiveSessions, metrics: Metrics) -> None:
+        """Raises `MissingExtra` without python-socketio."""
         self._models = models
         self._sessions = sessions
         self._metrics = metrics
         self._listeners: dict[str, Listener] = {}
+        self._library = socketio = module_of(SOCKET_IO)
         most = sessions.limits.max_chunk_bytes * 2 + ROOM_BYTES
         self._server = socketio.AsyncServer(async_mode="asgi", max_http_buffer_size=most)
         self._server.on("connect", self._connect)
@@ -110,7 +114,7 @@ class SocketIo:
             self._listeners[sid] = Listener(self._sessions, dialect, emit)
         except ClientError as error:
             self._metrics.count_error(error.code)
-            raise socketio.exceptions.ConnectionRefusedError(error.code) from error
+            raise self._library.exceptions.ConnectionRefusedError(error.code) from error
 
     async def _start(self, sid: str, said: Any = None) -> None:
         if listener := self._listeners.get(sid):
@@ -133,6 +137,15 @@ class SocketIo:
     async def _disconnect(self, sid: str, _: Any = None) -> None:
         if listener := self._listeners.pop(sid, None):
             listener.close()
+
+
+def endpoint(models: Any, sessions: LiveSessions, metrics: Metrics) -> ASGIApp:
+    """Socket.IO, or where python-socketio is not installed an answer that says so."""
+    try:
+        app: ASGIApp = SocketIo(models, sessions, metrics).app
+    except MissingExtra as error:
+        return JSONResponse(error.body(), error.status)
+    return app
 
 
 def _audio(said: Any) -> bytes:

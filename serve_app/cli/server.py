@@ -22,6 +22,7 @@ from pydantic import ValidationError
 from serve_app.cli import DONE, FAILED, complain, console
 from serve_app.config import Config
 from serve_app.environment import serve_environment
+from serve_app.extras import S3, MissingExtra, module_of
 from serve_app.placement import DoesNotFit
 from serve_app.weights import Absent, check_plan, ensure
 
@@ -36,10 +37,11 @@ def run_server(file: Path, host: str | None, port: int | None, profile: str | No
         config = Config.model_validate(args)
         check_plan(config)
         _check_secrets(config)
+        _check_extras(config)
         if config.models.offline:
             for leaf in config.weighty.values():
                 ensure(config.models, leaf)
-    except (ValidationError, ValueError, DoesNotFit, Absent) as error:
+    except (ValidationError, ValueError, DoesNotFit, Absent, MissingExtra) as error:
         complain(f"{file}: {error}")
         return FAILED
     if taken := who_listens(*listen):
@@ -65,6 +67,15 @@ def _check_secrets(config: Config) -> None:
 
     key_of(config.storage)
     secret_of(config.jobs.webhook)
+
+
+def _check_extras(config: Config) -> None:
+    """Raises `MissingExtra` where the configuration needs a package that is not installed."""
+    from serve_app.jobs.database import check_driver
+
+    check_driver(config.storage.database_url)
+    if "://" in config.storage.objects_url:
+        module_of(S3)
 
 
 def print_environment(file: Path, public: bool) -> None:

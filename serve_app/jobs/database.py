@@ -21,6 +21,7 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
 from serve_app.errors import ClientError
+from serve_app.extras import POSTGRES, module_of
 
 RETRY_AFTER_S = 5
 CONNECT_TIMEOUT_S = 3.0
@@ -83,8 +84,10 @@ class Database:
     """Connections to the database of `url`, migrated before it is first used."""
 
     def __init__(self, url: str) -> None:
+        """Raises `MissingExtra` where the URL needs a package that is not installed."""
         self._url = make_url(url)
         self._lite = self._url.get_backend_name() == "sqlite"
+        check_driver(url)
         options: dict[str, Any] = {"pool_pre_ping": True}
         if self._lite:
             options["connect_args"] = {"timeout": LOCK_TIMEOUT_S, "factory": _Lite}
@@ -143,6 +146,12 @@ class Database:
         with file.with_suffix(".lock").open("w") as lock:
             await asyncio.to_thread(fcntl.flock, lock, fcntl.LOCK_EX)
             yield
+
+
+def check_driver(url: str) -> None:
+    """Raises `MissingExtra` where the URL needs a package that is not installed."""
+    if make_url(url).drivername == "postgresql+asyncpg":
+        module_of(POSTGRES)
 
 
 def _prepare_sqlite(connection: Any, _: Any) -> None:

@@ -4,6 +4,7 @@ import io
 from collections.abc import Callable
 from typing import NamedTuple
 
+from serve_app.extras import DOCX, module_of
 from serve_app.jobs.result import Result, SpokenSegment
 from serve_app.transcript import Segment, clock, render
 
@@ -40,9 +41,7 @@ def _tsv(result: Result) -> bytes:
 
 
 def _docx(result: Result) -> bytes:
-    from docx import Document
-
-    document = Document()
+    document = module_of(DOCX).Document()
     document.add_heading("Transcript", 1)
     for it in result.aligned_segments:
         paragraph = document.add_paragraph()
@@ -69,7 +68,7 @@ def _said(it: SpokenSegment) -> str:
     return f"{it.speaker}: {it.text}" if it.speaker else it.text
 
 
-DOCX = "application/vnd.openxmlformats-officedocument.wordprocessingml.document"
+DOCX_TYPE = "application/vnd.openxmlformats-officedocument.wordprocessingml.document"
 
 FORMS: dict[str, tuple[str, Callable[[Result], bytes]]] = {
     "txt": ("text/plain; charset=utf-8", _text),
@@ -77,11 +76,11 @@ FORMS: dict[str, tuple[str, Callable[[Result], bytes]]] = {
     "vtt": ("text/vtt; charset=utf-8", _vtt),
     "json": ("application/json", _json),
     "tsv": ("text/tab-separated-values; charset=utf-8", _tsv),
-    "docx": (DOCX, _docx),
+    "docx": (DOCX_TYPE, _docx),
 }
 
 
 def export(form: str, result: Result) -> Export:
-    """Raises `KeyError` for a form that there is not."""
+    """Raises `KeyError` for an unknown form, `MissingExtra` for docx without python-docx."""
     media_type, write = FORMS[form]
     return Export(media_type, write(result))

@@ -1,41 +1,28 @@
 """Audio and results in an object store: a local folder, or S3, GCS, Azure by URL; sealed or not.
 
-An object appears whole or not at all: the store writes it beside its name and renames it, or
-completes a multipart upload. Objects of a job stand under `tenant/job/`.
+An object appears whole or not at all. Objects of a job stand under `tenant/job/`.
 """
 
-import asyncio
 import base64
 import binascii
-import contextlib
 import os
-import re
-import shutil
 from collections.abc import AsyncIterator
-from datetime import timedelta
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlsplit
-
-import obstore
-from obstore.exceptions import BaseError
-from obstore.store import LocalStore, ObjectStore, from_url
 
 from serve_app.config import StorageConfig
 from serve_app.errors import ClientError
 from serve_app.jobs import sealing
 from serve_app.jobs.database import FULL, away, full
+from serve_app.jobs.folder_store import FolderStore
 from serve_app.jobs.job import Job
+from serve_app.jobs.remote_store import RemoteStore
 from serve_app.jobs.sealing import CHUNK_BYTES, HEADER_BYTES, Damaged, Seal, Sealing
 
 PIECE_BYTES = 1 << 20
 SPARE_BYTES = 64 << 20
 """Of a local disk is left free: results are written there, too."""
 
-STAGED = re.compile(r"#\d+$")
-
-REMOTE = {"timeout": "10s", "connect_timeout": "3s"}
-RETRIES: Any = {"max_retries": 2, "retry_timeout": timedelta(seconds=10)}
+Store = FolderStore | RemoteStore
 
 
 def damaged() -> ClientError:
@@ -51,7 +38,7 @@ def failure(error: Exception) -> ClientError:
 class Stored:
     """An object that can be read where asked; a `decoding.Source`."""
 
-    def __init__(self, store: ObjectStore, name: str, size: int, seal: Seal | None) -> None:
+    def __init__(self, store: Store, name: str, size: int, seal: Seal | None) -> None:
         self._store = store
         self._name = name
         self._seal = seal
@@ -93,8 +80,7 @@ class Objects:
     """All objects. Every method raises `ClientError` when the store is away, or full."""
 
     def __init__(self, config: StorageConfig) -> None:
-        self._folder = Path(config.objects_url) if "://" not in config.objects_url else None
-        self._store = _store(config.objects_url)
+        self._store = store_of(config.objects_url)
         self._key = key_of(config)
         self._encrypt = config.encrypt
 
@@ -106,7 +92,8 @@ class Objects:
 
     def check_room(self, wanted: int) -> None:
         """Raises `ClientError` when a local disk cannot take so many bytes more."""
-        if self._folder and shutil.disk_usage(self._folder).free < wanted + SPARE_BYTES:
+        free = self._store.free_bytes()
+        if free is not None and free < wanted + SPARE_BYTES:
             raise full()
 
     async def put(self, job: Job, name: str, body: bytes) -> None:
@@ -130,22 +117,22 @@ class Objects:
                 raise
 
         try:
-            await obstore.put_async(self._store, place, watched())
-        except (BaseError, OSError) as error:
+            await self._store.put(place, watched())
+        except OSError as error:
             raise raised[0] if raised else failure(error) from error
 
     async def open(self, job: Job, name: str) -> Stored | None:
         """None where there is no such object."""
         place = job.place(name)
         try:
-            size = (await obstore.head_async(self._store, place))["size"]
+            size = await self._store.size(place)
             seal = await self._seal_of(job, place) if job.sealed_key else None
             return Stored(self._store, place, size, seal)
         except FileNotFoundError:
             return None
         except Damaged as error:
             raise damaged() from error
-        except (BaseError, OSError) as error:
+        except OSError as error:
             raise failure(error) from error
 
     async def read(self, job: Job, name: str) -> bytes | None:
@@ -156,28 +143,23 @@ class Objects:
     async def names(self, prefix: str) -> list[tuple[str, float]]:
         """Objects under a prefix, and when they were written, in seconds since 1970."""
         try:
-            return [
-                (meta["path"], meta["last_modified"].timestamp())
-                async for page in obstore.list(self._store, prefix)
-                for meta in page
-            ]
-        except (BaseError, OSError) as error:
+            return await self._store.names(prefix)
+        except OSError as error:
             raise failure(error) from error
 
     async def forget_unfinished(self, before: float) -> None:
-        """What a killed process has left of uploads to a local folder; the store does not list it.
-        `before` is in seconds since 1970."""
-        if self._folder:
-            await asyncio.to_thread(_remove_staged, self._folder, before)
+        """What killed processes left of uploads to a local folder before that time, in seconds
+        since 1970."""
+        await self._store.forget_unfinished(before)
 
     async def delete(self, prefix: str) -> None:
         """Everything under a prefix; what is not there is no error."""
         for name, _ in await self.names(prefix):
             try:
-                await obstore.delete_async(self._store, name)
+                await self._store.delete(name)
             except FileNotFoundError:
                 continue
-            except (BaseError, OSError) as error:
+            except OSError as error:
                 raise failure(error) from error
 
     async def _sealed(
@@ -209,37 +191,16 @@ class Objects:
             raise damaged() from error
 
 
-async def _range(store: ObjectStore, name: str, start: int, end: int) -> bytes:
+async def _range(store: Store, name: str, start: int, end: int) -> bytes:
     try:
-        return bytes(await obstore.get_range_async(store, name, start=start, end=end))
-    except (BaseError, OSError) as error:
+        return await store.read(name, start, end)
+    except OSError as error:
         raise failure(error) from error
 
 
-def _remove_staged(folder: Path, before: float) -> None:
-    """The local store writes `audio#1` and renames it."""
-    staged = [
-        Path(place, name)
-        for place, _, names in os.walk(folder)  # what vanishes meanwhile is no error to it
-        if "/job_" in place
-        for name in names
-        if STAGED.search(name)
-    ]
-    for file in staged:
-        with contextlib.suppress(OSError):
-            if file.stat().st_mtime < before:
-                file.unlink()
-                file.parent.rmdir()
-
-
-def _store(url: str) -> Any:
-    if "://" not in url:
-        Path(url).mkdir(parents=True, exist_ok=True, mode=0o700)
-        return LocalStore(url, automatic_cleanup=True)
-    plain = urlsplit(url).scheme in ("s3", "s3a") and os.environ.get("AWS_ENDPOINT_URL", "")
-    options = {**REMOTE, "allow_http": True} if str(plain).startswith("http://") else dict(REMOTE)
-    client: Any = options
-    return from_url(url, client_options=client, retry_config=RETRIES)
+def store_of(url: str) -> Store:
+    """Raises `MissingExtra` where the URL needs a package that is not installed."""
+    return RemoteStore(url) if "://" in url else FolderStore(Path(url))
 
 
 def key_of(config: StorageConfig) -> bytes | None:

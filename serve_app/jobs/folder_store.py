@@ -1,0 +1,109 @@
+"""Objects as files in a local folder.
+
+A file is written beside its name as `NAME#number`, synced and renamed: it appears whole, and stays
+when the power fails. What a killed process left behind has that `#` and is not listed.
+"""
+
+import asyncio
+import contextlib
+import os
+import re
+import secrets
+import shutil
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import IO
+
+STAGED = re.compile(r"#\d+$")
+
+
+class FolderStore:
+    """Every method raises `OSError`; `FileNotFoundError` where there is no such object."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._folder = folder
+
+    def free_bytes(self) -> int:
+        return shutil.disk_usage(self._folder).free
+
+    async def put(self, name: str, pieces: AsyncIterator[bytes]) -> None:
+        """Raises what `pieces` raises, too; then nothing is stored."""
+        target = self._folder / name
+        staged = target.with_name(f"{target.name}#{secrets.randbits(63)}")
+        try:
+            with await asyncio.to_thread(_create, staged) as file:
+                async for piece in pieces:
+                    await asyncio.to_thread(file.write, piece)
+                await asyncio.to_thread(_sync, file)
+            staged.replace(target)
+        except BaseException:
+            self._remove(staged)
+            raise
+
+    async def size(self, name: str) -> int:
+        return (self._folder / name).stat().st_size
+
+    async def read(self, name: str, start: int, end: int) -> bytes:
+        """Bytes `start` to `end`, fewer at the end of the object."""
+        return await asyncio.to_thread(_read, self._folder / name, start, end)
+
+    async def names(self, prefix: str) -> list[tuple[str, float]]:
+        """Objects under a path, and when they were written, in seconds since 1970."""
+        return await asyncio.to_thread(lambda: list(self._listed(prefix)))
+
+    async def delete(self, name: str) -> None:
+        (self._folder / name).unlink()
+        self._remove_empty((self._folder / name).parent)
+
+    async def forget_unfinished(self, before: float) -> None:
+        """What killed processes left before that time, in seconds since 1970."""
+        await asyncio.to_thread(self._remove_unfinished, before)
+
+    def _listed(self, prefix: str) -> Iterator[tuple[str, float]]:
+        for file in self._files(self._folder / prefix):
+            if not STAGED.search(file.name):
+                with contextlib.suppress(FileNotFoundError):
+                    yield str(file.relative_to(self._folder)), file.stat().st_mtime
+
+    def _remove_unfinished(self, before: float) -> None:
+        for file in self._files(self._folder):
+            if STAGED.search(file.name):
+                with contextlib.suppress(OSError):
+                    if file.stat().st_mtime < before:
+                        self._remove(file)
+
+    def _files(self, folder: Path) -> Iterator[Path]:
+        """All files below; what vanishes meanwhile is left out."""
+        return (Path(place, name) for place, _, names in os.walk(folder) for name in names)
+
+    def _remove(self, file: Path) -> None:
+        with contextlib.suppress(OSError):
+            file.unlink()
+        self._remove_empty(file.parent)
+
+    def _remove_empty(self, folder: Path) -> None:
+        with contextlib.suppress(OSError):  # it is not empty, or gone already
+            while folder != self._folder:
+                folder.rmdir()
+                folder = folder.parent
+
+
+def _create(file: Path) -> IO[bytes]:
+    """A deletion beside it may remove the folder before the file is in it."""
+    for _ in range(10):
+        with contextlib.suppress(FileNotFoundError):
+            file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            return file.open("xb")
+    raise FileNotFoundError(file)
+
+
+def _sync(file: IO[bytes]) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _read(file: Path, start: int, end: int) -> bytes:
+    with file.open("rb") as opened:
+        opened.seek(start)
+        return opened.read(end - start)

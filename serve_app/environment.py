@@ -14,7 +14,8 @@ from pathlib import Path
 
 
 def serve_environment(public: bool, max_session_s: float) -> dict[str, str]:
-    """Variables for Ray. `public`: HAProxy's own pages may be reached from other machines.
+    """Variables for Ray. `public`: HAProxy's own pages (statistics, metrics) may be reached from
+    other machines; where it listens for clients is the Serve config's `http_options.host`.
 
     HAProxy is replaced whenever the set of replicas changes, and the old one, which holds the
     open sockets, is killed after HARD_STOP: that must be longer than the longest session.
@@ -23,6 +24,7 @@ def serve_environment(public: bool, max_session_s: float) -> dict[str, str]:
     return {
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+        "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "1",  # else logs reach their files 1,000 at once
         "RAY_SERVE_HAPROXY_BINARY_PATH": str(Path(sys.executable).parent / "voxray-haproxy"),
         "RAY_SERVE_HAPROXY_STATS_PORT": str(_free_port(8404)),
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(_free_port(9101)),

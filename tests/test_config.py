@@ -1,4 +1,3 @@
-import json
 from pathlib import Path
 
 import pytest
@@ -9,8 +8,6 @@ from serve_app.app import build, engine_class
 from serve_app.cli.server import is_loopback
 from serve_app.config import Config
 from serve_app.environment import serve_environment
-from serve_app.errors import ClientError
-from serve_app.haproxy import AWAY, HEAD_TIMEOUT, amend
 from serve_app.scaling import replicas_for
 
 ROOT = Path(__file__).parent.parent
@@ -71,30 +68,6 @@ def test_sockets_outlive_a_change_of_replicas() -> None:
     environment = serve_environment(public=False, max_session_s=3600)
     assert int(environment["RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S"]) > 3600
     assert environment["RAY_SERVE_ENABLE_HA_PROXY"] == "1"
-
-
-TEMPLATE = (
-    "defaults\n    mode http\n    errorfile 503 /tmp/ray/500.http\n"
-    "frontend prometheus\n    bind :9101\nlisten stats\n  bind *:8404\n"
-)
-
-
-def test_haproxys_own_pages_stay_private_and_heads_have_a_bound() -> None:
-    private = amend(TEMPLATE, public=False)
-    assert "bind 127.0.0.1:9101" in private and "bind 127.0.0.1:8404" in private
-    assert HEAD_TIMEOUT in private
-    assert "bind :9101" in amend(TEMPLATE, public=True)
-
-
-def test_haproxys_own_errors_have_the_apis_shape() -> None:
-    error = ClientError("not_ready", "no ingress replica answers: try again")
-    assert error.body() == AWAY and error.status == 503
-    amended = amend(TEMPLATE, public=False)
-    assert "errorfile" not in amended
-    assert (
-        f"http-error status 503 content-type application/json string '{json.dumps(AWAY)}'"
-        in amended
-    )
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,13 @@ Server = Annotated[
 ]
 DEFAULT_SERVER = "http://127.0.0.1:8000"
 ConfigFile = Annotated[
-    Path, typer.Option("--config", help="The Serve configuration file.", exists=True)
+    Path | None,
+    typer.Option(
+        "--config",
+        help="The Serve configuration file; else ./serve_config.yaml, else voxray's own.",
+        exists=True,
+        dir_okay=False,
+    ),
 ]
 Profile = Annotated[str | None, typer.Option(help="`cpu`, `gpu` or `twin`; over the file's.")]
 
@@ -45,15 +51,16 @@ def options(
 
 @app.command()
 def run(
-    config: ConfigFile = Path("serve_config.yaml"),
+    config: ConfigFile = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on; over the file's.")] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on; over the file's.")] = None,
     profile: Profile = None,
 ) -> None:
     """Start Ray and the application here; Ctrl-C stops both."""
+    from serve_app.cli.config_file import config_file
     from serve_app.cli.server import run_server
 
-    raise typer.Exit(run_server(config, host, port, profile))
+    raise typer.Exit(run_server(config_file(config), host, port, profile))
 
 
 @app.command()
@@ -165,27 +172,30 @@ app.add_typer(models_app, name="models")
 
 
 @models_app.command("list")
-def list_models(config: ConfigFile = Path("serve_config.yaml"), profile: Profile = None) -> None:
+def list_models(config: ConfigFile = None, profile: Profile = None) -> None:
     """What the configured engines need, what of it is here, and the GPU memory it will take."""
+    from serve_app.cli.config_file import config_file
     from serve_app.cli.models import list_weights
 
-    raise typer.Exit(list_weights(config, profile))
+    raise typer.Exit(list_weights(config_file(config), profile))
 
 
 @models_app.command()
-def download(config: ConfigFile = Path("serve_config.yaml"), profile: Profile = None) -> None:
+def download(config: ConfigFile = None, profile: Profile = None) -> None:
     """Fetch the weights that are missing; a broken download goes on where it was."""
+    from serve_app.cli.config_file import config_file
     from serve_app.cli.models import download_weights
 
-    raise typer.Exit(download_weights(config, profile))
+    raise typer.Exit(download_weights(config_file(config), profile))
 
 
 @models_app.command()
-def check(config: ConfigFile = Path("serve_config.yaml"), profile: Profile = None) -> None:
+def check(config: ConfigFile = None, profile: Profile = None) -> None:
     """Read all weights: whole, and what the hub said they are; and whether the plan fits."""
+    from serve_app.cli.config_file import config_file
     from serve_app.cli.models import check_weights
 
-    raise typer.Exit(check_weights(config, profile))
+    raise typer.Exit(check_weights(config_file(config), profile))
 
 
 jobs_app = typer.Typer(no_args_is_help=True, help="Recordings transcribed in the background.")
@@ -296,15 +306,16 @@ def export(
 
 @app.command()
 def env(
-    config: ConfigFile = Path("serve_config.yaml"),
+    config: ConfigFile = None,
     public: Annotated[
         bool, typer.Option(help="HAProxy's metrics page may be reached from other machines.")
     ] = False,
 ) -> None:
     """Print the environment that `ray start` and `serve run` need: eval "$(voxray env)"."""
+    from serve_app.cli.config_file import config_file
     from serve_app.cli.server import print_environment
 
-    print_environment(config, public)
+    print_environment(config_file(config), public)
 
 
 def _one_form(asked: dict[Form, bool]) -> Form | None:

@@ -6,13 +6,11 @@ import logging
 import os
 import shlex
 import shutil
-import signal
 import socket
-import sys
 import threading
 import time
+from functools import partial
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import psutil
@@ -20,6 +18,7 @@ import yaml
 from pydantic import ValidationError
 
 from serve_app.cli import DONE, FAILED, complain, console
+from serve_app.cli.supervisor import hold_signals, ignore_signals, supervise
 from serve_app.config import Config
 from serve_app.environment import serve_environment
 from serve_app.extras import S3, MissingExtra, module_of
@@ -27,11 +26,14 @@ from serve_app.placement import DoesNotFit
 from serve_app.weights import Absent, check_plan, ensure
 
 OBJECT_STORE_BYTES = 200_000_000
-STOP_PATIENCE_S = 10.0
+READY_S = 60
+READY_IN_A_ROW = 5
+"""While HAProxy is replaced, its predecessor, which knows no ingress, still takes connections."""
 
 
 def run_server(file: Path, host: str | None, port: int | None, profile: str | None) -> int:
     began = time.monotonic()
+    hold_signals()
     try:
         args, listen = settings(file, host, port, profile)
         config = Config.model_validate(args)
@@ -47,8 +49,7 @@ def run_server(file: Path, host: str | None, port: int | None, profile: str | No
     if taken := who_listens(*listen):
         complain(f"port {listen[1]} on {listen[0]} is taken by {taken}")
         return FAILED
-    public = not is_loopback(listen[0])
-    open_ = [listen[0]] if public else []
+    open_ = [] if is_loopback(listen[0]) else [listen[0]]
     if config.tcp.port and not is_loopback(config.tcp.host):
         open_.append(config.tcp.host)
     for host_ in open_:
@@ -56,8 +57,12 @@ def run_server(file: Path, host: str | None, port: int | None, profile: str | No
             f"[yellow]warning: {host_} can be reached from other machines, and there are no "
             "keys yet: anyone who reaches it can use it"
         )
-    os.environ.update(serve_environment(public, config.max_session_s))
-    return _serve_until_told(args, listen, began)
+    environment = serve_environment(public=False, max_session_s=config.max_session_s)
+    os.environ.update(environment)
+    try:
+        return supervise(partial(_serve, args, listen, began))
+    finally:
+        shutil.rmtree(environment["RAY_SERVE_HAPROXY_SERVER_STATE_BASE"], ignore_errors=True)
 
 
 def _check_secrets(config: Config) -> None:
@@ -130,29 +135,29 @@ def _describe(pid: int) -> str:
     return f"{running} (pid {pid}: {what})"
 
 
-def _serve_until_told(args: dict[str, Any], listen: tuple[str, int], began: float) -> int:
-    told = threading.Event()
+def _serve(args: dict[str, Any], listen: tuple[str, int], began: float, told: int) -> int:
+    """Start, then wait to be told: the supervisor's pipe is at its end."""
+    started = threading.Event()
+    waiting = threading.Thread(target=_wait, args=(told, started), daemon=True)
+    waiting.start()
+    _start(args, listen, began)
+    started.set()
+    waiting.join()
+    _shut_down()
+    return DONE
 
-    def tell(_: int, __: FrameType | None) -> None:
-        told.set()
-        raise KeyboardInterrupt
 
-    signal.signal(signal.SIGINT, tell)
-    signal.signal(signal.SIGTERM, tell)
-    outcome = DONE
-    try:
-        _start(args, listen, began)
-        while not told.wait(3600):
-            continue
-    except KeyboardInterrupt:
-        pass
-    except Exception as error:  # the outermost edge: say it plainly, stop what was started
-        complain(f"could not start: {error}")
-        outcome = FAILED
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    _stop()
-    return outcome
+def _wait(told: int, started: threading.Event) -> None:
+    os.read(told, 1)
+    if not started.is_set():  # nothing to end in order; the supervisor sweeps up
+        os._exit(DONE)
+
+
+def _shut_down() -> None:
+    import ray
+
+    with contextlib.suppress(Exception):
+        ray.shutdown()
 
 
 def _start(args: dict[str, Any], listen: tuple[str, int], began: float) -> None:
@@ -183,6 +188,7 @@ def _start_ray() -> str:
         log_to_driver=False,
         logging_level=logging.ERROR,
     )
+    ignore_signals()  # again: Ray has its own by now
     return str(context.dashboard_url)
 
 
@@ -198,32 +204,22 @@ def _start_application(args: dict[str, Any], listen: tuple[str, int]) -> None:
 
 
 def _await_ready(host: str, port: int) -> None:
-    """Until the lanes to the models are open."""
+    """Until every new connection reaches an ingress replica whose lanes to the models are open."""
+    deadline = time.monotonic() + READY_S
+    reach = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
+    in_a_row = 0
+    while in_a_row < READY_IN_A_ROW:
+        in_a_row = in_a_row + 1 if _is_ready(f"http://{reach}:{port}/v1/ready") else 0
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"the models were not ready within {READY_S} s")
+        time.sleep(0.05)
+
+
+def _is_ready(url: str) -> bool:
+    """By a connection of its own."""
     import httpx2 as httpx
 
-    deadline = time.monotonic() + 60
-    reach = "127.0.0.1" if host in ("0.0.0.0", "::") else host
-    while time.monotonic() < deadline:
-        with contextlib.suppress(httpx.HTTPError):
-            if httpx.get(f"http://{reach}:{port}/v1/ready", timeout=2).status_code == 200:
-                return
-        time.sleep(0.1)
-    raise TimeoutError("the models were not ready within 60 s")
-
-
-def _stop() -> None:
-    """Ray takes its processes down with it; whatever is left of our descendants is killed."""
-    console.print("stopping …")
-    ours = psutil.Process().children(recursive=True)
-    if "ray" in sys.modules:
-        import ray
-
-        with contextlib.suppress(Exception):
-            ray.shutdown()
-    _, alive = psutil.wait_procs(ours, timeout=STOP_PATIENCE_S)
-    for process in alive:
-        with contextlib.suppress(psutil.Error):
-            process.kill()
-    place = os.environ.get("RAY_SERVE_HAPROXY_SERVER_STATE_BASE")
-    if place:
-        shutil.rmtree(place, ignore_errors=True)
+    try:
+        return httpx.get(url, timeout=2).status_code == 200
+    except httpx.HTTPError:
+        return False

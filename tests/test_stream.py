@@ -292,7 +292,7 @@ class Raw:
         return None
 
 
-TEXT, BINARY, CONTINUATION, PING, FIN = 1, 2, 0, 9, 0x80
+TEXT, BINARY, CONTINUATION, CLOSE, PING, FIN = 1, 2, 0, 8, 9, 0x80
 
 
 @pytest.mark.parametrize(
@@ -322,6 +322,35 @@ def test_hostile_frames_get_the_close_code_of_the_rfc(
     assert raw.close_code() == code
     events, _ = converse(server)
     assert events[-1]["type"] == "closed", "the next client is served"
+
+
+def test_a_flood_of_empty_fragments_is_cut_at_once(server: str) -> None:
+    raw = Raw(server)
+    flood = struct.pack(">BBI", CONTINUATION, 0x80, 0) * 200_000
+    began = time.monotonic()
+    raw.send(BINARY, b"")
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        raw.socket.sendall(flood)
+    assert raw.close_code() == 1009
+    assert time.monotonic() - began < 2
+
+
+@pytest.mark.parametrize(
+    "payload", [b"\x03", *(struct.pack(">H", code) for code in (0, 999, 1005, 1006, 1015, 5000))]
+)
+def test_a_close_code_that_nobody_may_send_is_answered_with_1002(
+    server: str, payload: bytes
+) -> None:
+    raw = Raw(server)
+    raw.send(FIN | CLOSE, payload)
+    assert raw.close_code() == 1002
+
+
+@pytest.mark.parametrize("code", [1000, 1001, 1007, 1011, 1014, 3000, 4999])
+def test_a_close_code_is_echoed(server: str, code: int) -> None:
+    raw = Raw(server)
+    raw.send(FIN | CLOSE, struct.pack(">H", code))
+    assert raw.close_code() == code
 
 
 def test_a_message_in_fragments_is_one_message(server: str) -> None:

@@ -26,9 +26,16 @@ from serve_app.metrics import Metrics
 log = logging.getLogger("voxray.socket")
 
 GOODBYE_S = 5.0
+LINGER_S = 0.5
 
 WRITE_HIGH_BYTES = 64 << 10
 """Unsent bytes at which a client counts as not reading."""
+
+MAX_FRAGMENTS = 1024
+"""Frames of one message; each costs memory, even an empty one."""
+
+CLOSE_CODES = {*range(1000, 1004), *range(1007, 1015), *range(3000, 5000)}
+"""Codes that an endpoint may put into a close frame (RFC 6455 7.4)."""
 
 
 def refusal(error: ClientError, metrics: Metrics) -> WSUpgradeResponseWithListener:
@@ -46,11 +53,20 @@ def welcome(
     return WSUpgradeResponseWithListener(WSUpgradeResponse.create_101_response(headers), socket)
 
 
+def close_answer(payload: bytes) -> int:
+    """The code that answers a close frame: the client's own, or 1002 where it may not send that."""
+    if not payload:
+        return int(WSCloseCode.OK)
+    code = int.from_bytes(payload[:2])
+    return code if code in CLOSE_CODES else int(WSCloseCode.PROTOCOL_ERROR)
+
+
 class Socket(WSListener):
     """One connection."""
 
     __slots__ = (
         "_admitted",
+        "_fragment_bytes",
         "_fragments",
         "_max_message_bytes",
         "_metrics",
@@ -64,6 +80,7 @@ class Socket(WSListener):
         self._transport: WSTransport | None = None
         self._admitted = self._paused = False
         self._fragments: list[bytes] = []
+        self._fragment_bytes = 0
 
     # For a subclass.
 
@@ -108,6 +125,8 @@ class Socket(WSListener):
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         kind = frame.msg_type
+        if transport.is_close_frame_sent and kind != WSMsgType.CLOSE:
+            return
         if frame.rsv1 or frame.rsv2 or frame.rsv3:
             return self._break(WSCloseCode.PROTOCOL_ERROR)
         if kind == WSMsgType.CLOSE:
@@ -120,7 +139,7 @@ class Socket(WSListener):
 
     def _on_close(self, transport: WSTransport, frame: WSFrame) -> None:
         if not transport.is_close_frame_sent:
-            transport.send_close(frame.get_close_code() or WSCloseCode.OK)
+            transport.send_close(close_answer(frame.get_payload_as_bytes()))
         transport.disconnect()
 
     def _on_fragment(self, frame: WSFrame) -> None:
@@ -130,8 +149,10 @@ class Socket(WSListener):
             return self._break(WSCloseCode.PROTOCOL_ERROR)
         if begins:
             self._fragments = [b"T" if frame.msg_type == WSMsgType.TEXT else b"B"]
+            self._fragment_bytes = 0
         self._fragments.append(frame.get_payload_as_bytes())
-        if sum(map(len, self._fragments)) > self._max_message_bytes:
+        self._fragment_bytes += len(self._fragments[-1])
+        if self._fragment_bytes > self._max_message_bytes or len(self._fragments) > MAX_FRAGMENTS:
             return self._break(WSCloseCode.MESSAGE_TOO_BIG)
         if frame.fin:
             kind, *parts = self._fragments
@@ -175,7 +196,8 @@ class Socket(WSListener):
             transport.disconnect(graceful=not self._paused)
 
     def _break(self, code: WSCloseCode) -> None:
-        """The client does not speak WebSocket."""
+        """The client does not speak WebSocket. What it still sends is read and dropped for a
+        moment, because a connection closed with unread data loses the close frame."""
         if self._transport:
             self._transport.send_close(code)
-            self._transport.disconnect()
+            asyncio.get_running_loop().call_later(LINGER_S, self._transport.disconnect, False)

@@ -34,9 +34,6 @@ FRAME_SAMPLES = RATE // 50
 
 NORMAL_CLOSURE = 1000
 
-START_NOT_FIRST = ClientError("start_not_first", "start comes once, before any audio")
-AUDIO_AFTER_STOP = ClientError("audio_after_stop", "audio came after stop")
-
 
 class State(Enum):
     CREATED = auto()
@@ -439,7 +436,8 @@ class Session:
                 self._options = options
                 return []
             case _, Started():
-                return self._err(START_NOT_FIRST, now)
+                error = ClientError("start_not_first", "start comes once, before any audio")
+                return self._err(error, now)
             case _, KeptAlive():
                 return [TellProgress(self.position)]
             case State.CLOSING, (FinalizeRequested() | StopRequested() | Reconfigured()):
@@ -462,7 +460,7 @@ class Session:
         if self.state is State.CLOSING:
             if self._close_code != NORMAL_CLOSURE:
                 return []
-            return self._err(AUDIO_AFTER_STOP, now)
+            return self._err(ClientError("audio_after_stop", "audio came after stop"), now)
         samples = len(pcm) // BYTES_PER_SAMPLE
         if not samples:
             return []

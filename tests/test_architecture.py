@@ -1,6 +1,7 @@
 """The rules of the house, read off the syntax trees."""
 
 import ast
+import builtins
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -96,6 +97,35 @@ def test_heavy_imports_wait_until_they_are_needed(path: Path) -> None:
     if name(path) in LAYERS:
         return
     assert not HEAVY & {found for node in tree(path).body for found in imports(node)}
+
+
+def exception_classes() -> set[str]:
+    """The names of all exceptions: Python's own, and what the sources derive from them."""
+    found = {key for key, it in vars(builtins).items() if is_exception(it)}
+    classes = [
+        node for path in SOURCES for node in ast.walk(tree(path)) if isinstance(node, ast.ClassDef)
+    ]
+    for _ in range(5):  # as deep as they derive
+        found |= {it.name for it in classes if found & {ast.unparse(base) for base in it.bases}}
+    return found
+
+
+def is_exception(it: object) -> bool:
+    return isinstance(it, type) and issubclass(it, BaseException)
+
+
+EXCEPTIONS = exception_classes()
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name)
+def test_no_exception_is_shared(path: Path) -> None:
+    """Each raise adds to an exception's traceback, which keeps every frame in it alive."""
+    module = tree(path)
+    owners: list[ast.Module | ast.ClassDef] = [module]
+    owners += [node for node in ast.walk(module) if isinstance(node, ast.ClassDef)]
+    assigned = [it for at in owners for it in at.body if isinstance(it, ast.Assign | ast.AnnAssign)]
+    calls = [it for at in assigned for it in ast.walk(at) if isinstance(it, ast.Call)]
+    assert not EXCEPTIONS & {ast.unparse(call.func).split(".")[-1] for call in calls}
 
 
 @pytest.mark.parametrize("file", PURE)

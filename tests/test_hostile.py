@@ -6,10 +6,12 @@ import json
 import random
 import socket
 import time
+import traceback
 from collections.abc import Iterator
 from typing import Any
 
 import httpx2 as httpx
+import jwt
 import pytest
 import websockets
 from websockets.asyncio.client import connect
@@ -157,12 +159,20 @@ def test_items_are_bounded(address: str) -> None:
     assert asyncio.run(go()) == "too_many_items"
 
 
-KEY = b"k" * 32
+KEY = b"k" * 64
 
 
 def secret(**changed: Any) -> str:
     asked = {"session": {"type": "realtime"}, "expires_at": 100, "nonce": "n", **changed}
     return client_secret.mint(KEY, **asked)
+
+
+def token(algorithm: str = "HS256", without: str = "", **changed: Any) -> str:
+    """A secret that `mint` would not make."""
+    made = secret().removeprefix("ek_")
+    claims = jwt.decode(made, options={"verify_signature": False}) | changed
+    claims.pop(without, None)
+    return "ek_" + jwt.encode(claims, "" if algorithm == "none" else KEY, algorithm)
 
 
 def test_a_client_secret_is_worth_what_was_signed() -> None:
@@ -175,7 +185,14 @@ def test_a_client_secret_is_worth_what_was_signed() -> None:
         lambda: secret()[:-2],
         lambda: secret().replace(".", "A.", 1),
         lambda: secret().split(".")[0] + ".",
-        lambda: client_secret.mint(b"other", {}, 100, "n"),
+        lambda: client_secret.mint(b"o" * 64, {}, 100, "n"),
+        lambda: token(algorithm="none"),
+        lambda: token(algorithm="HS512"),
+        lambda: token(aud="elsewhere"),
+        lambda: token(iss="somebody"),
+        lambda: token(without="exp"),
+        lambda: token(session="A" * 100),
+        lambda: token(session=5),
         lambda: "ek_",
         lambda: "ek_é.é",
         lambda: "ek_" + "A" * 5000,
@@ -192,3 +209,15 @@ def test_a_secret_expires_and_has_a_size() -> None:
     noise = random.Random(1).randbytes(20_000).hex()
     with pytest.raises(ClientError, match="too large"):
         secret(session={"instructions": noise})
+
+
+def test_bad_keys_leave_nothing_behind() -> None:
+    def depth(error: BaseException) -> int:
+        return len(list(traceback.walk_tb(error.__traceback__)))
+
+    depths = set()
+    for _ in range(3):
+        with pytest.raises(ClientError) as refused:
+            client_secret.opened(KEY, "ek_nonsense", 1.0)
+        depths.add(depth(refused.value))
+    assert len(depths) == 1

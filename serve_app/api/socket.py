@@ -7,6 +7,7 @@ import asyncio
 import json
 import logging
 from collections.abc import Mapping
+from typing import Any
 
 from picows import (
     WSCloseCode,
@@ -56,9 +57,9 @@ def welcome(
 def close_answer(payload: bytes) -> int:
     """The code that answers a close frame: the client's own, or 1002 where it may not send that."""
     if not payload:
-        return int(WSCloseCode.OK)
+        return 1000
     code = int.from_bytes(payload[:2])
-    return code if code in CLOSE_CODES else int(WSCloseCode.PROTOCOL_ERROR)
+    return code if code in CLOSE_CODES else 1002
 
 
 class Socket(WSListener):
@@ -139,7 +140,8 @@ class Socket(WSListener):
 
     def _on_close(self, transport: WSTransport, frame: WSFrame) -> None:
         if not transport.is_close_frame_sent:
-            transport.send_close(close_answer(frame.get_payload_as_bytes()))
+            code: Any = close_answer(frame.get_payload_as_bytes())  # picows takes any number
+            transport.send_close(code)
         transport.disconnect()
 
     def _on_fragment(self, frame: WSFrame) -> None:

@@ -3,7 +3,8 @@
 A code without a close code leaves the session open. Raise `ClientError` anywhere; edges render it.
 """
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
@@ -33,6 +34,7 @@ CODES: dict[str, Code] = {
     "unsupported_encoding": Code(400, None, "The encoding is not one of the protocol's."),
     "unsupported_channels": Code(400, None, "Not one or two channels."),
     "unsupported_language": Code(400, None, "The engine does not know the language."),
+    "unsupported_option": Code(400, None, "The engine cannot do what an option asks for."),
     "too_many_hotwords": Code(400, None, "More hotwords than a session may have."),
     "grammar_too_large": Code(413, None, "The grammar is larger than a session's may be."),
     # How a session went.
@@ -49,7 +51,7 @@ CODES: dict[str, Code] = {
     # REST.
     "not_found": Code(404, None, "There is nothing at this path."),
     "method_not_allowed": Code(405, None, "The path does not take this method."),
-    "invalid_request": Code(422, None, "A parameter is missing or has the wrong type."),
+    "invalid_request": Code(400, None, "A parameter is missing, unknown, or has a wrong value."),
     "not_ready": Code(503, None, "The models are still starting; see Retry-After."),
     "too_many_recordings": Code(503, None, "Enough recordings are at work; see Retry-After."),
     "upload_too_large": Code(413, None, "The recording is larger than allowed."),
@@ -89,7 +91,7 @@ CODES: dict[str, Code] = {
     "idempotency_conflict": Code(409, None, "The idempotency key stands for another request."),
     "unsupported_media": Code(400, None, "The file is not of a type that is taken."),
     "unsupported_body": Code(415, None, "The body is not multipart/form-data."),
-    "empty_upload": Code(422, None, "The form's file is missing or empty."),
+    "empty_upload": Code(400, None, "The form's file is missing or empty."),
     "range_not_satisfiable": Code(416, None, "The range lies outside of the recording."),
     "unknown_format": Code(400, None, "There is no export in such a format."),
     "too_many_jobs": Code(429, None, "Enough jobs wait already; see Retry-After."),
@@ -99,27 +101,54 @@ CODES: dict[str, Code] = {
     "storage_damaged": Code(500, None, "What was stored is not what was written."),
     "worker_lost_twice": Code(500, None, "The job ended two workers in the same place."),
     "session_lost": Code(500, None, "A live session's ingress was lost before its end."),
-    "not_while_running": Code(422, None, "The setting cannot change while the server runs."),
-    "webhook_refused": Code(422, None, "A webhook must be a public http(s) URL."),
+    "not_while_running": Code(400, None, "The setting cannot change while the server runs."),
+    "webhook_refused": Code(400, None, "A webhook must be a public http(s) URL."),
     "request_quarantined": Code(422, None, "What was asked has ended the engine twice."),
     "internal_error": Code(500, 1011, "voxray failed; the log knows more."),
 }
 
 
-def complaint(error: ValidationError) -> str:
-    """The first thing that a message or a form has wrong, and where."""
-    first = error.errors(include_url=False, include_input=False)[0]
-    return f"{'.'.join(map(str, first['loc'])) or 'message'}: {first['msg']}"
+def field(location: Sequence[int | str], value: object) -> str:
+    """A field's path, as `tools.0.name`, from where pydantic found fault with `value`.
+
+    Names of pydantic's own, as those of a union's members, are not the client's and left out.
+    """
+    path = []
+    for at, part in enumerate(location):
+        if isinstance(value, dict) and part in value:
+            value = value[part]
+        elif isinstance(value, list) and isinstance(part, int) and part < len(value):
+            value = value[part]
+        elif not (isinstance(value, dict) and at == len(location) - 1):
+            continue
+        path.append(str(part)[:64])
+    return ".".join(path)
+
+
+def reason(fault: Any) -> str:
+    """What one of pydantic's errors says, which is what is allowed."""
+    if fault["type"] == "extra_forbidden":
+        return "there is no such field"
+    message: str = fault["msg"]
+    return message.removeprefix("Value error, ")
 
 
 class ClientError(Exception):
     """Something to tell the client: what was wrong and what is allowed."""
 
-    def __init__(self, code: str, message: str, retry_after_s: int | None = None) -> None:
+    def __init__(
+        self,
+        code: str,
+        message: str,
+        retry_after_s: int | None = None,
+        param: str | None = None,
+    ) -> None:
         super().__init__(message)
         self.code = code
         self.message = message
         self.retry_after_s = retry_after_s
+        self.param = param
+        """The field that is wrong, as `tools.0.name`."""
 
     @property
     def status(self) -> int:
@@ -129,7 +158,18 @@ class ClientError(Exception):
     def close(self) -> int | None:
         return CODES[self.code].close
 
-    def body(self, param: str | None = None) -> dict[str, object]:
+    def body(self) -> dict[str, Any]:
         """The OpenAI error shape."""
         kind = "server_error" if self.status >= 500 else "invalid_request_error"
-        return {"error": {"message": self.message, "type": kind, "param": param, "code": self.code}}
+        shown = {"message": self.message, "type": kind, "param": self.param, "code": self.code}
+        return {"error": shown}
+
+
+def invalid(
+    error: ValidationError, value: object, code: str = "invalid_request", within: str = ""
+) -> ClientError:
+    """The first thing that `value`, a message or a form, has wrong. `within` is where it stands."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    param = ".".join(part for part in (within, field(first["loc"], value)) if part)
+    said = f"{param}: {reason(first)}" if param else reason(first)
+    return ClientError(code, said, param=param or None)

@@ -6,7 +6,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from serve_app.config import Config
-from serve_app.errors import ClientError, complaint
+from serve_app.errors import ClientError, invalid
 
 RUNNING: dict[str, tuple[str, ...]] = {
     "limits": (
@@ -66,7 +66,7 @@ class Settings:
         try:
             return Config.model_validate(tree)
         except ValidationError as error:
-            raise ClientError("invalid_request", complaint(error)) from error
+            raise invalid(error, tree) from error
 
 
 def _allowed() -> str:

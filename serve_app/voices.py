@@ -69,15 +69,15 @@ class Voices:
             return self.default
         voice = self._aliases.get(asked, asked)
         if self._known and voice not in self._known and not self._is_blend(voice):
-            raise ClientError(
-                "unknown_voice", f"there is no voice {asked[:80]!r}: GET {PATH} lists them"
-            )
+            reason = f"there is no voice {asked[:80]!r}: GET {PATH} lists them"
+            raise ClientError("unknown_voice", reason, param="style" if style else "voice")
         return voice
 
     def _styled(self, style: str) -> str:
         if style not in self.styles:
             known = ", ".join(sorted(self.styles)) or "none is configured"
-            raise ClientError("unknown_style", f"there is no style {style[:80]!r}: {known}")
+            reason = f"there is no style {style[:80]!r}: {known}"
+            raise ClientError("unknown_style", reason, param="style")
         return self.styles[style]
 
     def _is_blend(self, voice: str) -> bool:

@@ -39,7 +39,7 @@ def test_upload_status_results_and_deletion(client: Client, talk: bytes) -> None
     assert httpx.delete(f"{client.url}/api/jobs/{id_}").status_code == 204
     assert client.get(f"/api/status/{id_}").status_code == 404
     wrong = post(client, "/api/upload?num_speakers=0", files={"file": ("a.wav", wav(talk))})
-    assert (wrong.status_code, code_of(wrong)) == (422, "invalid_request")
+    assert (wrong.status_code, code_of(wrong)) == (400, "invalid_request")
 
 
 def test_transcriptions(client: Client, talk: bytes) -> None:

@@ -48,7 +48,8 @@ def router(models: Any) -> APIRouter:
     @routes.get("/v1/models/{model}")
     async def model(model: str) -> dict[str, Any]:
         if model not in listed:
-            raise ClientError("model_not_found", f"there is no model {model[:80]!r} here")
+            reason = f"there is no model {model[:80]!r}; GET /v1/models lists those that there are"
+            raise ClientError("model_not_found", reason, param="model")
         return listed[model]
 
     return routes

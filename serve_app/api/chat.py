@@ -106,9 +106,11 @@ def _ask(asked: ChatAsked, limits: Limits) -> Ask:
     messages = tuple(_message(message) for message in asked.messages)
     chars = sum(len(message.content) for message in messages)
     if chars > limits.max_chat_chars:
-        raise ClientError("text_too_long", f"messages have at most {limits.max_chat_chars} chars")
+        reason = f"messages have at most {limits.max_chat_chars} characters in all"
+        raise ClientError("text_too_long", reason, param="messages")
     if len(asked.tools or ()) > limits.max_tools:
-        raise ClientError("too_many_items", f"at most {limits.max_tools} tools are allowed")
+        reason = f"at most {limits.max_tools} tools are allowed"
+        raise ClientError("too_many_items", reason, param="tools")
     stop = (asked.stop,) if isinstance(asked.stop, str) else tuple(asked.stop or ())
     return Ask(
         0,
@@ -141,7 +143,9 @@ def _content(content: str | list[dict[str, Any]] | None) -> str:
     for part in content:
         if part.get("type") != "text" or not isinstance(part.get("text"), str):
             raise ClientError(
-                "unsupported_content", f"content of type {str(part.get('type'))[:40]!r}: only text"
+                "unsupported_content",
+                f"content of type {str(part.get('type'))[:40]!r}: only text is allowed",
+                param="messages",
             )
     return "".join(part["text"] for part in content)
 

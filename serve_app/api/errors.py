@@ -7,7 +7,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
-from serve_app.errors import ClientError
+from serve_app.errors import ClientError, field, reason
 from serve_app.metrics import Metrics
 
 log = logging.getLogger("voxray.api")
@@ -30,9 +30,7 @@ def install(app: FastAPI, metrics: Metrics) -> None:
 
     async def on_invalid(_: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
-        first = error.errors()[0]
-        param = ".".join(str(part) for part in first["loc"][1:]) or None
-        return _answer(ClientError("invalid_request", first["msg"]), metrics, param=param)
+        return _answer(_invalid(error), metrics)
 
     async def on_bug(request: Request, error: Exception) -> Response:
         log.exception("%s %s failed", request.method, request.url.path, exc_info=error)
@@ -44,20 +42,26 @@ def install(app: FastAPI, metrics: Metrics) -> None:
     app.add_exception_handler(Exception, on_bug)
 
 
+def _invalid(error: RequestValidationError) -> ClientError:
+    first = error.errors()[0]
+    where, *location = first["loc"]
+    if first["type"] == "json_invalid":
+        return ClientError("invalid_json", f"the body is not JSON: {first['ctx']['error']}")
+    param = field(location, error.body) if where == "body" else ".".join(map(str, location))
+    said = f"{param}: {reason(first)}" if param else reason(first)
+    return ClientError("invalid_request", said, param=param or None)
+
+
 def retry_headers(error: ClientError) -> dict[str, str]:
     return {"Retry-After": str(error.retry_after_s)} if error.retry_after_s is not None else {}
 
 
 def _answer(
-    error: ClientError,
-    metrics: Metrics,
-    status: int | None = None,
-    headers: object = None,
-    param: str | None = None,
+    error: ClientError, metrics: Metrics, status: int | None = None, headers: object = None
 ) -> Response:
     metrics.count_error(error.code)
     return JSONResponse(
-        error.body(param),
+        error.body(),
         status or error.status,
         {**(headers if isinstance(headers, dict) else {}), **retry_headers(error)},
     )

@@ -16,7 +16,7 @@ from serve_app.api.places import Places
 from serve_app.api.ranges import Range, range_of
 from serve_app.api.streamed import EVENT_STREAM, Streamed, event
 from serve_app.config import Limits
-from serve_app.errors import ClientError, complaint
+from serve_app.errors import ClientError, invalid
 from serve_app.jobs.export import FORMS, export
 from serve_app.jobs.intake import Jobs, Particulars, Upload
 from serve_app.jobs.job import Job, JobOptions, State, view
@@ -94,7 +94,7 @@ class Desk:
         try:
             options = JobOptions.model_validate(fields)
         except ValidationError as error:
-            raise ClientError("invalid_request", complaint(error)) from error
+            raise invalid(error, fields) from error
         asked = SpeechOptions(options.language, False, tuple(options.hotwords), options.grammar)
         check_options(asked, self._models.engine, self._models.languages, self._limits)
         if options.prompt and not self._models.understands:

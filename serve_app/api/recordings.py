@@ -15,7 +15,7 @@ from serve_app import recording
 from serve_app.api.places import Places
 from serve_app.api.uploads import uploaded
 from serve_app.config import Limits
-from serve_app.errors import ClientError, complaint
+from serve_app.errors import ClientError, invalid
 from serve_app.live import LiveSessions
 from serve_app.metrics import Metrics
 from serve_app.options import check_options
@@ -121,7 +121,8 @@ def _asked_in(form: FormData, asked: Asked) -> Asked:
     fields: dict[str, Any] = {key: form.get(key) for key in form}
     if "hotwords" in fields:
         fields["hotwords"] = form.getlist("hotwords")
+    given = asked.model_dump(exclude_unset=True) | fields
     try:
-        return Asked.model_validate(asked.model_dump(exclude_unset=True) | fields)
+        return Asked.model_validate(given)
     except ValidationError as error:
-        raise ClientError("invalid_request", complaint(error)) from error
+        raise invalid(error, given) from error

@@ -82,12 +82,12 @@ def router(conversations: Conversations, metrics: Metrics, places: Places) -> AP
 
 def _clauses(text: str, limit: int) -> list[str]:
     if len(text) > limit:
-        raise ClientError("text_too_long", f"input has at most {limit} characters")
+        raise ClientError("text_too_long", f"input has at most {limit} characters", param="input")
     sentences = Sentences()
     clauses = [speakable(clause) for clause in (*sentences.push(text), *sentences.flush())]
     spoken = [clause for clause in clauses if clause]
     if not spoken:
-        raise ClientError("invalid_value", "input has no words to speak")
+        raise ClientError("invalid_value", "input has no words to speak", param="input")
     return spoken
 
 

@@ -22,7 +22,7 @@ from serve_app.api.streamed import DONE, EVENT_STREAM, Streamed, begun, event, w
 from serve_app.api.uploads import uploaded
 from serve_app.config import Limits
 from serve_app.dialects.frames import token_usage
-from serve_app.errors import ClientError, complaint
+from serve_app.errors import ClientError, invalid
 from serve_app.jobs.alignment import assign, label, segments, tidied
 from serve_app.jobs.diarization import Diarization
 from serve_app.jobs.recogniser import Unheard
@@ -59,7 +59,7 @@ class TranscriptionAsked(BaseModel):
         try:
             return cls.model_validate(fields)
         except ValidationError as error:
-            raise ClientError("invalid_value", complaint(error)) from error
+            raise invalid(error, fields) from error
 
     @property
     def diarized(self) -> bool:

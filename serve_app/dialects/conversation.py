@@ -16,7 +16,7 @@ from deployments.interfaces import BYTES_PER_SAMPLE, RATE, VOICE_RATE, SpeechOpt
 from serve_app.config import Limits
 from serve_app.dialects.frames import base64_bytes, json_object
 from serve_app.dialects.realtime import Answer, Terms
-from serve_app.errors import ClientError, complaint
+from serve_app.errors import ClientError, invalid
 from serve_app.session import (
     AudioReceived,
     Close,
@@ -178,7 +178,7 @@ class ConversationDialect:
         try:
             asked = Audio.model_validate(message)
         except ValidationError as error:
-            raise ClientError("invalid_message", f"audio: {complaint(error)}") from error
+            raise invalid(error, message, "invalid_message", "audio") from error
         if asked.mode == "understand" and not self._understands:
             raise ClientError(
                 "understanding_unavailable",

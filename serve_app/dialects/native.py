@@ -14,7 +14,7 @@ from deployments.audio import SAMPLE_BYTES, Intake
 from deployments.interfaces import RATE, SpeechOptions, Word
 from serve_app.config import Limits
 from serve_app.dialects.frames import base64_bytes, json_object
-from serve_app.errors import ClientError, complaint
+from serve_app.errors import ClientError, invalid
 from serve_app.options import check_options
 from serve_app.session import (
     AudioReceived,
@@ -154,7 +154,7 @@ class NativeDialect:
         try:
             start = Start.model_validate(message)
         except ValidationError as error:
-            raise ClientError("invalid_message", f"start: {complaint(error)}") from error
+            raise invalid(error, message, "invalid_message", "start") from error
         if not MIN_RATE <= start.sample_rate <= MAX_RATE:
             raise ClientError(
                 "unsupported_sample_rate",

@@ -293,7 +293,7 @@ class RealtimeDialect:
         return self._of_reply(event)
 
     def error(self, error: ClientError, event_id: str | None = None) -> bytes:
-        shown = error.body()["error"] | {"event_id": event_id}  # type: ignore[operator]
+        shown = error.body()["error"] | {"event_id": event_id}
         return self._frame("error", error=shown)
 
     def _item_added(self, told: TellItemAdded) -> list[bytes]:

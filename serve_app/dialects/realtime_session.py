@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from deployments.audio import Encoding
 from deployments.interfaces import Endpoint, SpeechOptions, Tool
 from serve_app.config import Limits
-from serve_app.errors import ClientError, complaint
+from serve_app.errors import ClientError, invalid
 from serve_app.reply import Settings
 from serve_app.session import Listening
 
@@ -274,4 +274,4 @@ def _validated(shape: Any, value: Any, where: str) -> Any:
     try:
         return shape.model_validate(value)
     except ValidationError as error:
-        raise ClientError("invalid_value", f"{where}.{complaint(error)}") from error
+        raise invalid(error, value, "invalid_value", where) from error

@@ -16,7 +16,7 @@ test: $(VENV)/test.done $(VENV)/clients.done
 
 # The real models, tiny, through the real libraries: an environment of its own, without a GPU.
 test-models: $(VENV)/models.done
-	$(VENV)/models/bin/pytest $(or $(TESTS),tests/models)
+	$(VENV)/models/bin/pytest $(or $(TESTS),tests/real_engines)
 
 check: $(VENV)/test.done
 	$(BIN)/ruff format --check .

@@ -90,7 +90,7 @@ def mix(samples: Int16, channels: int) -> Int16:
     return mixed
 
 
-class Intake:
+class InputConverter:
     """Turns a client's stream of chunks into 16 kHz mono `pcm`, without clicks between chunks.
 
     Telephony rates use soxr's LQ filter: HQ would hold back 120 ms at 8 kHz, LQ 40.
@@ -125,7 +125,7 @@ class Intake:
         return float_to_int16(self._resampler.resample_chunk(floats, last=last)).tobytes()
 
 
-class Outlet:
+class OutputConverter:
     """Turns a stream of speech at `VOICE_RATE` into what a client plays, without clicks."""
 
     def __init__(self, rate: int, encoding: Encoding) -> None:

@@ -23,7 +23,7 @@ ALIKE = 2.0
 """Jobs go together when none is this many times as large as the first: the rest is padding."""
 
 
-class Job(Generic[Item, Result]):
+class BatchItem(Generic[Item, Result]):
     def __init__(self, item: Item, size: int) -> None:
         self.item = item
         self.size = size
@@ -33,7 +33,7 @@ class Job(Generic[Item, Result]):
         return self.answer.cancelled()
 
 
-Jobs = Sequence[Job[Item, Result]]
+Jobs = Sequence[BatchItem[Item, Result]]
 
 
 class Batcher(Generic[Item, Result]):
@@ -43,14 +43,14 @@ class Batcher(Generic[Item, Result]):
         self._work = work
         self._most = most
         self._order = itertools.count()
-        self._waiting: list[tuple[int, int, Job[Item, Result]]] = []
+        self._waiting: list[tuple[int, int, BatchItem[Item, Result]]] = []
         self._some = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self.batches = 0
 
     async def do(self, item: Item, size: int = 1, rank: int = 0) -> Result:
         """The result for one item; lower ranks go first. Raises what the work raises."""
-        job: Job[Item, Result] = Job(item, size)
+        job: BatchItem[Item, Result] = BatchItem(item, size)
         heapq.heappush(self._waiting, (rank, next(self._order), job))
         self._some.set()
         if self._task is None:
@@ -73,9 +73,9 @@ class Batcher(Generic[Item, Result]):
             if jobs:
                 await self._together(jobs)
 
-    def _take(self) -> list[Job[Item, Result]]:
+    def _take(self) -> list[BatchItem[Item, Result]]:
         """The first in line, and those after it that are alike."""
-        taken: list[Job[Item, Result]] = []
+        taken: list[BatchItem[Item, Result]] = []
         left = []
         while self._waiting and len(taken) < self._most:
             entry = heapq.heappop(self._waiting)
@@ -92,7 +92,7 @@ class Batcher(Generic[Item, Result]):
             self._some.clear()
         return taken
 
-    async def _together(self, jobs: list[Job[Item, Result]]) -> None:
+    async def _together(self, jobs: list[BatchItem[Item, Result]]) -> None:
         self.batches += 1
         try:
             results = await asyncio.to_thread(self._work, jobs)
@@ -104,7 +104,7 @@ class Batcher(Generic[Item, Result]):
             if not job.answer.done():
                 job.answer.set_result(result)
 
-    async def _failed(self, jobs: list[Job[Item, Result]], error: Exception) -> None:
+    async def _failed(self, jobs: list[BatchItem[Item, Result]], error: Exception) -> None:
         if len(jobs) > 1 and out_of_memory(error):
             log.warning("a batch of %d does not fit into memory; one by one", len(jobs))
             for job in jobs:

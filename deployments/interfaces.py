@@ -61,7 +61,7 @@ class Resume(NamedTuple):
     endpoint: Endpoint
 
 
-class Unjudged(NamedTuple):
+class VadInput(NamedTuple):
     """Audio of one session that the VAD has not heard yet.
 
     `resume` stands on the first piece a replica gets of a session, and on the first one after the
@@ -93,7 +93,7 @@ class Transition(NamedTuple):
     sample: int
 
 
-class Judged(NamedTuple):
+class VadResult(NamedTuple):
     """The VAD has heard a session up to sample `until`; `voiced` if any frame of it was voice.
 
     The part of a frame at the end counts as heard: no transition will lie before it, for all
@@ -150,7 +150,7 @@ class SpeakerTurn(NamedTuple):
     end: int
 
 
-class Voices(NamedTuple):
+class DiarizationInput(NamedTuple):
     """The next piece of a recording whose speakers are asked for, in order."""
 
     session: int
@@ -159,7 +159,7 @@ class Voices(NamedTuple):
     speakers: SpeakerCount = SpeakerCount()
 
 
-class Turns(NamedTuple):
+class DiarizationResult(NamedTuple):
     """The diarizer has heard a recording up to sample `until`; the last one is `final`."""
 
     session: int
@@ -176,18 +176,18 @@ class LaneLost(Exception):
 class Vad(Protocol):
     """Speech start and end of many sessions; answers from `exchange`."""
 
-    def listen(self, lane: str) -> AsyncIterator[Sequence[Judged]]: ...
+    def listen(self, lane: str) -> AsyncIterator[Sequence[VadResult]]: ...
 
     async def exchange(
-        self, lane: str, batch: Sequence[Unjudged], left: Sequence[int]
-    ) -> Sequence[Judged]: ...
+        self, lane: str, batch: Sequence[VadInput], left: Sequence[int]
+    ) -> Sequence[VadResult]: ...
 
 
 class Option(StrEnum):
     """What a client may ask for and not every engine can do. An engine declares its `options`; what
     it does not declare is never passed to it silently: the request is refused, or the answer says
     that the option was ignored. The values are the names of fields in `SpeechOptions`,
-    `ChatOptions`, `Say` and `SpeakerCount`, where there is such a field.
+    `ChatOptions`, `SpeechRequest` and `SpeakerCount`, where there is such a field.
     """
 
     LANGUAGE = "language"
@@ -244,7 +244,7 @@ class Utterance(NamedTuple):
     options: SpeechOptions
 
 
-class Guess(NamedTuple):
+class EngineHypothesis(NamedTuple):
     """An engine's words for the first `until` samples of the utterance `key`; see `Hypothesis`."""
 
     key: Hashable
@@ -259,7 +259,7 @@ class Guess(NamedTuple):
 class Emit(Protocol):
     """Called by an engine, on its event loop, with whatever it has found out."""
 
-    def __call__(self, guesses: Sequence[Guess], /) -> None: ...
+    def __call__(self, hypotheses: Sequence[EngineHypothesis], /) -> None: ...
 
 
 class TranscriberEngine(Protocol):
@@ -333,15 +333,15 @@ class ChatOptions(NamedTuple):
     """The reply must be a JSON object."""
 
 
-class Ask(NamedTuple):
-    """Wants a reply to the last of the messages. Answered by `Written`."""
+class ChatRequest(NamedTuple):
+    """Wants a reply to the last of the messages. Answered by `ChatDelta`."""
 
     session: int
     messages: tuple[Message, ...]
     options: ChatOptions = ChatOptions()
 
 
-class Written(NamedTuple):
+class ChatDelta(NamedTuple):
     """The next piece of a reply. The last one has `finish` or `failure`.
 
     `finish` is `stop`, `length`, `tool_calls` or `content_filter`; `tokens` are those of the prompt
@@ -361,8 +361,8 @@ class Written(NamedTuple):
         return self.finish is not None or self.failure is not None
 
 
-class Say(NamedTuple):
-    """Wants text spoken. Answered by `Sound`."""
+class SpeechRequest(NamedTuple):
+    """Wants text spoken. Answered by `AudioDelta`."""
 
     session: int
     text: str
@@ -373,7 +373,7 @@ class Say(NamedTuple):
     """Its number in what is being said; somebody waits in silence for the first one, 0."""
 
 
-class Sound(NamedTuple):
+class AudioDelta(NamedTuple):
     """The next of the speech: mono pcm_s16le at `VOICE_RATE`. The last one is `final` or failed."""
 
     session: int
@@ -396,7 +396,7 @@ class EngineDied(Exception):
     what had no answer yet is asked elsewhere."""
 
 
-class Mortal(Protocol):
+class Supervised(Protocol):
     """An engine with processes of its own, which can die or freeze."""
 
     async def died(self) -> str:
@@ -421,7 +421,7 @@ class ChatEngine(Protocol):
 
     async def start(self) -> None: ...
 
-    def reply(self, ask: Ask) -> AsyncIterator[Written]: ...
+    def reply(self, ask: ChatRequest) -> AsyncIterator[ChatDelta]: ...
 
     async def stop(self) -> None: ...
 
@@ -440,7 +440,7 @@ class SpeakerEngine(Protocol):
 
     async def voices(self) -> Sequence[Voice]: ...
 
-    def speak(self, say: Say) -> AsyncIterator[bytes]: ...
+    def speak(self, say: SpeechRequest) -> AsyncIterator[bytes]: ...
 
     async def stop(self) -> None: ...
 

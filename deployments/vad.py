@@ -12,11 +12,11 @@ from deployments.interfaces import (
     BYTES_PER_SAMPLE,
     RATE,
     Edge,
-    Judged,
     LaneLost,
     Resume,
     Transition,
-    Unjudged,
+    VadInput,
+    VadResult,
 )
 
 FRAME_MS = 20
@@ -112,14 +112,14 @@ class _Ear:
         self._endpointing = endpointing
         self._rest = b""
 
-    def hear(self, session: int, pcm: bytes) -> Judged:
+    def hear(self, session: int, pcm: bytes) -> VadResult:
         if self._rest:
             pcm = self._rest + pcm
         flags = voiced(self._is_speech, pcm)
         self._rest = pcm[len(flags) * FRAME_BYTES :]
         transitions = tuple(filter(None, map(self._endpointing.on, flags)))
         until = self._endpointing.sample + len(self._rest) // BYTES_PER_SAMPLE
-        return Judged(session, until, transitions, True in flags)
+        return VadResult(session, until, transitions, True in flags)
 
 
 class Vad:
@@ -133,7 +133,7 @@ class Vad:
         self._new_vad: Callable[[int], Any] = webrtcvad.Vad
         self._lanes: dict[str, dict[int, _Ear]] = {}
 
-    async def listen(self, lane: str) -> AsyncIterator[list[Judged]]:
+    async def listen(self, lane: str) -> AsyncIterator[list[VadResult]]:
         """Open a lane until closed; yields once, for the answers come from `exchange`."""
         self._lanes[lane] = {}
         try:
@@ -143,8 +143,8 @@ class Vad:
             del self._lanes[lane]
 
     async def exchange(
-        self, lane: str, batch: Sequence[Unjudged], left: Sequence[int]
-    ) -> list[Judged]:
+        self, lane: str, batch: Sequence[VadInput], left: Sequence[int]
+    ) -> list[VadResult]:
         """One answer a session in the batch, in its order.
 
         Raises `LaneLost` for audio of a session this replica has never heard the beginning of.
@@ -160,7 +160,7 @@ class Vad:
     async def stop(self) -> None:
         self._lanes.clear()
 
-    def _ear(self, ears: dict[int, _Ear], piece: Unjudged) -> _Ear:
+    def _ear(self, ears: dict[int, _Ear], piece: VadInput) -> _Ear:
         if piece.resume:
             vad = self._new_vad(piece.resume.endpoint.aggressiveness)
             ears[piece.session] = _Ear(vad.is_speech, Endpointing(piece.resume))

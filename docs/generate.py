@@ -23,7 +23,7 @@ Everything stands under `args` in `serve_config.yaml`, or in a file of yours
 profile is a set of defaults for engines; what is written out wins over it. Units are in the names:
 `_s` seconds, `_ms` milliseconds.
 
-This page is generated from `serve_app/config.py` by `make docs`.
+This page is generated from `serve_app/config/root.py` by `make docs`.
 
 | key | default | what |
 |---|---|---|
@@ -34,7 +34,7 @@ This page is generated from `serve_app/config.py` by `make docs`.
 | option of `voxray run` | what |
 |---|---|
 | `--host`, `--port` | the address; over `http_options` of the file. Loopback unless told otherwise |
-| `--profile` | `cpu` or `twin`; over the file's |
+| `--profile` | `cpu` or `sim`; over the file's |
 
 Ray Serve reads HAProxy mode and a few more settings from the environment of the processes that start
 it: `voxray run` sets them, `voxray env` prints them for a cluster (docs/deployment.md).

@@ -20,12 +20,12 @@ from deployments.audio import pcm_to_float
 from deployments.chat.vllm import VllmChat
 from deployments.interfaces import (
     RATE,
-    Ask,
     ChatOptions,
-    Guess,
+    ChatRequest,
+    EngineHypothesis,
     Message,
-    Say,
     SpeechOptions,
+    SpeechRequest,
     Utterance,
 )
 from deployments.speaker.kokoro import Kokoro
@@ -53,13 +53,13 @@ class Ear:
 
     def __init__(self, engine: Any) -> None:
         self.engine = engine
-        self._finals: dict[int, asyncio.Future[Guess]] = {}
+        self._finals: dict[int, asyncio.Future[EngineHypothesis]] = {}
 
-    def emit(self, guesses: Any) -> None:
-        for guess in guesses:
-            if guess.final:
-                assert guess.failure is None, guess.failure
-                self._finals.pop(guess.key).set_result(guess)
+    def emit(self, hypotheses: Any) -> None:
+        for hypothesis in hypotheses:
+            if hypothesis.final:
+                assert hypothesis.failure is None, hypothesis.failure
+                self._finals.pop(hypothesis.key).set_result(hypothesis)
 
     async def hear(self, seed: int) -> None:
         key = time.monotonic_ns() + seed
@@ -100,7 +100,7 @@ async def bench_kokoro(folder: Path, runs: int) -> None:
     engine = Kokoro(str(checkpoints.kokoro(folder / "kokoro", ("af_heart",))), "cpu", 16)
     await engine.start()
     spelled = await engine._spell("a", SENTENCE)
-    clause = engine._clause(spelled, Say(0, SENTENCE, "af_heart"))
+    clause = engine._clause(spelled, SpeechRequest(0, SENTENCE, "af_heart"))
     model = engine._batch._model
     ids = torch.tensor([[0, *clause.ids, 0]])
 
@@ -112,7 +112,7 @@ async def bench_kokoro(folder: Path, runs: int) -> None:
         await asyncio.to_thread(call)
 
     async def ours(number: int) -> None:
-        async for _ in engine.speak(Say(number, SENTENCE, "af_heart")):
+        async for _ in engine.speak(SpeechRequest(number, SENTENCE, "af_heart")):
             pass
 
     await compare("kokoro (full size)", ours, library, runs, together=False)
@@ -202,7 +202,9 @@ async def bench_chat(folder: Path, runs: int) -> None:
     await chat.start()
     engine = chat._vllm.engine
     ids = engine.get_tokenizer().apply_chat_template([{"role": "user", "content": SENTENCE}])
-    ask = Ask(0, (Message("user", SENTENCE),), ChatOptions(max_tokens=TOKENS, temperature=0.0))
+    ask = ChatRequest(
+        0, (Message("user", SENTENCE),), ChatOptions(max_tokens=TOKENS, temperature=0.0)
+    )
 
     async def library(number: int) -> None:
         params = SamplingParams(temperature=0.0, max_tokens=TOKENS)

@@ -126,7 +126,7 @@ def one_job(folder: Path, file: Path, diarize: bool, **args: Any) -> dict[str, f
 def scaled(engine: dict[str, Any], replicas: int, at_once: int) -> dict[str, Any]:
     scale = {"min_replicas": replicas, "max_replicas": replicas}
     return {
-        "profile": "twin",
+        "profile": "sim",
         "transcriber": {**engine, "scale": scale},
         "jobs": {"windows_at_once": at_once},
     }
@@ -209,7 +209,7 @@ def flooded(url: str, file: Path, over: threading.Event) -> None:
 
 def beside_live(folder: Path, file: Path, engine: str, sessions: int, rounds: int) -> None:
     """Live latency with and without jobs, in turn, on one server."""
-    args = scaled({"engine": engine, "twin": {"latency_ms": ENGINE_MS}}, 1, 2)
+    args = scaled({"engine": engine, "sim": {"latency_ms": ENGINE_MS}}, 1, 2)
     p99: dict[bool, list[float]] = {False: [], True: []}
     with server(folder, **args) as (_, url):
         for number in range(2 * rounds):
@@ -241,7 +241,7 @@ def main() -> None:
     parser.add_argument("--replicas", type=int, nargs="+", default=[1, 2, 8])
     parser.add_argument("--sessions", type=int, default=50)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--only", choices=["decode", "twin", "replicas", "sphinx", "live"])
+    parser.add_argument("--only", choices=["decode", "sim", "replicas", "sphinx", "live"])
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="voxray-bench-") as place:
         folder = Path(place)
@@ -252,12 +252,12 @@ def main() -> None:
 
         if wanted("decode"):
             decoding(file)
-        if wanted("twin"):
-            told = one_job(folder, file, True, profile="twin", diarizer={"engine": "bic"})
-            print(f"twin + bic    {told['realtime_factor']:.0f}x real time, {told}", flush=True)
+        if wanted("sim"):
+            told = one_job(folder, file, True, profile="sim", diarizer={"engine": "bic"})
+            print(f"sim + bic    {told['realtime_factor']:.0f}x real time, {told}", flush=True)
         if wanted("replicas"):
-            asleep = {"engine": "twin", "twin": {"latency_ms": 2000}}
-            over_replicas("twin, 2 s", folder, file, asleep, args.replicas)
+            asleep = {"engine": "sim", "sim": {"latency_ms": 2000}}
+            over_replicas("sim, 2 s", folder, file, asleep, args.replicas)
         if wanted("sphinx"):
             spoken = recording(folder, args.sphinx_minutes)
             sphinx = {"engine": "pocketsphinx", "pocketsphinx": {"batch_decoders": 1}}
@@ -265,7 +265,7 @@ def main() -> None:
         if wanted("live"):
             short = folder / "short.wav"
             short.write_bytes(wav(conversation() * 40))
-            beside_live(folder, short, "twin", args.sessions, args.rounds)
+            beside_live(folder, short, "sim", args.sessions, args.rounds)
             beside_live(folder, short, "pocketsphinx", 2, args.rounds)
 
 

@@ -1,4 +1,4 @@
-"""How many live sessions one machine holds: voxray with `twin` against a bare echo with webrtcvad.
+"""How many live sessions one machine holds: voxray with `sim` against a bare echo with webrtcvad.
 
 Both servers meet the same generator in the same run, at the same numbers of sessions. The load
 generator shares the machine; a run in which it was late itself is marked.
@@ -21,7 +21,7 @@ from loadtest.server import voxray_server
 from loadtest.usage import Usage, spent, usage
 
 ENGINE_MS = 50.0
-"""The twin's own latency, as loadtest/bench.yaml states it."""
+"""The sim's own latency, as loadtest/bench.yaml states it."""
 
 HERE = Path(__file__).parent
 ECHO_PORT, VOXRAY_PORT = 8190, 8191

@@ -1,4 +1,4 @@
-"""How long a person waits for an answer: spoken conversations with `twin` engines of stated times.
+"""How long a person waits for an answer: spoken conversations with `sim` engines of stated times.
 
 From the end of speech, as confirmed, to the first audio at the client, with and without
 speculation, against the sequential sum of the three engines measured in the same run; and how soon
@@ -21,14 +21,21 @@ from typing import Any
 import httpx2 as httpx
 import yaml
 
-from deployments.chat.twin import Twin as ChatTwin
-from deployments.interfaces import Ask, Guess, Message, Say, SpeechOptions, Utterance
-from deployments.speaker.twin import Twin as SpeakerTwin
-from deployments.transcriber.twin import Twin as TranscriberTwin
+from deployments.chat.sim import SimChat
+from deployments.interfaces import (
+    ChatRequest,
+    EngineHypothesis,
+    Message,
+    SpeechOptions,
+    SpeechRequest,
+    Utterance,
+)
+from deployments.speaker.sim import SimSpeaker
+from deployments.transcriber.sim import SimTranscriber
 from loadtest.server import voxray_server
 from loadtest.talker import Plan
-from serve_app.metrics import percentile
-from serve_app.sentences import Sentences
+from serve_app.conversation.clauses import Sentences
+from serve_app.observability.metrics import percentile
 
 PORT = 8192
 TOKEN_MS = 2.0
@@ -38,17 +45,17 @@ WATCH_S = 2.0
 """After an interruption: how long nothing may be made any more."""
 
 
-def config(stages: Sequence[float], speculate: bool, endless: bool) -> dict[str, Any]:
+def config(stages: Sequence[float], preemptive_generation: bool, endless: bool) -> dict[str, Any]:
     """`endless`: replies that are still being written, and spoken, when they are interrupted."""
     transcribe_ms, token_ms, audio_ms = stages
     tokens = {"tokens": 400, "token_ms": 25.0} if endless else {"token_ms": TOKEN_MS}
     speaker = {"first_audio_ms": audio_ms, "realtime_factor": 1.0 if endless else 10.0}
     return {
-        "profile": "twin",
-        "transcriber": {"twin": {"latency_ms": transcribe_ms}},
-        "chat": {"twin": {"first_token_ms": token_ms, **tokens}},
-        "speaker": {"twin": speaker},
-        "conversation": {"speculate": speculate},
+        "profile": "sim",
+        "transcriber": {"sim": {"latency_ms": transcribe_ms}},
+        "chat": {"sim": {"first_token_ms": token_ms, **tokens}},
+        "speaker": {"sim": speaker},
+        "conversation": {"preemptive_generation": preemptive_generation},
         "ingress": {"scale": {"min_replicas": 1, "max_replicas": 1}},
     }
 
@@ -57,28 +64,28 @@ async def sequential_ms(stages: Sequence[float]) -> float:
     """The three engines called one after the other, in this process: nothing of voxray between."""
     transcribe_ms, token_ms, audio_ms = stages
     began = time.perf_counter()
-    await _transcribed(TranscriberTwin(transcribe_ms, 2.5, 0.0, 0))
+    await _transcribed(SimTranscriber(transcribe_ms, 2.5, 0.0, 0))
     sentences, clause = Sentences(), ""
-    ask = Ask(0, (Message("user", "hello"),))
-    async with aclosing(ChatTwin(token_ms, TOKEN_MS, 26).reply(ask)) as pieces:  # type: ignore[type-var]
+    ask = ChatRequest(0, (Message("user", "hello"),))
+    async with aclosing(SimChat(token_ms, TOKEN_MS, 26).reply(ask)) as pieces:  # type: ignore[type-var]
         async for written in pieces:
             if clauses := sentences.push(written.text):
                 clause = clauses[0]
                 break
-    speaker = SpeakerTwin(audio_ms, 2.5, 10.0)
-    async with aclosing(speaker.speak(Say(0, clause, "twin-low"))) as sounds:  # type: ignore[type-var]
+    speaker = SimSpeaker(audio_ms, 2.5, 10.0)
+    async with aclosing(speaker.speak(SpeechRequest(0, clause, "sim-low"))) as sounds:  # type: ignore[type-var]
         await anext(sounds)
     return (time.perf_counter() - began) * 1000
 
 
-async def _transcribed(twin: TranscriberTwin) -> None:
+async def _transcribed(sim: SimTranscriber) -> None:
     ended = asyncio.Event()
 
-    def emit(guesses: Sequence[Guess]) -> None:
+    def emit(hypotheses: Sequence[EngineHypothesis]) -> None:
         ended.set()
 
-    await twin.start(emit)
-    await twin.feed([Utterance("one", bytes(32_000), True, SpeechOptions())])
+    await sim.start(emit)
+    await sim.feed([Utterance("one", bytes(32_000), True, SpeechOptions())])
     await ended.wait()
 
 
@@ -103,10 +110,12 @@ def report(name: str, result: dict[str, Any], values: str, note: str) -> None:
     print(f"{name:34} {result['conversations']:4} {values}{note}{lost}{late}", flush=True)
 
 
-def measure_answers(args: argparse.Namespace, speculate: bool, sum_ms: float) -> dict[str, Any]:
+def measure_answers(
+    args: argparse.Namespace, preemptive_generation: bool, sum_ms: float
+) -> dict[str, Any]:
     rows: dict[str, Any] = {}
-    name = "with speculation" if speculate else "without speculation"
-    with _server(config(args.stages, speculate, False)) as (_, address):
+    name = "with speculation" if preemptive_generation else "without speculation"
+    with _server(config(args.stages, preemptive_generation, False)) as (_, address):
         url = f"ws://{address}/v1/realtime"
         for count, together in [*((n, False) for n in args.conversations), (args.together, True)]:
             before = _overheads(address)

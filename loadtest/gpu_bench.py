@@ -26,19 +26,19 @@ from deployments.chat.vllm import VllmChat
 from deployments.interfaces import (
     RATE,
     VOICE_RATE,
-    Ask,
     ChatOptions,
-    Guess,
+    ChatRequest,
+    EngineHypothesis,
     Message,
-    Say,
     SpeechOptions,
+    SpeechRequest,
     Utterance,
 )
 from deployments.speaker.kokoro import Kokoro
 from deployments.transcriber.voxtral import Voxtral
 from deployments.transcriber.voxtral_realtime import VoxtralRealtime
 from loadtest import checkpoints
-from serve_app.placement import USED
+from serve_app.models.gpu_plan import USED
 
 CHUNK = RATE // 10
 SENTENCE = "The weather in Paris will be sunny and warm tomorrow, with a light wind."
@@ -83,17 +83,17 @@ class Ear:
         self.engine = engine
         self.began: dict[int, float] = {}
         self.lags: list[float] = []
-        self.finals: dict[int, asyncio.Future[Guess]] = {}
+        self.finals: dict[int, asyncio.Future[EngineHypothesis]] = {}
 
-    def emit(self, guesses: Sequence[Guess]) -> None:
+    def emit(self, hypotheses: Sequence[EngineHypothesis]) -> None:
         now = time.monotonic()
-        for guess in guesses:
-            key: Any = guess.key
-            self.lags.append(1000 * (now - self.began[key] - guess.until / RATE))
-            if guess.final:
-                self.finals[key].set_result(guess)
+        for hypothesis in hypotheses:
+            key: Any = hypothesis.key
+            self.lags.append(1000 * (now - self.began[key] - hypothesis.until / RATE))
+            if hypothesis.final:
+                self.finals[key].set_result(hypothesis)
 
-    async def speak(self, key: int, pcm: bytes, paced: bool) -> Guess:
+    async def speak(self, key: int, pcm: bytes, paced: bool) -> EngineHypothesis:
         self.finals[key] = asyncio.get_running_loop().create_future()
         self.began[key] = time.monotonic()
         options = SpeechOptions()
@@ -217,7 +217,7 @@ class Bench:
     async def reply(self, chat: VllmChat, number: int) -> tuple[float, int]:
         """Ms to the first token of a reply, and its tokens."""
         said = f"{number}: {SENTENCE} " * 8
-        ask = Ask(number, (Message("user", said),), ChatOptions(max_tokens=64))
+        ask = ChatRequest(number, (Message("user", said),), ChatOptions(max_tokens=64))
         began, first, tokens = time.monotonic(), 0.0, 0
         async for piece in chat.reply(ask):
             first = first or 1000 * (time.monotonic() - began)
@@ -242,7 +242,7 @@ class Bench:
     async def clause(self, speaker: Kokoro, number: int) -> tuple[float, int]:
         """Ms to the first audio of a sentence, and all its samples."""
         began, first, samples = time.monotonic(), 0.0, 0
-        async for pcm in speaker.speak(Say(number, SENTENCE, "af_heart")):
+        async for pcm in speaker.speak(SpeechRequest(number, SENTENCE, "af_heart")):
             first = first or 1000 * (time.monotonic() - began)
             samples += len(pcm) // 2
         return first, samples
@@ -268,7 +268,7 @@ class Bench:
 
     async def reply_begins(self, chat: VllmChat, turn: int) -> None:
         """As many tokens as a first clause has."""
-        ask = Ask(turn, (Message("user", SENTENCE),), ChatOptions(max_tokens=8))
+        ask = ChatRequest(turn, (Message("user", SENTENCE),), ChatOptions(max_tokens=8))
         async for _ in chat.reply(ask):
             pass
 

@@ -21,7 +21,7 @@ from websockets.sync.client import connect
 
 from loadtest.generator import LATE_MS
 from loadtest.speech import conversation, wav
-from serve_app.metrics import percentile
+from serve_app.observability.metrics import percentile
 
 CHUNK_MS = 100
 CHUNK_BYTES = CHUNK_MS * 32

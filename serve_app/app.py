@@ -16,57 +16,57 @@ from ray.serve.handle import DeploymentHandle
 from deployments.chat import Chat
 from deployments.chat.eliza import Eliza
 from deployments.chat.openai import OpenAI
-from deployments.chat.twin import Twin as ChatTwin
+from deployments.chat.sim import SimChat
 from deployments.chat.vllm import VllmChat
 from deployments.diarizer import Diarizer
 from deployments.diarizer.bic import Bic
 from deployments.diarizer.pyannote import Pyannote
-from deployments.diarizer.twin import Twin as DiarizerTwin
+from deployments.diarizer.sim import SimDiarizer
 from deployments.interfaces import (
-    Ask,
+    AudioDelta,
+    ChatDelta,
+    ChatRequest,
+    DiarizationInput,
+    DiarizationResult,
     Hypothesis,
-    Judged,
-    Mortal,
     Option,
-    Say,
-    Sound,
     Speech,
-    Turns,
-    Unjudged,
+    SpeechRequest,
+    Supervised,
+    VadInput,
+    VadResult,
     Voice,
-    Voices,
-    Written,
     options_of,
 )
 from deployments.speaker import Speaker
 from deployments.speaker.espeak import Espeak
 from deployments.speaker.kokoro import Kokoro
-from deployments.speaker.twin import Twin as SpeakerTwin
+from deployments.speaker.sim import SimSpeaker
 from deployments.transcriber import Transcriber
 from deployments.transcriber.pocketsphinx import PocketSphinx
-from deployments.transcriber.twin import Twin as TranscriberTwin
+from deployments.transcriber.sim import SimTranscriber
 from deployments.transcriber.voxtral import Voxtral
 from deployments.transcriber.voxtral_realtime import VoxtralRealtime
 from deployments.transcriber.voxtral_transformers import VoxtralTransformers
 from deployments.vad import Vad
-from serve_app import weights
-from serve_app.clients import (
+from serve_app.cluster.scaling import JOBS, SESSIONS, JobsPolicy, SessionsPolicy
+from serve_app.cluster.serve_handles import (
     ModelState,
     PrometheusExporter,
-    RemoteFleet,
+    ServeReplicaSet,
     broadcast,
     keep_settings,
     kept_settings,
     model_states,
 )
-from serve_app.config import Config, Scale, own_leaf
-from serve_app.engine_config import OnVllm, Weighty
-from serve_app.lane_wire import Address, LaneServer
-from serve_app.metrics import Metrics, flat, merge, report
-from serve_app.placement import memory_share
-from serve_app.scaling import JOBS, SESSIONS, JobsPolicy, SessionsPolicy
-from serve_app.settings import Settings
-from serve_app.weights import Absent
+from serve_app.config import Config, Scale, engine_settings
+from serve_app.config.engines import HasWeights, OnVllm
+from serve_app.config.runtime import RuntimeSettings
+from serve_app.lanes.wire import Address, LaneServer
+from serve_app.models import weights
+from serve_app.models.gpu_plan import memory_share
+from serve_app.models.weights import Absent
+from serve_app.observability.metrics import Metrics, flat, merge, report
 
 log = logging.getLogger("voxray.app")
 
@@ -90,11 +90,11 @@ ENGINES: dict[str, dict[str, Any]] = {
         "voxtral-realtime": VoxtralRealtime,
         "voxtral": Voxtral,
         "voxtral-transformers": VoxtralTransformers,
-        "twin": TranscriberTwin,
+        "sim": SimTranscriber,
     },
-    "chat": {"eliza": Eliza, "vllm": VllmChat, "openai": OpenAI, "twin": ChatTwin},
-    "speaker": {"espeak": Espeak, "kokoro": Kokoro, "twin": SpeakerTwin},
-    "diarizer": {"bic": Bic, "pyannote": Pyannote, "twin": DiarizerTwin},
+    "chat": {"eliza": Eliza, "vllm": VllmChat, "openai": OpenAI, "sim": SimChat},
+    "speaker": {"espeak": Espeak, "kokoro": Kokoro, "sim": SimSpeaker},
+    "diarizer": {"bic": Bic, "pyannote": Pyannote, "sim": SimDiarizer},
 }
 
 
@@ -118,9 +118,9 @@ def new_engine(kind: str, config: Config) -> Any:
     into the GPU at hand.
     """
     name, leaf = config.engines[kind]
-    own = own_leaf(name, leaf) if name in ENGINES[kind] else None
+    own = engine_settings(name, leaf) if name in ENGINES[kind] else None
     args = own.model_dump() if own else dict(leaf.engine_args)
-    if isinstance(own, Weighty):
+    if isinstance(own, HasWeights):
         if config.models.offline:
             weights.stay_offline()
         args["model"] = str(weights.ensure(config.models, own))
@@ -133,9 +133,9 @@ def new_engine(kind: str, config: Config) -> Any:
 
 MODELS: dict[str, tuple[Any, type]] = {
     "transcriber": (Transcriber, Speech),
-    "chat": (Chat, Ask),
-    "speaker": (Speaker, Say),
-    "diarizer": (Diarizer, Voices),
+    "chat": (Chat, ChatRequest),
+    "speaker": (Speaker, SpeechRequest),
+    "diarizer": (Diarizer, DiarizationInput),
 }
 """What stands in front of an engine of each kind, and what it is asked."""
 
@@ -145,7 +145,7 @@ class VadReplica:
 
     def __init__(self) -> None:
         _log_like_serve()
-        self._lanes = LaneServer(Vad(), Unjudged)
+        self._lanes = LaneServer(Vad(), VadInput)
         self._address: Address | None = None
 
     async def reconfigure(self, _: dict[str, Any]) -> None:
@@ -200,7 +200,7 @@ class ModelReplica:
         if hasattr(engine, "died"):
             self._tasks.append(asyncio.create_task(self._end_with(engine)))
 
-    async def _end_with(self, engine: Mortal) -> None:
+    async def _end_with(self, engine: Supervised) -> None:
         """The engine is gone, so this process goes: its lanes break at once, their sessions speak
         to another replica, and Serve starts a new one here."""
         reason = await engine.died()
@@ -240,7 +240,7 @@ async def _serve_lanes(lanes: LaneServer) -> Address:
 def _described(kind: str, config: Config) -> tuple[str, str | None, int]:
     """An engine's name, its model and how many bytes that has, for the state it is in."""
     name, _ = config.engines[kind]
-    own = config.weighty.get(kind)
+    own = config.with_weights.get(kind)
     known = weights.known(config.models, own) if own else None
     return name, own.model if own else None, known.weights if known else 0
 
@@ -259,7 +259,9 @@ class WorkerReplica:
         _log_like_serve()
         os.nice(NICENESS)
         self._worker = Worker(
-            config, RemoteFleet(transcriber, Hypothesis), RemoteFleet(diarizer, Turns)
+            config,
+            ServeReplicaSet(transcriber, Hypothesis),
+            ServeReplicaSet(diarizer, DiarizationResult),
         )
         self._work = asyncio.get_running_loop().create_task(self._worker.run())
 
@@ -296,16 +298,16 @@ class Ingress:
         _log_like_serve()
         self._config = config
         self._metrics = Metrics()
-        self._settings = Settings(config)
+        self._settings = RuntimeSettings(config)
         self._settings.apply(kept_settings())
         self._chat, self._speaker = chat, speaker
         engine = engine_class("transcriber", config.transcriber_engine)
         self._models = Models(
-            vad=RemoteFleet(vad, Judged),
-            transcriber=RemoteFleet(transcriber, Hypothesis),
-            chats=RemoteFleet(chat, Written),
-            speaker=RemoteFleet(speaker, Sound),
-            diarizer=RemoteFleet(diarizer, Turns),
+            vad=ServeReplicaSet(vad, VadResult),
+            transcriber=ServeReplicaSet(transcriber, Hypothesis),
+            chats=ServeReplicaSet(chat, ChatDelta),
+            speaker=ServeReplicaSet(speaker, AudioDelta),
+            diarizer=ServeReplicaSet(diarizer, DiarizationResult),
             engine=config.transcriber_engine,
             languages=engine.languages,
             revises=getattr(engine, "revises", True),

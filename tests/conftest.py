@@ -11,7 +11,7 @@ from loadtest.speech import conversation, speak
 from tests import stores
 from tests.stores import S3, Postgres
 
-collect_ignore = [] if find_spec("torch") else ["models"]  # `make test-models` has it
+collect_ignore = [] if find_spec("torch") else ["real_engines"]  # `make test-models` has it
 
 
 @pytest.fixture(scope="session", autouse=True)

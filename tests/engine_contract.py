@@ -23,15 +23,15 @@ import pytest
 from deployments.interfaces import (
     RATE,
     VOICE_RATE,
-    Ask,
     ChatOptions,
+    ChatRequest,
     EngineFailed,
-    Guess,
+    EngineHypothesis,
     Message,
     Option,
     Options,
-    Say,
     SpeechOptions,
+    SpeechRequest,
     Tool,
     Utterance,
     Word,
@@ -83,12 +83,12 @@ class Heard:
 
     def __init__(self, engine: Any) -> None:
         self.engine = engine
-        self.guesses: dict[Any, list[Guess]] = {}
+        self.hypotheses: dict[Any, list[EngineHypothesis]] = {}
         self._keys = iter(range(10**9))
 
-    def emit(self, guesses: Sequence[Guess]) -> None:
-        for guess in guesses:
-            self.guesses.setdefault(guess.key, []).append(guess)
+    def emit(self, hypotheses: Sequence[EngineHypothesis]) -> None:
+        for hypothesis in hypotheses:
+            self.hypotheses.setdefault(hypothesis.key, []).append(hypothesis)
 
     async def say(
         self,
@@ -106,9 +106,9 @@ class Heard:
             await asyncio.sleep(piece_s * pace)
         return key
 
-    async def final(self, key: int) -> Guess:
+    async def final(self, key: int) -> EngineHypothesis:
         deadline = time.monotonic() + PATIENCE_S
-        while not (told := self.guesses.get(key, [])) or not told[-1].final:
+        while not (told := self.hypotheses.get(key, [])) or not told[-1].final:
             assert time.monotonic() < deadline, "no final"
             await asyncio.sleep(0.005)
         return told[-1]
@@ -120,9 +120,9 @@ class Heard:
 
     def all_words(self, key: int) -> list[Word]:
         words: list[Word] = []
-        for guess in self.guesses[key]:
-            assert guess.keep <= len(words), "it keeps words that it never told"
-            words = [*words[: guess.keep], *guess.words]
+        for hypothesis in self.hypotheses[key]:
+            assert hypothesis.keep <= len(words), "it keeps words that it never told"
+            words = [*words[: hypothesis.keep], *hypothesis.words]
         return words
 
 
@@ -172,8 +172,8 @@ class TranscriberContract:
             return keys
 
         for number, key in enumerate(loop.run(go())):
-            told = engine.guesses[key]
-            assert [guess.final for guess in told].count(True) == 1 and told[-1].final
+            told = engine.hypotheses[key]
+            assert [hypothesis.final for hypothesis in told].count(True) == 1 and told[-1].final
             assert told[-1].until == len(self.speech(1 + number / 4, number)) // 2
             assert told[-1].failure is None
             assert all(a.until <= b.until for a, b in pairwise(told))
@@ -210,11 +210,11 @@ class TranscriberContract:
             await engine.final(key)
             return key
 
-        told = engine.guesses[loop.run(go())]
+        told = engine.hypotheses[loop.run(go())]
         if not engine.engine.revises:
             so_far: list[str] = []
-            for guess in told:
-                words = [*so_far[: guess.keep], *(word.text for word in guess.words)]
+            for hypothesis in told:
+                words = [*so_far[: hypothesis.keep], *(word.text for word in hypothesis.words)]
                 assert words[: len(so_far)] == so_far
                 so_far = words
 
@@ -224,9 +224,9 @@ class TranscriberContract:
             await asyncio.sleep(0.05)
             await engine.engine.forget([key, "never heard of"])
             await asyncio.sleep(0.3)
-            told = len(engine.guesses.get(key, []))
+            told = len(engine.hypotheses.get(key, []))
             await asyncio.sleep(0.7)
-            return told, len(engine.guesses.get(key, []))
+            return told, len(engine.hypotheses.get(key, []))
 
         before, after = loop.run(go())
         assert before == after
@@ -268,7 +268,7 @@ class UnderstandingContract(TranscriberContract):
 
 
 async def replied(engine: Any, said: str = "hello", **options: Any) -> list[Any]:
-    ask = Ask(1, (Message("user", said),), ChatOptions(**options))
+    ask = ChatRequest(1, (Message("user", said),), ChatOptions(**options))
     return [piece async for piece in engine.reply(ask)]
 
 
@@ -310,7 +310,9 @@ class ChatContract:
 
     def test_closing_a_reply_stops_the_model(self, engine: Any, loop: Loop) -> None:
         async def go() -> tuple[int, int]:
-            ask = Ask(1, (Message("user", "tell me everything"),), ChatOptions(max_tokens=1000))
+            ask = ChatRequest(
+                1, (Message("user", "tell me everything"),), ChatOptions(max_tokens=1000)
+            )
             async with aclosing(engine.reply(ask)) as pieces:
                 await anext(pieces)
             await asyncio.sleep(0.2)
@@ -329,7 +331,7 @@ class ChatContract:
 # Speakers.
 
 
-async def spoken(engine: Any, say: Say) -> bytes:
+async def spoken(engine: Any, say: SpeechRequest) -> bytes:
     return b"".join([pcm async for pcm in engine.speak(say)])
 
 
@@ -351,7 +353,7 @@ class SpeakerContract:
         assert {voice.gender for voice in voices} <= {"female", "male", "unknown"}
 
     def test_speech_has_sound_and_a_pace(self, engine: Any, loop: Loop) -> None:
-        say = Say(0, "One two three four five six.", self.voice(engine, loop))
+        say = SpeechRequest(0, "One two three four five six.", self.voice(engine, loop))
         samples = np.frombuffer(loop.run(spoken(engine, say)), "<i2")
         fast = np.frombuffer(loop.run(spoken(engine, say._replace(speed=2.0))), "<i2")
         assert len(samples) > VOICE_RATE // 2 and np.abs(samples).max() > 500
@@ -359,16 +361,16 @@ class SpeakerContract:
 
     def test_an_unknown_voice_is_refused(self, engine: Any, loop: Loop) -> None:
         with pytest.raises(EngineFailed):
-            loop.run(spoken(engine, Say(0, "hello", "nobody_at_all")))
+            loop.run(spoken(engine, SpeechRequest(0, "hello", "nobody_at_all")))
 
     def test_text_without_words_is_no_failure(self, engine: Any, loop: Loop) -> None:
         for text in ("", " ", "…", "🎉"):
-            loop.run(spoken(engine, Say(0, text, self.voice(engine, loop))))
+            loop.run(spoken(engine, SpeechRequest(0, text, self.voice(engine, loop))))
 
     def test_company_changes_nothing(self, engine: Any, loop: Loop) -> None:
         voice = self.voice(engine, loop)
         texts = ("Hello there.", "The quick brown fox jumps over it.", "Yes, I think so too.")
-        says = [Say(n, text, voice, 1 + n / 5) for n, text in enumerate(texts)]
+        says = [SpeechRequest(n, text, voice, 1 + n / 5) for n, text in enumerate(texts)]
 
         async def together() -> list[bytes]:
             return list(await asyncio.gather(*(spoken(engine, say) for say in says)))
@@ -382,7 +384,7 @@ class SpeakerContract:
             assert abs(len(one) - len(other)) <= VOICE_RATE // 10
 
     def test_closing_it_stops_the_model(self, engine: Any, loop: Loop) -> None:
-        say = Say(0, "This is one sentence of many. " * 40, self.voice(engine, loop))
+        say = SpeechRequest(0, "This is one sentence of many. " * 40, self.voice(engine, loop))
 
         async def go() -> tuple[int, int]:
             async with aclosing(engine.speak(say)) as pieces:

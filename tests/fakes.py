@@ -9,14 +9,14 @@ from typing import Any
 import uvicorn
 
 from deployments.chat import Chat
-from deployments.chat.twin import Twin as ChatTwin
+from deployments.chat.sim import SimChat
 from deployments.diarizer import Diarizer
-from deployments.diarizer.twin import Twin as DiarizerTwin
+from deployments.diarizer.sim import SimDiarizer
 from deployments.interfaces import Hypothesis, Speech, Word
 from deployments.speaker import Speaker
-from deployments.speaker.twin import Twin as SpeakerTwin
+from deployments.speaker.sim import SimSpeaker
 from deployments.transcriber import Transcriber
-from deployments.transcriber.twin import Twin
+from deployments.transcriber.sim import SimTranscriber
 from deployments.vad import Vad
 from serve_app.api import Models, create_app
 from serve_app.config import Config
@@ -96,8 +96,8 @@ class LocalConnection:
             self._pushing.cancel()
 
 
-class LocalFleet:
-    """`lanes.Fleet` of models in this process, by name."""
+class LocalReplicaSet:
+    """`lanes.ReplicaSet` of models in this process, by name."""
 
     def __init__(self, **models: Any) -> None:
         self.models = models
@@ -114,33 +114,35 @@ class LocalFleet:
         return connection
 
 
-def twin_transcriber(**args: Any) -> Transcriber:
+def sim_transcriber(**args: Any) -> Transcriber:
     return Transcriber(
-        Twin(**{"latency_ms": 5, "words_per_second": 2.5, "error_rate": 0.0, "seed": 0, **args})
+        SimTranscriber(
+            **{"latency_ms": 5, "words_per_second": 2.5, "error_rate": 0.0, "seed": 0, **args}
+        )
     )
 
 
 def models(**given: Any) -> Models:
-    """Models in this process: a real VAD and twins, unless given."""
-    speaker = Speaker(given.get("speaker_engine") or SpeakerTwin(5, 10.0, 50.0))
-    chat = Chat(given.get("chat_engine") or ChatTwin(5, 1, 8))
+    """Models in this process: a real VAD and simulated engines, unless given."""
+    speaker = Speaker(given.get("speaker_engine") or SimSpeaker(5, 10.0, 50.0))
+    chat = Chat(given.get("chat_engine") or SimChat(5, 1, 8))
 
     async def made() -> dict[str, dict[str, int]]:
         return {"chat": chat.stats(), "speaker": speaker.stats()}
 
     return Models(
-        vad=given.get("vad") or LocalFleet(vad=Vad()),
-        transcriber=given.get("transcriber") or LocalFleet(twin=twin_transcriber()),
-        chats=LocalFleet(twin=chat),
-        speaker=LocalFleet(twin=speaker),
-        diarizer=given.get("diarizer") or LocalFleet(twin=Diarizer(DiarizerTwin(5.0, 2))),
-        engine=given.get("engine", "twin"),
+        vad=given.get("vad") or LocalReplicaSet(vad=Vad()),
+        transcriber=given.get("transcriber") or LocalReplicaSet(sim=sim_transcriber()),
+        chats=LocalReplicaSet(sim=chat),
+        speaker=LocalReplicaSet(sim=speaker),
+        diarizer=given.get("diarizer") or LocalReplicaSet(sim=Diarizer(SimDiarizer(5.0, 2))),
+        engine=given.get("engine", "sim"),
         languages=given.get("languages"),
         revises=given.get("revises", False),
         understands=given.get("understands", True),
-        chat="twin",
-        voice="twin",
-        tells_apart="twin",
+        chat="sim",
+        voice="sim",
+        tells_apart="sim",
         voices=speaker.voices,
         made=made,
     )
@@ -190,7 +192,7 @@ def served(config: Config | None = None, given: Models | None = None) -> Iterato
     import threading
     import time
 
-    app = create_app(given or models(), config or Config(profile="twin"))
+    app = create_app(given or models(), config or Config(profile="sim"))
     server = _Server(uvicorn.Config(app, port=0, log_level="critical", ws="auto", loop="uvloop"))
     thread = threading.Thread(target=server.run)
     thread.start()

@@ -2,7 +2,7 @@
 
 from collections.abc import Hashable, Sequence
 
-from deployments.interfaces import Emit, Guess, Options, Utterance, Word
+from deployments.interfaces import Emit, EngineHypothesis, Options, Utterance, Word
 
 
 class Shout:
@@ -25,7 +25,9 @@ class Shout:
             samples = self._heard.pop(key, 0) + len(pcm) // 2
             if not ended:
                 self._heard[key] = samples
-            self._emit([Guess(key, samples, (Word(self._word, 0, samples, 1.0),), ended)])
+            self._emit(
+                [EngineHypothesis(key, samples, (Word(self._word, 0, samples, 1.0),), ended)]
+            )
 
     async def forget(self, keys: Sequence[Hashable]) -> None:
         for key in keys:

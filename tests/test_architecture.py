@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 SOURCES = sorted([*ROOT.glob("serve_app/**/*.py"), *ROOT.glob("deployments/**/*.py")])
 
-MAY_IMPORT_RAY = {"serve_app/app.py", "serve_app/clients.py"}
+MAY_IMPORT_RAY = {"serve_app/app.py", "serve_app/cluster/serve_handles.py"}
 HEAVY = {
     "torch",
     "vllm",
@@ -32,10 +32,10 @@ PURE = [
     "deployments/speaker/sentences.py",
     "deployments/transcriber/token_clock.py",
     "deployments/transcriber/windows.py",
-    "serve_app/backlog.py",
-    "serve_app/client_secret.py",
+    "serve_app/live/backlog.py",
+    "serve_app/security/client_secret.py",
     *(str(path.relative_to(ROOT)) for path in ROOT.glob("serve_app/dialects/*.py")),
-    "serve_app/history.py",
+    "serve_app/conversation/history.py",
     "serve_app/api/ranges.py",
     *(
         f"serve_app/jobs/{name}.py"
@@ -48,22 +48,22 @@ PURE = [
             "quality",
             "report",
             "result",
-            "sealing",
+            "encryption",
             "tables",
             "windowing",
         )
     ),
-    "serve_app/memory.py",
-    "serve_app/options.py",
-    "serve_app/placement.py",
-    "serve_app/quarantine.py",
-    "serve_app/reply.py",
-    "serve_app/scaling.py",
-    "serve_app/sentences.py",
-    "serve_app/settings.py",
-    "serve_app/session.py",
-    "serve_app/transcript.py",
-    "serve_app/turn.py",
+    "serve_app/conversation/context_window.py",
+    "serve_app/live/options.py",
+    "serve_app/models/gpu_plan.py",
+    "serve_app/lanes/quarantine.py",
+    "serve_app/conversation/reply.py",
+    "serve_app/cluster/scaling.py",
+    "serve_app/conversation/clauses.py",
+    "serve_app/config/runtime.py",
+    "serve_app/live/session.py",
+    "serve_app/live/transcript.py",
+    "serve_app/conversation/turn.py",
 ]
 IMPURE = {"asyncio", "time", "logging", "threading", "random", "os", "anyio", "datetime"}
 EMPTY_NAMES = {"utils", "util", "helpers", "helper", "manager", "handler", "common", "misc"}

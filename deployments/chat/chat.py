@@ -3,15 +3,15 @@
 from collections.abc import AsyncIterator
 from typing import Any
 
-from deployments.interfaces import Ask, ChatEngine, Written
+from deployments.interfaces import ChatDelta, ChatEngine, ChatRequest
 from deployments.requests import RequestModel
 
 
 class Chat(RequestModel[ChatEngine]):
-    """Implements `interfaces.Requests`: `Ask` in, `Written` out."""
+    """Implements `interfaces.Requests`: `ChatRequest` in, `ChatDelta` out."""
 
-    def answer(self, request: Ask) -> AsyncIterator[Written]:
+    def answer(self, request: ChatRequest) -> AsyncIterator[ChatDelta]:
         return self.engine.reply(request)
 
-    def failed(self, request: Any, reason: str) -> Written:
-        return Written(request.session, failure=reason)
+    def failed(self, request: Any, reason: str) -> ChatDelta:
+        return ChatDelta(request.session, failure=reason)

@@ -11,7 +11,7 @@ import zlib
 from collections.abc import AsyncIterator
 from typing import NamedTuple
 
-from deployments.interfaces import Ask, EngineFailed, Option, Written
+from deployments.interfaces import ChatDelta, ChatRequest, EngineFailed, Option
 
 REFLECTIONS = {
     "i": "you",
@@ -130,7 +130,7 @@ class Eliza:
     def made(self) -> int:
         return self._made
 
-    async def reply(self, ask: Ask) -> AsyncIterator[Written]:
+    async def reply(self, ask: ChatRequest) -> AsyncIterator[ChatDelta]:
         if ask.options.tool_choice not in ("auto", "none"):
             raise EngineFailed("eliza cannot call tools, and a tool was required")
         said = [message.content for message in ask.messages if message.role == "user"]
@@ -140,6 +140,6 @@ class Eliza:
         for count, word in enumerate(allowed, 1):
             self._made += 1
             space = " " if count < len(allowed) else ""
-            yield Written(ask.session, word + space, tokens=(asked, count))
+            yield ChatDelta(ask.session, word + space, tokens=(asked, count))
         finish = "stop" if len(allowed) == len(words) else "length"
-        yield Written(ask.session, finish=finish, tokens=(asked, len(allowed)))
+        yield ChatDelta(ask.session, finish=finish, tokens=(asked, len(allowed)))

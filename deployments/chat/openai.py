@@ -12,14 +12,14 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 from deployments.interfaces import (
-    Ask,
+    ChatDelta,
     ChatOptions,
+    ChatRequest,
     EngineFailed,
     Message,
     Option,
     Tool,
     ToolCall,
-    Written,
 )
 
 
@@ -82,7 +82,7 @@ class OpenAI:
         connect_timeout_s: float,
         retries: int,
         breaker_failures: int,
-        breaker_rest_s: float,
+        breaker_open_s: float,
     ) -> None:
         self._base_url = base_url
         self._model = model
@@ -90,7 +90,7 @@ class OpenAI:
         self._timeout_s = timeout_s
         self._connect_timeout_s = connect_timeout_s
         self._retries = retries
-        self._breaker = Breaker(breaker_failures, breaker_rest_s, time.monotonic)
+        self._breaker = Breaker(breaker_failures, breaker_open_s, time.monotonic)
         self._client: Any = None
         self._made = 0
 
@@ -114,7 +114,7 @@ class OpenAI:
     def made(self) -> int:
         return self._made
 
-    async def reply(self, ask: Ask) -> AsyncIterator[Written]:
+    async def reply(self, ask: ChatRequest) -> AsyncIterator[ChatDelta]:
         from openai import OpenAIError
 
         self._breaker.check()
@@ -129,11 +129,11 @@ class OpenAI:
                 self._breaker.failed()
             raise EngineFailed(_reason(error)) from error
 
-    async def _create(self, ask: Ask) -> Any:
+    async def _create(self, ask: ChatRequest) -> Any:
         return await self._client.chat.completions.create(model=self._model, **asked_for(ask))
 
 
-async def written(session: int, chunks: AsyncIterator[Any]) -> AsyncIterator[Written]:
+async def written(session: int, chunks: AsyncIterator[Any]) -> AsyncIterator[ChatDelta]:
     """Pieces out of OpenAI's chunks; the last waits for the usage, which comes after the finish.
 
     Raises `EngineFailed` when the chunks end without a finish.
@@ -147,13 +147,13 @@ async def written(session: int, chunks: AsyncIterator[Any]) -> AsyncIterator[Wri
             calls = _calls(choice.delta.tool_calls or ())
             if choice.delta.content or calls:
                 count += 1
-                yield Written(session, choice.delta.content or "", calls)
+                yield ChatDelta(session, choice.delta.content or "", calls)
     if finish is None:
         raise EngineFailed("the chat server broke off in the middle of a reply")
-    yield Written(session, finish=finish, tokens=tokens if tokens[1] else (0, count))
+    yield ChatDelta(session, finish=finish, tokens=tokens if tokens[1] else (0, count))
 
 
-def asked_for(ask: Ask) -> dict[str, Any]:
+def asked_for(ask: ChatRequest) -> dict[str, Any]:
     """A streamed chat completion, as OpenAI's API is asked for one."""
     return {
         "messages": [_message(message) for message in ask.messages],

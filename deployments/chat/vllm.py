@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from deployments.chat.openai import OPTIONS, asked_for, written
-from deployments.interfaces import Ask, EngineFailed, Message, Written
+from deployments.interfaces import ChatDelta, ChatRequest, EngineFailed, Message
 from deployments.vllm_engine import MISTRAL, Vllm, gpu_settings
 
 
 class VllmChat:
-    """Implements `ChatEngine` and `Mortal`. See the config for its arguments."""
+    """Implements `ChatEngine` and `Supervised`. See the config for its arguments."""
 
     name = "vllm"
     options = OPTIONS
@@ -57,7 +57,7 @@ class VllmChat:
     def made(self) -> int:
         return self._made
 
-    async def reply(self, ask: Ask) -> AsyncIterator[Written]:
+    async def reply(self, ask: ChatRequest) -> AsyncIterator[ChatDelta]:
         async with aclosing(self._vllm.ask(lambda: self._chunks(ask))) as chunks:  # type: ignore[type-var]
             async with aclosing(written(ask.session, chunks)) as pieces:  # type: ignore[type-var]
                 async for piece in pieces:
@@ -67,12 +67,12 @@ class VllmChat:
     async def _warm_up(self) -> None:
         self._plain = self._new_serving(None)
         self._with_tools = self._new_serving(self._tool_parser)
-        ask = Ask(0, (Message("user", "hello"),))
+        ask = ChatRequest(0, (Message("user", "hello"),))
         hello = ask._replace(options=ask.options._replace(max_tokens=4))
         async for _ in self.reply(hello):
             pass
 
-    async def _chunks(self, ask: Ask) -> AsyncIterator[Any]:
+    async def _chunks(self, ask: ChatRequest) -> AsyncIterator[Any]:
         """OpenAI's chunks. Closing this aborts the request in the engine."""
         from openai.types.chat import ChatCompletionChunk
         from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest

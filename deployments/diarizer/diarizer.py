@@ -7,12 +7,12 @@ from collections.abc import AsyncIterator, Sequence
 
 from deployments.interfaces import (
     BYTES_PER_SAMPLE,
+    DiarizationInput,
+    DiarizationResult,
     DiarizerEngine,
     EngineDied,
     EngineFailed,
     SpeakerCount,
-    Turns,
-    Voices,
 )
 from deployments.once import Once
 from deployments.outbox import Outbox
@@ -23,14 +23,14 @@ log = logging.getLogger("voxray.diarizer")
 class _Recording:
     """One recording's audio on its way into the engine; its client bounds what waits here."""
 
-    def __init__(self, session: int, out: Outbox[Turns]) -> None:
+    def __init__(self, session: int, out: Outbox[DiarizationResult]) -> None:
         self._session = session
         self._out = out
         self._pieces: asyncio.Queue[bytes | None] = asyncio.Queue()
         self.until = 0
         self.task: asyncio.Task[None] | None = None
 
-    def put(self, voices: Voices) -> None:
+    def put(self, voices: DiarizationInput) -> None:
         self._pieces.put_nowait(voices.pcm)
         if voices.ended:
             self._pieces.put_nowait(None)
@@ -39,12 +39,12 @@ class _Recording:
         while (piece := await self._pieces.get()) is not None:
             yield piece
             self.until += len(piece) // BYTES_PER_SAMPLE
-            self._out.put(Turns(self._session, self.until))
+            self._out.put(DiarizationResult(self._session, self.until))
 
 
 class _Lane:
     def __init__(self) -> None:
-        self.out: Outbox[Turns] = Outbox()
+        self.out: Outbox[DiarizationResult] = Outbox()
         self.recordings: dict[int, _Recording] = {}
 
 
@@ -63,7 +63,7 @@ class Diarizer:
     async def stop(self) -> None:
         await self.engine.stop()
 
-    async def listen(self, lane: str) -> AsyncIterator[list[Turns]]:
+    async def listen(self, lane: str) -> AsyncIterator[list[DiarizationResult]]:
         """Open a lane and stream its answers; the first item is empty and says: open."""
         await self.start()
         here = self._lanes[lane] = _Lane()
@@ -75,7 +75,9 @@ class Diarizer:
             del self._lanes[lane]
             _cancel(here, list(here.recordings))
 
-    async def exchange(self, lane: str, batch: Sequence[Voices], left: Sequence[int]) -> None:
+    async def exchange(
+        self, lane: str, batch: Sequence[DiarizationInput], left: Sequence[int]
+    ) -> None:
         """A recording begins with its first piece, and is forgotten when its client leaves."""
         here = self._lanes[lane]
         for voices in batch:
@@ -85,7 +87,7 @@ class Diarizer:
             recording.put(voices)
         _cancel(here, left)
 
-    def _begin(self, here: _Lane, first: Voices) -> _Recording:
+    def _begin(self, here: _Lane, first: DiarizationInput) -> _Recording:
         recording = _Recording(first.session, here.out)
         here.recordings[first.session] = recording
         work = self._run(here, first.session, recording, first.speakers)
@@ -98,14 +100,14 @@ class Diarizer:
         """Owned by `recordings`; ends with the last answer, or is cancelled."""
         try:
             turns = await self.engine.diarize(recording.audio(), speakers)
-            here.out.put(Turns(session, recording.until, tuple(turns), True))
+            here.out.put(DiarizationResult(session, recording.until, tuple(turns), True))
         except EngineDied:
             return  # the replica goes, and its client asks another
         except EngineFailed as failure:
-            here.out.put(Turns(session, recording.until, failure=str(failure)))
+            here.out.put(DiarizationResult(session, recording.until, failure=str(failure)))
         except Exception:  # nobody above would see it, and the client would wait for ever
             log.exception("diarizing a recording failed")
-            here.out.put(Turns(session, recording.until, failure="the engine failed"))
+            here.out.put(DiarizationResult(session, recording.until, failure="the engine failed"))
 
 
 def _cancel(here: _Lane, sessions: Sequence[int]) -> None:

@@ -9,7 +9,7 @@ import json
 from collections.abc import AsyncIterator, Sequence
 
 from deployments.child import Child
-from deployments.interfaces import EngineFailed, Option, Say, Voice
+from deployments.interfaces import EngineFailed, Option, SpeechRequest, Voice
 from deployments.speaker.espeak_library import FASTEST, NORMAL_PACE, SLOWEST
 from deployments.speaker.sentences import sentences
 
@@ -46,7 +46,7 @@ class Espeak:
     def made(self) -> int:
         return self._made
 
-    async def speak(self, say: Say) -> AsyncIterator[bytes]:
+    async def speak(self, say: SpeechRequest) -> AsyncIterator[bytes]:
         pace = round(min(FASTEST, max(SLOWEST, NORMAL_PACE * say.speed)))
         if say.voice not in {voice.id for voice in self._voices}:
             raise EngineFailed(f"espeak has no voice {say.voice[:40]}")

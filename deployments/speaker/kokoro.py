@@ -13,7 +13,7 @@ from typing import Any
 from deployments.audio import float_to_int16
 from deployments.batcher import Batcher, Jobs
 from deployments.gpu import alone_on_the_gpu, chosen_device
-from deployments.interfaces import EngineFailed, Option, Say, Voice
+from deployments.interfaces import EngineFailed, Option, SpeechRequest, Voice
 from deployments.speaker.blend import parts
 from deployments.speaker.phonemes import LANGUAGES, Phonemes
 from deployments.speaker.sentences import sentences
@@ -51,7 +51,7 @@ class Kokoro:
             await asyncio.to_thread(self._load)
         except Exception as error:  # PyTorch raises of every kind
             raise EngineFailed(f"Kokoro cannot be loaded from {self._path}: {error}") from error
-        await self._sound("a", "Hello there.", Say(0, "", self._voices[0].id))
+        await self._sound("a", "Hello there.", SpeechRequest(0, "", self._voices[0].id))
 
     async def stop(self) -> None:
         await self._batcher.stop()
@@ -62,7 +62,7 @@ class Kokoro:
     def made(self) -> int:
         return self._made
 
-    async def speak(self, say: Say) -> AsyncIterator[bytes]:
+    async def speak(self, say: SpeechRequest) -> AsyncIterator[bytes]:
         letter = self._letter(say.voice)
         for number, sentence in enumerate(sentences(say.text)):
             rank = 0 if say.clause == number == 0 else 1
@@ -82,7 +82,7 @@ class Kokoro:
             raise EngineFailed(f"Kokoro has no voice {missing[0][:40]}")
         return named[0][0]
 
-    async def _sound(self, letter: str, text: str, say: Say, rank: int = 0) -> Any:
+    async def _sound(self, letter: str, text: str, say: SpeechRequest, rank: int = 0) -> Any:
         """float32 samples of a text, which is halved until its phonemes fit into the model."""
         import numpy as np
 
@@ -106,12 +106,12 @@ class Kokoro:
             self._phonemes[letter] = Phonemes(letter)
         return self._phonemes[letter](text)
 
-    def _clause(self, spelled: str, say: Say) -> Any:
-        from deployments.speaker.kokoro_batch import Clause
+    def _clause(self, spelled: str, say: SpeechRequest) -> Any:
+        from deployments.speaker.kokoro_batch import PhonemeClause
 
         ids = [self._vocabulary[symbol] for symbol in spelled if symbol in self._vocabulary]
         seed = zlib.crc32(f"{spelled}|{say.voice}|{say.speed}".encode())
-        return Clause(ids, self._pack(say.voice)[len(spelled) - 1], say.speed, seed)
+        return PhonemeClause(ids, self._pack(say.voice)[len(spelled) - 1], say.speed, seed)
 
     def _pack(self, blend: str) -> Any:
         """A voice's styles by length, float32 (510, 1, 256); kept for the voices of the model."""

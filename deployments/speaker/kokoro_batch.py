@@ -22,7 +22,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 SAMPLES_A_FRAME = 600
 
 
-class Clause(NamedTuple):
+class PhonemeClause(NamedTuple):
     ids: Sequence[int]
     """Of phonemes, in the model's vocabulary."""
     style: Any
@@ -91,7 +91,7 @@ class KokoroBatch:
         return (self._padding.silenced(inputs[0]), *inputs[1:])
 
     @torch.inference_mode()
-    def speak(self, clauses: Sequence[Clause]) -> list[Any]:
+    def speak(self, clauses: Sequence[PhonemeClause]) -> list[Any]:
         """float32 samples at 24 kHz of each clause."""
         model, device = self._model, self._model.device
         ids, lengths = self._padded(clauses)
@@ -125,7 +125,7 @@ class KokoroBatch:
             sounds += self._sound((*alone, style[at]), [seed])
         return sounds
 
-    def _padded(self, clauses: Sequence[Clause]) -> tuple[Tensor, Tensor]:
+    def _padded(self, clauses: Sequence[PhonemeClause]) -> tuple[Tensor, Tensor]:
         """Ids (batch, time), begun, ended and padded with 0, and their lengths, on the CPU."""
         rows = [torch.tensor([0, *clause.ids, 0]) for clause in clauses]
         lengths = torch.tensor([len(row) for row in rows])

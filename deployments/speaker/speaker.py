@@ -4,21 +4,21 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 from typing import Any
 
-from deployments.interfaces import Say, Sound, SpeakerEngine, Voice
+from deployments.interfaces import AudioDelta, SpeakerEngine, SpeechRequest, Voice
 from deployments.requests import RequestModel
 
 
 class Speaker(RequestModel[SpeakerEngine]):
-    """Implements `interfaces.Requests`: `Say` in, `Sound` out."""
+    """Implements `interfaces.Requests`: `SpeechRequest` in, `AudioDelta` out."""
 
-    async def answer(self, request: Say) -> AsyncIterator[Sound]:
+    async def answer(self, request: SpeechRequest) -> AsyncIterator[AudioDelta]:
         async with aclosing(self.engine.speak(request)) as pieces:  # type: ignore[type-var]
             async for pcm in pieces:
-                yield Sound(request.session, pcm)
-        yield Sound(request.session, final=True)
+                yield AudioDelta(request.session, pcm)
+        yield AudioDelta(request.session, final=True)
 
-    def failed(self, request: Any, reason: str) -> Sound:
-        return Sound(request.session, failure=reason)
+    def failed(self, request: Any, reason: str) -> AudioDelta:
+        return AudioDelta(request.session, failure=reason)
 
     async def voices(self) -> Sequence[Voice]:
         await self.start()

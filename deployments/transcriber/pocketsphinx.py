@@ -15,12 +15,12 @@ from deployments.interfaces import (
     BYTES_PER_SAMPLE,
     Emit,
     EngineFailed,
-    Guess,
+    EngineHypothesis,
     Option,
     SpeechOptions,
     Utterance,
 )
-from deployments.transcriber.sphinx_decoder import Answer, Piece
+from deployments.transcriber.sphinx_decoder import DecoderAnswer, Piece
 
 log = logging.getLogger("voxray.pocketsphinx")
 
@@ -41,9 +41,9 @@ class _Process:
         child, _ = await Child.start("pocketsphinx decoder", module, START_TIMEOUT_S, gives_way)
         return cls(child)
 
-    async def ask(self, piece: Piece) -> Answer:
+    async def ask(self, piece: Piece) -> DecoderAnswer:
         await self._child.write(frame(pickle.dumps(piece)))
-        answer: Answer = pickle.loads(await self._child.read())
+        answer: DecoderAnswer = pickle.loads(await self._child.read())
         return answer
 
 
@@ -164,10 +164,10 @@ class PocketSphinx:
             if ended:
                 return None
 
-    def _emit_words(self, key: Hashable, heard: int, answer: Answer, final: bool) -> None:
+    def _emit_words(self, key: Hashable, heard: int, answer: DecoderAnswer, final: bool) -> None:
         if final:
             self._utterances.pop(key, None)
-        self._emit([Guess(key, heard // BYTES_PER_SAMPLE, answer.words, final)])
+        self._emit([EngineHypothesis(key, heard // BYTES_PER_SAMPLE, answer.words, final)])
 
     async def _fail(self, key: Hashable, utterance: _Utterance, reason: str) -> None:
         """Tell once the utterance has ended: until then its audio still comes."""
@@ -175,4 +175,6 @@ class PocketSphinx:
             utterance.more.clear()
             await utterance.more.wait()
         self._utterances.pop(key, None)
-        self._emit([Guess(key, len(utterance.pcm) // BYTES_PER_SAMPLE, (), True, 0, reason)])
+        self._emit(
+            [EngineHypothesis(key, len(utterance.pcm) // BYTES_PER_SAMPLE, (), True, 0, reason)]
+        )

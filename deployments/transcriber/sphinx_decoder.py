@@ -28,7 +28,7 @@ class Piece(NamedTuple):
     whole: bytes | None
 
 
-class Answer(NamedTuple):
+class DecoderAnswer(NamedTuple):
     words: tuple[Word, ...]
     failure: str | None = None
 
@@ -56,12 +56,12 @@ class SphinxDecoder:
         self._decoder = self._open_decoder
         self._streaming = False
 
-    def hear(self, piece: Piece) -> Answer:
+    def hear(self, piece: Piece) -> DecoderAnswer:
         try:
             if piece.begin is not None:
                 self._begin(piece.begin)
         except UnusableOptions as unusable:
-            return Answer((), str(unusable))
+            return DecoderAnswer((), str(unusable))
         return self._continue(piece)
 
     def _begin(self, options: SpeechOptions) -> None:
@@ -70,17 +70,17 @@ class SphinxDecoder:
         if self._streaming:
             self._start(self._decoder)
 
-    def _continue(self, piece: Piece) -> Answer:
+    def _continue(self, piece: Piece) -> DecoderAnswer:
         if self._streaming and piece.pcm:
             self._decoder.process_raw(piece.pcm)
         if piece.whole is None:
-            return Answer(self._words())
+            return DecoderAnswer(self._words())
         if self._streaming:
             self._decoder.end_utt()
         self._start(self._decoder)
         self._decoder.process_raw(piece.whole, full_utt=True)
         self._decoder.end_utt()
-        return Answer(self._words())
+        return DecoderAnswer(self._words())
 
     def _start(self, decoder: Any) -> None:
         decoder.reinit_feat()  # noise and cepstral means of the last utterance must not leak

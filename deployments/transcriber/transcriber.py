@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Hashable, Sequence
 from typing import cast
 
 from deployments.interfaces import (
-    Guess,
+    EngineHypothesis,
     Hypothesis,
     LaneLost,
     Speech,
@@ -89,12 +89,12 @@ class Transcriber:
         if keys:
             await self._engine.forget(keys)
 
-    def _emit(self, guesses: Sequence[Guess]) -> None:
-        for guess in guesses:
-            lane, session, utterance = cast(Key, guess.key)
+    def _emit(self, hypotheses: Sequence[EngineHypothesis]) -> None:
+        for hypothesis in hypotheses:
+            lane, session, utterance = cast(Key, hypothesis.key)
             here = self._lanes.get(lane)
             if here is None or session not in here.open:
                 continue
-            if guess.final:
+            if hypothesis.final:
                 here.open[session].discard(utterance)
-            here.out.put(Hypothesis(session, utterance, *guess[1:]))
+            here.out.put(Hypothesis(session, utterance, *hypothesis[1:]))

@@ -11,7 +11,7 @@ from deployments.interfaces import (
     Emit,
     EngineDied,
     EngineFailed,
-    Guess,
+    EngineHypothesis,
     SpeechOptions,
     Utterance,
 )
@@ -19,7 +19,7 @@ from deployments.interfaces import (
 log = logging.getLogger("voxray.utterances")
 
 
-class Spoken:
+class UtteranceAudio:
     """An utterance's audio from sample `base` on: what its engine may still need."""
 
     def __init__(self, options: SpeechOptions) -> None:
@@ -55,7 +55,7 @@ class Spoken:
             await self._more.wait()
 
 
-U = TypeVar("U", bound=Spoken)
+U = TypeVar("U", bound=UtteranceAudio)
 
 
 class Utterances(Generic[U]):
@@ -68,12 +68,12 @@ class Utterances(Generic[U]):
     def __init__(
         self,
         new: Callable[[SpeechOptions], U],
-        recognise: Callable[[Hashable, U], Awaitable[Guess]],
+        recognise: Callable[[Hashable, U], Awaitable[EngineHypothesis]],
     ) -> None:
         self._new = new
         self._recognise = recognise
         self._open: dict[Hashable, tuple[U, asyncio.Task[None]]] = {}
-        self.emit: Emit = lambda guesses: None
+        self.emit: Emit = lambda hypotheses: None
 
     async def feed(self, batch: Sequence[Utterance]) -> None:
         for key, pcm, ended, options in batch:
@@ -97,10 +97,10 @@ class Utterances(Generic[U]):
         except EngineDied:
             return
         except EngineFailed as failed:
-            final = Guess(key, 0, (), True, 0, str(failed))
+            final = EngineHypothesis(key, 0, (), True, 0, str(failed))
         except Exception:  # nobody above would see it, and the client would wait for ever
             log.exception("recognising an utterance failed")
-            final = Guess(key, 0, (), True, 0, "the engine failed")
+            final = EngineHypothesis(key, 0, (), True, 0, "the engine failed")
         await utterance.until(None)
         self._open.pop(key, None)
         self.emit([final._replace(until=utterance.samples)])

@@ -21,7 +21,7 @@ LANGUAGES = ("ar", "de", "en", "es", "fr", "hi", "it", "nl", "pt")
 
 
 class Voxtral:
-    """Implements `TranscriberEngine` and `Mortal`. See the config for its arguments."""
+    """Implements `TranscriberEngine` and `Supervised`. See the config for its arguments."""
 
     name = "voxtral"
     languages = LANGUAGES

@@ -24,12 +24,12 @@ from deployments.interfaces import (
     RATE,
     Emit,
     EngineFailed,
-    Guess,
+    EngineHypothesis,
     SpeechOptions,
     Word,
 )
 from deployments.transcriber.token_clock import FRAME, TokenClock
-from deployments.transcriber.utterances import Spoken, Utterances
+from deployments.transcriber.utterances import UtteranceAudio, Utterances
 from deployments.vllm_engine import MISTRAL, Vllm, gpu_settings, written
 
 log = logging.getLogger("voxray.voxtral_realtime")
@@ -44,10 +44,10 @@ LONGEST_WORD = 3 * RATE
 """Samples that are heard again, at most, when a request must end without a pause."""
 
 FORCED = 1.5
-"""Without a pause a request ends at this multiple of `rotate_s`."""
+"""Without a pause a request ends at this multiple of `max_request_s`."""
 
 
-class _Utterance(Spoken):
+class _Utterance(UtteranceAudio):
     def __init__(self, options: SpeechOptions) -> None:
         super().__init__(options)
         self.words: list[Word] = []
@@ -67,7 +67,7 @@ class _Utterance(Spoken):
 
 
 class VoxtralRealtime:
-    """Implements `TranscriberEngine` and `Mortal`. See the config for its arguments."""
+    """Implements `TranscriberEngine` and `Supervised`. See the config for its arguments."""
 
     name = "voxtral-realtime"
     languages = ("ar", "de", "en", "es", "fr", "hi", "it", "ja", "ko", "nl", "pt", "ru", "zh")
@@ -79,7 +79,7 @@ class VoxtralRealtime:
         model: str,
         delay_ms: int,
         max_streams: int,
-        rotate_s: float,
+        max_request_s: float,
         max_model_len: int,
         stall_s: float,
         eager: bool,
@@ -90,7 +90,7 @@ class VoxtralRealtime:
         self._delay_ms = delay_ms
         self._stall_s = stall_s
         most_s = (max_model_len - PREFIX_TOKENS) * FRAME / RATE
-        self._rotate_s = min(rotate_s, most_s / FORCED)
+        self._rotate_s = min(max_request_s, most_s / FORCED)
         self._places = asyncio.Semaphore(max_streams)
         self._utterances = Utterances(_Utterance, self._recognise)
         self.feed = self._utterances.feed
@@ -134,7 +134,7 @@ class VoxtralRealtime:
         silence.add(bytes(RATE * BYTES_PER_SAMPLE), True)
         await self._stream(None, silence, 0)
 
-    async def _recognise(self, key: Hashable, utterance: _Utterance) -> Guess:
+    async def _recognise(self, key: Hashable, utterance: _Utterance) -> EngineHypothesis:
         async with self._places:
             start: int | None = 0
             while start is not None:
@@ -232,10 +232,12 @@ class VoxtralRealtime:
         if utterance.options.interim_results:
             self._utterances.emit([self._guess(key, utterance, until, False)])
 
-    def _guess(self, key: Hashable, utterance: _Utterance, until: int, final: bool) -> Guess:
+    def _guess(
+        self, key: Hashable, utterance: _Utterance, until: int, final: bool
+    ) -> EngineHypothesis:
         """The words that were not told yet."""
         told, utterance.told = utterance.told, len(utterance.words)
-        return Guess(key, until, tuple(utterance.words[told:]), final, told)
+        return EngineHypothesis(key, until, tuple(utterance.words[told:]), final, told)
 
     async def _watch(self) -> None:
         """Owned by `_watching`. vLLM has been seen to hang one session and serve the others."""

@@ -12,12 +12,12 @@ from typing import Any, Protocol
 from deployments.interfaces import (
     RATE,
     Emit,
-    Guess,
+    EngineHypothesis,
     SpeechOptions,
     Word,
 )
-from deployments.transcriber.utterances import Spoken, Utterances
-from deployments.transcriber.windows import LONGEST, Spelled, Window, agreed, cut, join, place
+from deployments.transcriber.utterances import UtteranceAudio, Utterances
+from deployments.transcriber.windows import LONGEST, ModelWindow, Spelled, agreed, cut, join, place
 
 log = logging.getLogger("voxray.windowed")
 
@@ -36,7 +36,7 @@ class Decoder(Protocol):
     async def answer(self, audio: Any, options: SpeechOptions) -> Sequence[Spelled]: ...
 
 
-class _Utterance(Spoken):
+class _Utterance(UtteranceAudio):
     def __init__(self, options: SpeechOptions) -> None:
         super().__init__(options)
         self.settled: list[Word] = []
@@ -61,10 +61,10 @@ class Windowed:
     def begin(self, emit: Emit) -> None:
         self._utterances.emit = emit
 
-    async def _recognise(self, key: Hashable, utterance: _Utterance) -> Guess:
+    async def _recognise(self, key: Hashable, utterance: _Utterance) -> EngineHypothesis:
         words = await self._follow(key, utterance)
         language = await self._spoken(utterance, words)
-        return Guess(key, utterance.samples, tuple(words), True, language=language)
+        return EngineHypothesis(key, utterance.samples, tuple(words), True, language=language)
 
     async def _spoken(self, utterance: _Utterance, words: list[Word]) -> str | None:
         """The language, as the client said it, else as the model hears it."""
@@ -94,7 +94,7 @@ class Windowed:
             return utterance.settled
         if utterance.options.prompt:
             answer = await self._decoder.answer(audio, utterance.options)
-            return place(answer, Window(0, len(audio)), audio)
+            return place(answer, ModelWindow(0, len(audio)), audio)
         windows = cut(audio)
         heard = await asyncio.gather(*(self._window(utterance, audio, it) for it in windows))
         offset = utterance.base
@@ -108,13 +108,13 @@ class Windowed:
         return words
 
     def _joined(self, words: list[Word], more: list[Word], start: int, border: int) -> list[Word]:
-        return join(words, more, Window(start, border)) if start < border else [*words, *more]
+        return join(words, more, ModelWindow(start, border)) if start < border else [*words, *more]
 
-    async def _window(self, utterance: _Utterance, audio: Any, window: Window) -> list[Word]:
+    async def _window(self, utterance: _Utterance, audio: Any, window: ModelWindow) -> list[Word]:
         part = audio[window.start : window.end]
         spelled = await self._decoder.transcribe(part, utterance.options)
         base = utterance.base
-        return place(spelled, Window(base + window.start, base + window.end), part)
+        return place(spelled, ModelWindow(base + window.start, base + window.end), part)
 
     def _tell(
         self,
@@ -128,4 +128,4 @@ class Windowed:
         both = agreed([word.text for word in previous], [word.text for word in words])
         if both > len(utterance.told):
             utterance.told += words[len(utterance.told) : both]
-        self._utterances.emit([Guess(key, until, tuple(utterance.told), False)])
+        self._utterances.emit([EngineHypothesis(key, until, tuple(utterance.told), False)])

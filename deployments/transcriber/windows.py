@@ -21,7 +21,7 @@ QUIET = 0.1
 """A place is silent when its level is below this share of the window's loud parts."""
 
 
-class Window(NamedTuple):
+class ModelWindow(NamedTuple):
     start: int
     end: int
 
@@ -33,16 +33,16 @@ class Spelled(NamedTuple):
     confidence: float
 
 
-def cut(audio: Any) -> list[Window]:
+def cut(audio: Any) -> list[ModelWindow]:
     """Windows over all of float32 `audio`, none longer than `LONGEST`."""
     windows = []
     start = 0
     while len(audio) - start > LONGEST:
         silent = _silence(audio[start : start + LONGEST])
         end = start + (silent if silent is not None else LONGEST)
-        windows.append(Window(start, end))
+        windows.append(ModelWindow(start, end))
         start = end if silent is not None else end - OVERLAP
-    return [*windows, Window(start, len(audio))]
+    return [*windows, ModelWindow(start, len(audio))]
 
 
 def _silence(audio: Any) -> int | None:
@@ -54,7 +54,7 @@ def _silence(audio: Any) -> int | None:
     return quietest * HOP + HOP // 2 if levels[quietest] <= QUIET * loud else None
 
 
-def place(spelled: Sequence[Spelled], window: Window, audio: Any) -> list[Word]:
+def place(spelled: Sequence[Spelled], window: ModelWindow, audio: Any) -> list[Word]:
     """Words spread over the window's audible part by their length: a model that tells no times
     leaves no more to know. `audio` is the window's."""
     begin, end = _audible(audio)
@@ -80,7 +80,7 @@ def _audible(audio: Any) -> tuple[int, int]:
     return (int(loud[0]) * HOP, (int(loud[-1]) + 1) * HOP) if len(loud) else (0, len(audio))
 
 
-def join(before: Sequence[Word], after: Sequence[Word], overlap: Window) -> list[Word]:
+def join(before: Sequence[Word], after: Sequence[Word], overlap: ModelWindow) -> list[Word]:
     """The words of two windows that share `overlap`, each spoken word once.
 
     The longest run of words that the one ends with and the other begins with, near the overlap,

@@ -9,50 +9,47 @@ from typing import Any
 import anyio
 from fastapi import FastAPI
 
-from deployments.interfaces import Voice, Voices
-from serve_app import __version__, upgrade
+from deployments.interfaces import DiarizationInput, Voice
+from serve_app import __version__
 from serve_app.api import (
     catalog,
     chat,
     configuration,
     errors,
-    exchange,
     jobs,
-    older,
-    realtime,
     recordings,
     speech,
     status,
-    stream,
-    streaming,
     transcriptions,
 )
-from serve_app.api.edge import Edge
-from serve_app.api.places import Places
-from serve_app.api.socketio import PATH as SOCKET_IO
-from serve_app.api.socketio import endpoint as socket_io
-from serve_app.api.tcp import TcpPort
+from serve_app.api.legacy import paths, streaming
+from serve_app.api.sockets import conversation_socket, live_socket, realtime, upgrade
+from serve_app.api.sockets.socketio import PATH as SOCKET_IO
+from serve_app.api.sockets.socketio import endpoint as socket_io
+from serve_app.api.sockets.tcp import TcpPort
 from serve_app.config import Config
-from serve_app.conversation import Conversations
+from serve_app.config.runtime import RuntimeSettings
+from serve_app.conversation.driver import Conversations
+from serve_app.conversation.voices import VoiceCatalog
 from serve_app.jobs.diarization import Diarization
-from serve_app.jobs.intake import Jobs
-from serve_app.jobs.keeping import Keeping
-from serve_app.lanes import Fleet, Lanes, Terms
-from serve_app.live import LANE_PATIENCE_S, LiveSessions
-from serve_app.metrics import Metrics
-from serve_app.settings import Settings
-from serve_app.voices import Voices as VoiceNames
+from serve_app.jobs.live_recording import LiveRecordings
+from serve_app.jobs.submission import Jobs
+from serve_app.lanes.pool import Lanes, LaneTimings, ReplicaSet
+from serve_app.live.driver import LANE_PATIENCE_S, LiveSessions
+from serve_app.observability.metrics import Metrics
+from serve_app.security.concurrency import ConcurrencyLimit
+from serve_app.security.middleware import RequestMiddleware
 
 
 @dataclass(frozen=True, slots=True)
 class Models:
     """The deployments behind the ingress, and what is asked of the other ingress replicas."""
 
-    vad: Fleet
-    transcriber: Fleet
-    chats: Fleet
-    speaker: Fleet
-    diarizer: Fleet
+    vad: ReplicaSet
+    transcriber: ReplicaSet
+    chats: ReplicaSet
+    speaker: ReplicaSet
+    diarizer: ReplicaSet
     engine: str
     """The transcriber engine's name, as every answer says it."""
     languages: tuple[str, ...] | None
@@ -91,22 +88,22 @@ def create_app(
     models: Models,
     config: Config,
     metrics: Metrics | None = None,
-    settings: Settings | None = None,
+    settings: RuntimeSettings | None = None,
 ) -> FastAPI:
     """Build the application. Its lifespan runs the lanes, so it serves only inside it."""
     counted = metrics or Metrics()
     sessions = LiveSessions(config, models.vad, models.transcriber, counted)
-    settings = settings or Settings(config)
+    settings = settings or RuntimeSettings(config)
     settings.follow(sessions.configure)
-    voices = VoiceNames(
+    voices = VoiceCatalog(
         models.voices, config.voice, config.openai_voices, config.speaker.styles, models.blends
     )
     conversations = Conversations(config, sessions, models.chats, models.speaker, voices, counted)
-    terms = Terms(config.diarizer.tick_ms / 1000, LANE_PATIENCE_S)
-    diarizers = Lanes(models.diarizer, terms, Voices)
+    terms = LaneTimings(config.diarizer.batch_interval_ms / 1000, LANE_PATIENCE_S)
+    diarizers = Lanes(models.diarizer, terms, DiarizationInput)
     diarization = Diarization(diarizers, config.diarizer.timeout_s)
-    desk = jobs.Desk(models, Jobs(config), config.limits, counted)
-    keeping = Keeping(desk.jobs, models.engine)
+    submission = jobs.Submission(models, Jobs(config), config.limits, counted)
+    live_recordings = LiveRecordings(submission.jobs, models.engine)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -114,13 +111,13 @@ def create_app(
             tasks.start_soon(sessions.run)
             tasks.start_soon(conversations.run)
             tasks.start_soon(diarizers.run)
-            tasks.start_soon(keeping.run, jobs.TENANT)
+            tasks.start_soon(live_recordings.run, jobs.TENANT)
             if config.tcp.port:
                 tasks.start_soon(TcpPort(config.tcp, models, conversations, counted).run)
             yield
             sessions.shut()
             tasks.cancel_scope.cancel()
-        await desk.jobs.close()
+        await submission.jobs.close()
 
     app = FastAPI(
         title="voxray",
@@ -128,11 +125,11 @@ def create_app(
         lifespan=lifespan,
         summary="Speech on your own machines: live transcription, speech, conversations.",
     )
-    app.add_middleware(Edge, limits=config.limits, metrics=counted)
+    app.add_middleware(RequestMiddleware, limits=config.limits, metrics=counted)
     errors.install(app, counted)
     app.mount(SOCKET_IO, socket_io(models, sessions, counted))
     app.include_router(configuration.router(models, settings))
-    _add_routes(app, models, conversations, desk, keeping, diarization, counted)
+    _add_routes(app, models, conversations, submission, live_recordings, diarization, counted)
     return app
 
 
@@ -140,22 +137,24 @@ def _add_routes(
     app: FastAPI,
     models: Models,
     conversations: Conversations,
-    desk: jobs.Desk,
-    keeping: Keeping,
+    submission: jobs.Submission,
+    live_recordings: LiveRecordings,
     diarization: Diarization,
     metrics: Metrics,
 ) -> None:
     sessions, limits = conversations.sessions, conversations.config.limits
-    uploads = recordings.recording_places(limits)
-    requests = Places(limits.max_requests, "too_many_requests", "requests", limits.retry_after_s)
+    uploads = recordings.recording_limit(limits)
+    requests = ConcurrencyLimit(
+        limits.max_requests, "too_many_requests", "requests", limits.retry_after_s
+    )
     app.include_router(status.router(models, conversations, metrics))
     app.include_router(status.conversation_router(models, metrics))
     app.include_router(recordings.router(models, sessions, metrics, uploads))
     apart = transcriptions.told_apart(diarization, limits)
     app.include_router(transcriptions.router(models, sessions, metrics, uploads, apart))
-    app.include_router(jobs.router(desk, limits))
-    app.include_router(jobs.webhook_router(desk))
-    app.include_router(older.router(desk, keeping))
+    app.include_router(jobs.router(submission, limits))
+    app.include_router(jobs.webhook_router(submission))
+    app.include_router(paths.router(submission, live_recordings))
     app.include_router(streaming.router(models, sessions, metrics))
     app.include_router(speech.router(conversations, metrics, requests))
     app.include_router(chat.router(models, conversations, metrics, requests))
@@ -163,8 +162,8 @@ def _add_routes(
     app.include_router(realtime.router(models, conversations, metrics))
     upgrade.install(
         {
-            stream.PATH: stream.route(models, sessions, metrics, keeping),
+            live_socket.PATH: live_socket.route(models, sessions, metrics, live_recordings),
             realtime.PATH: realtime.route(models, conversations, metrics),
-            exchange.PATH: exchange.route(models, conversations, metrics),
+            conversation_socket.PATH: conversation_socket.route(models, conversations, metrics),
         }
     )

@@ -11,13 +11,13 @@ from fastapi import APIRouter
 from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from deployments.interfaces import Ask, ChatOptions, Message, Tool, ToolCall, Written
-from serve_app.api.places import Places
+from deployments.interfaces import ChatDelta, ChatOptions, ChatRequest, Message, Tool, ToolCall
 from serve_app.api.streamed import DONE, EVENT_STREAM, Streamed, begun, event, with_errors
 from serve_app.config import Limits
-from serve_app.conversation import Conversations
+from serve_app.conversation.driver import Conversations
 from serve_app.errors import ClientError
-from serve_app.metrics import Metrics
+from serve_app.observability.metrics import Metrics
+from serve_app.security.concurrency import ConcurrencyLimit
 
 
 class _Shape(BaseModel):
@@ -78,7 +78,7 @@ class ChatAsked(_Shape):
 
 
 def router(
-    models: Any, conversations: Conversations, metrics: Metrics, places: Places
+    models: Any, conversations: Conversations, metrics: Metrics, places: ConcurrencyLimit
 ) -> APIRouter:
     routes = APIRouter(prefix="/v1/chat", tags=["chat"])
 
@@ -102,7 +102,7 @@ def router(
     return routes
 
 
-def _ask(asked: ChatAsked, limits: Limits) -> Ask:
+def _ask(asked: ChatAsked, limits: Limits) -> ChatRequest:
     messages = tuple(_message(message) for message in asked.messages)
     chars = sum(len(message.content) for message in messages)
     if chars > limits.max_chat_chars:
@@ -112,7 +112,7 @@ def _ask(asked: ChatAsked, limits: Limits) -> Ask:
         reason = f"at most {limits.max_tools} tools are allowed"
         raise ClientError("too_many_items", reason, param="tools")
     stop = (asked.stop,) if isinstance(asked.stop, str) else tuple(asked.stop or ())
-    return Ask(
+    return ChatRequest(
         0,
         messages,
         ChatOptions(
@@ -161,16 +161,16 @@ def _choice(choice: str | ToolShape | None) -> str:
 
 
 async def _written(
-    conversations: Conversations, ask: Ask, places: Places
-) -> AsyncIterator[Written]:
-    with places.place():
+    conversations: Conversations, ask: ChatRequest, places: ConcurrencyLimit
+) -> AsyncIterator[ChatDelta]:
+    with places.slot():
         async with aclosing(conversations.chat.stream(*ask[1:])) as pieces:  # type: ignore[type-var]
             async for written in pieces:
                 yield written
 
 
-async def _whole(pieces: AsyncIterator[Written], head: dict[str, Any]) -> dict[str, Any]:
-    text, calls, last = "", dict[int, ToolCall](), Written(0)
+async def _whole(pieces: AsyncIterator[ChatDelta], head: dict[str, Any]) -> dict[str, Any]:
+    text, calls, last = "", dict[int, ToolCall](), ChatDelta(0)
     async for last in pieces:
         text += last.text
         for call in last.calls:
@@ -185,7 +185,7 @@ async def _whole(pieces: AsyncIterator[Written], head: dict[str, Any]) -> dict[s
 
 
 async def _chunks(
-    pieces: AsyncIterator[Written], head: dict[str, Any], include_usage: bool
+    pieces: AsyncIterator[ChatDelta], head: dict[str, Any], include_usage: bool
 ) -> AsyncGenerator[bytes, None]:
     """OpenAI's order: the role first, one finish, then the usage with no choices."""
     first, tokens = True, (0, 0)

@@ -4,10 +4,10 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Body
 
-from serve_app.settings import Settings
+from serve_app.config.runtime import RuntimeSettings
 
 
-def router(models: Any, settings: Settings) -> APIRouter:
+def router(models: Any, settings: RuntimeSettings) -> APIRouter:
     routes = APIRouter(tags=["status"])
 
     @routes.post("/config/update")

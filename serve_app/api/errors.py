@@ -8,7 +8,7 @@ from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
 from serve_app.errors import ClientError, field, reason
-from serve_app.metrics import Metrics
+from serve_app.observability.metrics import Metrics
 
 log = logging.getLogger("voxray.api")
 

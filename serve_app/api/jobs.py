@@ -12,19 +12,19 @@ from pydantic import ValidationError
 
 from deployments.interfaces import SpeechOptions
 from serve_app.api.multipart import FileForm
-from serve_app.api.places import Places
 from serve_app.api.ranges import Range, range_of
 from serve_app.api.streamed import EVENT_STREAM, Streamed, event
 from serve_app.config import Limits
 from serve_app.errors import ClientError, invalid
 from serve_app.jobs.export import FORMS, export
-from serve_app.jobs.intake import Jobs, Particulars, Upload
-from serve_app.jobs.job import Job, JobOptions, State, view
+from serve_app.jobs.job import Job, JobOptions, JobState, view
 from serve_app.jobs.partials import Partials
 from serve_app.jobs.queue import Filter
-from serve_app.jobs.webhooks import check_webhook
-from serve_app.metrics import Metrics
-from serve_app.options import check_options
+from serve_app.jobs.submission import Jobs, Particulars, Upload
+from serve_app.jobs.webhooks.delivery import check_webhook
+from serve_app.live.options import check_options
+from serve_app.observability.metrics import Metrics
+from serve_app.security.concurrency import ConcurrencyLimit
 
 TENANT = "default"
 """There are no keys yet: everybody is one tenant."""
@@ -56,7 +56,7 @@ BODY = {
 }
 
 
-class Desk:
+class Submission:
     """Takes recordings in for every dialect that hands in jobs."""
 
     def __init__(self, models: Any, jobs: Jobs, limits: Limits, metrics: Metrics) -> None:
@@ -64,7 +64,7 @@ class Desk:
         self._models = models
         self._limits = limits
         self._metrics = metrics
-        self._places = Places(
+        self._places = ConcurrencyLimit(
             jobs.config.max_uploads, "too_many_requests", "uploads", limits.retry_after_s
         )
 
@@ -86,7 +86,7 @@ class Desk:
             key = _key(request.headers.get("idempotency-key") or in_form)
             return Particulars(form.filename, self.checked(fields | (given or {})), key)
 
-        with self._places.place():
+        with self._places.slot():
             return await self.jobs.submit(Upload(TENANT, form.file(), expected, particulars))
 
     def checked(self, fields: dict[str, Any]) -> JobOptions:
@@ -113,10 +113,10 @@ class Desk:
         return await self.jobs.queue.get(TENANT, id_)
 
 
-def router(desk: Desk, limits: Limits) -> APIRouter:
+def router(submission: Submission, limits: Limits) -> APIRouter:
     routes = APIRouter(prefix="/v1/jobs", tags=["jobs"])
-    jobs = desk.jobs
-    watchers = Places(
+    jobs = submission.jobs
+    watchers = ConcurrencyLimit(
         jobs.config.max_watchers, "too_many_requests", "event streams", limits.retry_after_s
     )
 
@@ -124,37 +124,37 @@ def router(desk: Desk, limits: Limits) -> APIRouter:
     async def submit(request: Request) -> JSONResponse:
         """Hand in a recording (multipart, field `file`) and its options. An `Idempotency-Key`,
         header or field, gives the same job again."""
-        job, is_new = await desk.take(request)
-        (shown,) = await desk.shown(job)
+        job, is_new = await submission.take(request)
+        (shown,) = await submission.shown(job)
         headers = {"Location": f"/v1/jobs/{job.id}"}
         return JSONResponse(shown, 202 if is_new or not job.ended else 200, headers)
 
     @routes.get("")
     async def list_jobs(
-        state: Annotated[list[State] | None, Query()] = None,
+        state: Annotated[list[JobState] | None, Query()] = None,
         after: str | None = None,
         limit: Annotated[int, Query(ge=1, le=100)] = 20,
     ) -> dict[str, Any]:
         """The newest first; `after` is the last id of the page before."""
         wanted = Filter(tuple(it.value for it in state or ()), "file", after, limit)
         found, more = await jobs.queue.find(TENANT, wanted)
-        shown = await desk.shown(*found)
+        shown = await submission.shown(*found)
         return {"object": "list", "data": shown, "has_more": more}
 
     @routes.get("/{id}")
     async def status(id_: Id) -> dict[str, Any]:
         """State, progress, step; where it stands in the queue and when it may be done."""
-        (shown,) = await desk.shown(await desk.get(id_))
+        (shown,) = await submission.shown(await submission.get(id_))
         return shown
 
     @routes.get("/{id}/events")
     async def events(id_: Id) -> Response:
         """Server-sent events: `progress`, `partial` for every window, and the job's last state."""
-        job = await desk.get(id_)
+        job = await submission.get(id_)
 
         async def watched() -> AsyncGenerator[bytes, None]:
-            with watchers.place():
-                async for piece in _watch(desk, job):
+            with watchers.slot():
+                async for piece in _watch(submission, job):
                     yield piece
 
         return Streamed(watched(), EVENT_STREAM)
@@ -162,28 +162,28 @@ def router(desk: Desk, limits: Limits) -> APIRouter:
     @routes.get("/{id}/results")
     async def results(id_: Id) -> Response:
         """The result; 202 with the status while there is none."""
-        return await result_of(desk, await desk.get(id_))
+        return await result_of(submission, await submission.get(id_))
 
     @routes.get("/{id}/export/{form}")
     async def exported(id_: Id, form: str) -> Response:
         """The result as txt, srt, vtt, json, tsv or docx."""
-        return await export_of(desk, await desk.get(id_), form)
+        return await export_of(submission, await submission.get(id_), form)
 
     @routes.get("/{id}/audio")
     async def audio(id_: Id, request: Request) -> Response:
         """The recording as it was handed in; ranges are taken."""
-        return await audio_of(desk, await desk.get(id_), request.headers.get("range"))
+        return await audio_of(submission, await submission.get(id_), request.headers.get("range"))
 
     @routes.delete("/{id}")
     async def delete(id_: Id) -> Response:
         """A job that goes on is cancelled (202, then `cancelled`), its audio deleted; one that has
         ended is forgotten with all that is kept of it (204)."""
-        return await deletion_of(desk, await desk.get(id_))
+        return await deletion_of(submission, await submission.get(id_))
 
     return routes
 
 
-def webhook_router(desk: Desk) -> APIRouter:
+def webhook_router(submission: Submission) -> APIRouter:
     routes = APIRouter(prefix="/v1/webhooks", tags=["jobs"])
 
     @routes.get("")
@@ -192,39 +192,39 @@ def webhook_router(desk: Desk) -> APIRouter:
         limit: Annotated[int, Query(ge=1, le=100)] = 20,
     ) -> dict[str, Any]:
         """Webhooks and what became of them; `state=dead` lists those given up."""
-        found = await desk.jobs.webhooks.listed(TENANT, state, limit)
+        found = await submission.jobs.webhooks.listed(TENANT, state, limit)
         return {"object": "list", "data": [delivery.view() for delivery in found]}
 
     @routes.post("/{id}/retry", status_code=202)
     async def retry(id_: Id) -> dict[str, Any]:
         """Try a dead one again."""
-        return (await desk.jobs.webhooks.again(TENANT, id_)).view()
+        return (await submission.jobs.webhooks.again(TENANT, id_)).view()
 
     return routes
 
 
-async def result_of(desk: Desk, job: Job) -> Response:
+async def result_of(submission: Submission, job: Job) -> Response:
     if not job.ended:
-        (shown,) = await desk.shown(job)
+        (shown,) = await submission.shown(job)
         return JSONResponse(shown, 202, {"Retry-After": "1"})
-    result = await desk.jobs.result(job)
+    result = await submission.jobs.result(job)
     return JSONResponse({"id": job.id, "cached": job.cached, **result.model_dump()})
 
 
-async def export_of(desk: Desk, job: Job, form: str) -> Response:
+async def export_of(submission: Submission, job: Job, form: str) -> Response:
     if form not in FORMS:
         raise ClientError("unknown_format", f"exports are {', '.join(FORMS)}, not {form[:40]!r}")
     if not job.ended:
-        return await result_of(desk, job)
-    exported = export(form, await desk.jobs.result(job))
+        return await result_of(submission, job)
+    exported = export(form, await submission.jobs.result(job))
     name = job.filename.rsplit(".", 1)[0] or "transcript"
     return Response(
         exported.body, media_type=exported.media_type, headers=_attached(f"{name}.{form}")
     )
 
 
-async def audio_of(desk: Desk, job: Job, asked: str | None) -> Response:
-    stored = await desk.jobs.objects.open(job, "audio")
+async def audio_of(submission: Submission, job: Job, asked: str | None) -> Response:
+    stored = await submission.jobs.objects.open(job, "audio")
     if stored is None:
         raise ClientError("not_found", "the recording was deleted")
     range_ = range_of(asked, stored.size)
@@ -247,21 +247,21 @@ async def audio_of(desk: Desk, job: Job, asked: str | None) -> Response:
     return response
 
 
-async def deletion_of(desk: Desk, job: Job) -> Response:
-    after = await desk.jobs.delete(job)
+async def deletion_of(submission: Submission, job: Job) -> Response:
+    after = await submission.jobs.delete(job)
     if after is None:
         return Response(status_code=204)
-    (shown,) = await desk.shown(after)
+    (shown,) = await submission.shown(after)
     return JSONResponse(shown, 200 if after.ended else 202)
 
 
-async def _watch(desk: Desk, job: Job) -> AsyncGenerator[bytes, None]:
+async def _watch(submission: Submission, job: Job) -> AsyncGenerator[bytes, None]:
     """Until the job has ended, or is forgotten."""
-    partials = Partials(desk.jobs.objects)
+    partials = Partials(submission.jobs.objects)
     told: dict[str, Any] = {}
     quiet = 0.0
     while True:
-        (shown,) = await desk.shown(job)
+        (shown,) = await submission.shown(job)
         for partial in await partials.new(job):
             yield event({"type": "partial", **partial})
         if shown != told or job.ended:
@@ -275,7 +275,7 @@ async def _watch(desk: Desk, job: Job) -> AsyncGenerator[bytes, None]:
             quiet = 0.0
             yield b": still here\n\n"
         try:
-            job = await desk.get(job.id)
+            job = await submission.get(job.id)
         except ClientError as error:
             yield event(error.body())
             if error.code == "job_not_found":

@@ -11,16 +11,16 @@ from starlette.datastructures import FormData
 
 from deployments.decoding import Bounds, Undecodable, decode_in_process
 from deployments.interfaces import SpeechOptions
-from serve_app import recording
-from serve_app.api.places import Places
 from serve_app.api.uploads import uploaded
 from serve_app.config import Limits
 from serve_app.errors import ClientError, invalid
-from serve_app.live import LiveSessions
-from serve_app.metrics import Metrics
-from serve_app.options import check_options
-from serve_app.session import Metrics as SessionMetrics
-from serve_app.transcript import Form, Transcript, render
+from serve_app.live import recording
+from serve_app.live.driver import LiveSessions
+from serve_app.live.options import check_options
+from serve_app.live.session import SessionMetrics
+from serve_app.live.transcript import Form, Transcript, render
+from serve_app.observability.metrics import Metrics
+from serve_app.security.concurrency import ConcurrencyLimit
 
 MEDIA_TYPES = {"txt": "text/plain", "srt": "application/x-subrip", "vtt": "text/vtt"}
 
@@ -52,11 +52,15 @@ class Asked(BaseModel):
     format: Form = "json"
 
 
-def recording_places(limits: Limits) -> Places:
-    return Places(limits.max_recordings, "too_many_recordings", "recordings", limits.retry_after_s)
+def recording_limit(limits: Limits) -> ConcurrencyLimit:
+    return ConcurrencyLimit(
+        limits.max_recordings, "too_many_recordings", "recordings", limits.retry_after_s
+    )
 
 
-def router(models: Any, sessions: LiveSessions, metrics: Metrics, places: Places) -> APIRouter:
+def router(
+    models: Any, sessions: LiveSessions, metrics: Metrics, places: ConcurrencyLimit
+) -> APIRouter:
     routes = APIRouter(tags=["recordings"])
     limits = sessions.limits
 
@@ -70,7 +74,7 @@ def router(models: Any, sessions: LiveSessions, metrics: Metrics, places: Places
         began = time.monotonic()
         metrics.count_request()
         collected = recording.Collector()
-        with places.place():
+        with places.slot():
             async with uploaded(request, limits) as (path, form):
                 asked = _asked_in(form, asked)
                 options = _options(asked, models, limits)
@@ -109,7 +113,7 @@ async def transcribe_file(
     try:
         bounds = Bounds(limits.max_recording_s, limits.decode_timeout_s)
         windows = decode_in_process(path, bounds)
-        await recording.transcribe(live, collected, windows, options, limits.max_audio_ahead_s)
+        await recording.transcribe(live, collected, windows, options, limits.max_buffered_audio_s)
     except Undecodable as error:
         raise ClientError(error.code, str(error)) from error
     finally:

@@ -11,12 +11,12 @@ from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from deployments.encoding import MEDIA_TYPES, Encoder, SpeechFormat
-from serve_app.api.places import Places
 from serve_app.api.streamed import EVENT_STREAM, Streamed, begun, event, with_errors
-from serve_app.conversation import Conversations
+from serve_app.conversation.clauses import Sentences, speakable
+from serve_app.conversation.driver import Conversations
 from serve_app.errors import ClientError
-from serve_app.metrics import Metrics
-from serve_app.sentences import Sentences, speakable
+from serve_app.observability.metrics import Metrics
+from serve_app.security.concurrency import ConcurrencyLimit
 
 RAW = ("wav", "pcm")
 """Formats that cost nothing to make; the others are made in a thread."""
@@ -44,7 +44,7 @@ class SpeechAsked(BaseModel):
         return self.voice.id if isinstance(self.voice, VoiceId) else self.voice
 
 
-def router(conversations: Conversations, metrics: Metrics, places: Places) -> APIRouter:
+def router(conversations: Conversations, metrics: Metrics, places: ConcurrencyLimit) -> APIRouter:
     routes = APIRouter(prefix="/v1/audio", tags=["speech"])
     limit = conversations.config.limits.max_speech_chars
 
@@ -103,9 +103,9 @@ async def _sounds(
 
 
 async def _encoded(
-    sounds: AsyncIterator[bytes], format_: SpeechFormat, places: Places
+    sounds: AsyncIterator[bytes], format_: SpeechFormat, places: ConcurrencyLimit
 ) -> AsyncGenerator[bytes, None]:
-    with places.place():
+    with places.slot():
         async with aclosing(sounds) as pieces:  # type: ignore[type-var]
             encoder = Encoder(format_)
             async for pcm in pieces:

@@ -5,11 +5,11 @@ from typing import Any
 
 from fastapi import APIRouter
 
-from serve_app.conversation import Conversations
+from serve_app.conversation.driver import Conversations
 from serve_app.errors import ClientError
-from serve_app.metrics import Metrics, merge, report
-from serve_app.metrics import conversations as conversation_report
-from serve_app.metrics import performance as performance_report
+from serve_app.observability.metrics import Metrics, merge, report
+from serve_app.observability.metrics import conversations as conversation_report
+from serve_app.observability.metrics import performance as performance_report
 
 
 async def total(models: Any, metrics: Metrics) -> dict[str, Any]:

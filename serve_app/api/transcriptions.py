@@ -15,8 +15,6 @@ from starlette.datastructures import FormData
 
 from deployments.decoding import Bounds, Undecodable, decoding
 from deployments.interfaces import SpeakerCount, SpeakerTurn, SpeechOptions
-from serve_app import recording
-from serve_app.api.places import Places
 from serve_app.api.recordings import transcribe_file
 from serve_app.api.streamed import DONE, EVENT_STREAM, Streamed, begun, event, with_errors
 from serve_app.api.uploads import uploaded
@@ -25,11 +23,13 @@ from serve_app.dialects.frames import token_usage
 from serve_app.errors import ClientError, invalid
 from serve_app.jobs.alignment import assign, label, segments, tidied
 from serve_app.jobs.diarization import Diarization
-from serve_app.jobs.recogniser import Unheard
-from serve_app.live import LiveSessions
-from serve_app.metrics import Metrics
-from serve_app.options import check_options
-from serve_app.transcript import Segment, WordOut, ms, render
+from serve_app.jobs.recogniser import TranscriptionFailed
+from serve_app.live import recording
+from serve_app.live.driver import LiveSessions
+from serve_app.live.options import check_options
+from serve_app.live.transcript import Segment, WordOut, ms, render
+from serve_app.observability.metrics import Metrics
+from serve_app.security.concurrency import ConcurrencyLimit
 
 TEXT_FORMS = {"text": "txt", "srt": "srt", "vtt": "vtt"}
 SURE = 1e-10
@@ -81,14 +81,14 @@ def told_apart(diarization: Diarization, limits: Limits) -> Apart:
             )
         except Undecodable as error:
             raise ClientError(error.code, str(error)) from error
-        except Unheard as error:
+        except TranscriptionFailed as error:
             raise ClientError("utterance_failed", str(error)) from error
 
     return turns
 
 
 def router(
-    models: Any, sessions: LiveSessions, metrics: Metrics, places: Places, apart: Apart
+    models: Any, sessions: LiveSessions, metrics: Metrics, places: ConcurrencyLimit, apart: Apart
 ) -> APIRouter:
     routes = APIRouter(prefix="/v1/audio", tags=["transcriptions"])
 
@@ -97,7 +97,7 @@ def router(
         """Transcribe an audio file (multipart, field `file`)."""
         metrics.count_request()
         async with AsyncExitStack() as held:
-            held.enter_context(places.place())
+            held.enter_context(places.slot())
             path, form = await held.enter_async_context(uploaded(request, sessions.limits))
             asked = TranscriptionAsked.of(form)
             options = SpeechOptions(asked.language, False)

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from serve_app import __version__
-from serve_app.transcript import Form
+from serve_app.live.transcript import Form
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -28,7 +28,7 @@ ConfigFile = Annotated[
         dir_okay=False,
     ),
 ]
-Profile = Annotated[str | None, typer.Option(help="`cpu`, `gpu` or `twin`; over the file's.")]
+Profile = Annotated[str | None, typer.Option(help="`cpu`, `gpu` or `sim`; over the file's.")]
 
 
 def _print_version(asked: bool) -> None:
@@ -87,7 +87,7 @@ def transcribe(
     ] = None,
 ) -> None:
     """Stream recordings to the server and watch partials turn into finals."""
-    from serve_app.cli.transcribe import Job, transcribe_files
+    from serve_app.cli.transcribe import TranscribeRequest, transcribe_files
 
     form = _one_form({"json": as_json, "srt": srt, "vtt": vtt, "txt": txt})
     start = {
@@ -95,7 +95,7 @@ def transcribe(
         "hotwords": hotword or [],
         "grammar": grammar.read_text() if grammar else None,
     }
-    raise typer.Exit(transcribe_files(Job(server, realtime, form, start, out), files))
+    raise typer.Exit(transcribe_files(TranscribeRequest(server, realtime, form, start, out), files))
 
 
 @app.command()

@@ -5,11 +5,11 @@ from pathlib import Path
 from pydantic import ValidationError
 from rich.table import Table
 
-from serve_app import weights
 from serve_app.cli import DONE, FAILED, complain, console
 from serve_app.cli.server import settings
 from serve_app.config import Config
-from serve_app.placement import GIB, DoesNotFit
+from serve_app.models import weights
+from serve_app.models.gpu_plan import GIB, DoesNotFit
 
 
 def list_weights(file: Path, profile: str | None) -> int:
@@ -18,7 +18,7 @@ def list_weights(file: Path, profile: str | None) -> int:
     table = Table(
         "engine", "model", "on disk", "GPU memory", "where", box=None, padding=(0, 2, 0, 0)
     )
-    for kind, leaf in config.weighty.items():
+    for kind, leaf in config.with_weights.items():
         name = f"{kind} {config.engines[kind][0]}"
         folder = weights.place(config.models, leaf.model)
         here = weights.is_here(folder, leaf.files)
@@ -36,7 +36,7 @@ def list_weights(file: Path, profile: str | None) -> int:
 def download_weights(file: Path, profile: str | None) -> int:
     if (config := _config(file, profile)) is None:
         return FAILED
-    for leaf in config.weighty.values():
+    for leaf in config.with_weights.values():
         try:
             folder = weights.fetch(config.models, leaf)  # huggingface_hub shows a bar a file
         except weights.Absent as absent:
@@ -50,7 +50,7 @@ def check_weights(file: Path, profile: str | None) -> int:
     if (config := _config(file, profile)) is None:
         return FAILED
     outcome = DONE
-    for leaf in config.weighty.values():
+    for leaf in config.with_weights.values():
         folder = weights.place(config.models, leaf.model)
         with console.status(f"reading {folder} …"):
             wrong = list(weights.problems(folder, leaf.files))

@@ -19,11 +19,11 @@ from pydantic import ValidationError
 
 from serve_app.cli import DONE, FAILED, complain, console
 from serve_app.cli.supervisor import hold_signals, ignore_signals, supervise
+from serve_app.cluster.environment import serve_environment
 from serve_app.config import Config
-from serve_app.environment import serve_environment
 from serve_app.extras import S3, MissingExtra, module_of
-from serve_app.placement import DoesNotFit
-from serve_app.weights import Absent, check_plan, ensure
+from serve_app.models.gpu_plan import DoesNotFit
+from serve_app.models.weights import Absent, check_plan, ensure
 
 OBJECT_STORE_BYTES = 200_000_000
 READY_S = 60
@@ -41,7 +41,7 @@ def run_server(file: Path, host: str | None, port: int | None, profile: str | No
         _check_secrets(config)
         _check_extras(config)
         if config.models.offline:
-            for leaf in config.weighty.values():
+            for leaf in config.with_weights.values():
                 ensure(config.models, leaf)
     except (ValidationError, ValueError, DoesNotFit, Absent, MissingExtra) as error:
         complain(f"{file}: {error}")
@@ -68,7 +68,7 @@ def run_server(file: Path, host: str | None, port: int | None, profile: str | No
 def _check_secrets(config: Config) -> None:
     """Raises `ValueError` for one that is wanted and not there, or is none."""
     from serve_app.jobs.objects import key_of
-    from serve_app.jobs.webhooks import secret_of
+    from serve_app.jobs.webhooks.delivery import secret_of
 
     key_of(config.storage)
     secret_of(config.jobs.webhook)

@@ -11,7 +11,7 @@ from deployments.decoding import Bounds, Undecodable, decode, duration_s
 from serve_app.cli import DONE, FAILED, NO_SERVER, complain
 from serve_app.cli.captions import Captions
 from serve_app.cli.client import NoServer, SessionFailed, run_session
-from serve_app.transcript import Form, Segment, render
+from serve_app.live.transcript import Form, Segment, render
 
 CHUNK_BYTES = 3_200
 """100 ms of 16 kHz mono."""
@@ -19,7 +19,7 @@ CHUNK_BYTES = 3_200
 ANY_LENGTH = Bounds(max_s=1e9, cpu_s=1e9)
 
 
-class Job(NamedTuple):
+class TranscribeRequest(NamedTuple):
     server: str
     realtime: bool
     form: Form | None
@@ -27,7 +27,7 @@ class Job(NamedTuple):
     out: Path | None
 
 
-def transcribe_files(job: Job, files: Sequence[Path]) -> int:
+def transcribe_files(job: TranscribeRequest, files: Sequence[Path]) -> int:
     written: list[str] = []
     outcome = DONE
     for file in files:
@@ -43,7 +43,7 @@ def transcribe_files(job: Job, files: Sequence[Path]) -> int:
     return outcome
 
 
-async def _transcribe(job: Job, file: Path) -> str:
+async def _transcribe(job: TranscribeRequest, file: Path) -> str:
     captions = Captions(file.name, duration_s(file))
     with captions.shown():
         await run_session(job.server, job.start, _chunks(file), captions.on_event, job.realtime)
@@ -76,7 +76,7 @@ def _formatted(form: Form | None, captions: Captions) -> str:
     return render(form or "txt", segments)
 
 
-def _write(job: Job, text: str) -> None:
+def _write(job: TranscribeRequest, text: str) -> None:
     if job.out:
         job.out.write_text(text)
     else:

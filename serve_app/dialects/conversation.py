@@ -11,33 +11,33 @@ from typing import Annotated, Any, Literal
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from deployments.audio import Intake, parse_wav, wav_header
+from deployments.audio import InputConverter, parse_wav, wav_header
 from deployments.interfaces import BYTES_PER_SAMPLE, RATE, VOICE_RATE, SpeechOptions
 from serve_app.config import Limits
-from serve_app.dialects.frames import base64_bytes, json_object
-from serve_app.dialects.realtime import Answer, Terms
-from serve_app.errors import ClientError, invalid
-from serve_app.session import (
-    AudioReceived,
-    Close,
-    FinalizeRequested,
-    Listening,
-    Reconfigured,
-    TellError,
-)
-from serve_app.session import Fact as SessionFact
-from serve_app.turn import (
+from serve_app.conversation.turn import (
     Configured,
     Event,
     FromClient,
-    ReplyCancelled,
-    TellFinal,
-    TellReplyEnded,
-    TellReplySound,
-    TellReplyStarted,
-    TellReplyText,
-    TellTranscriptFailed,
+    ReplyAudioDelta,
+    ReplyCancel,
+    ReplyEnded,
+    ReplyStarted,
+    ReplyTextDelta,
+    TranscriptFailed,
+    TranscriptFinal,
 )
+from serve_app.dialects.frames import base64_bytes, json_object
+from serve_app.dialects.realtime import DialectTerms, ImmediateAnswer
+from serve_app.errors import ClientError, invalid
+from serve_app.live.session import (
+    AudioReceived,
+    Close,
+    ErrorReport,
+    FinalizeRequested,
+    Listening,
+    Reconfigured,
+)
+from serve_app.live.session import Fact as SessionFact
 
 Frame = dict[str, Any]
 
@@ -53,10 +53,10 @@ class Undecoded(BaseModel):
     file: bytes
 
 
-Fact = SessionFact | FromClient | Answer | Undecoded
+Fact = SessionFact | FromClient | ImmediateAnswer | Undecoded
 
 
-class Audio(BaseModel):
+class ConversationAudio(BaseModel):
     """One utterance of the client."""
 
     model_config = ConfigDict(extra="ignore")
@@ -79,13 +79,15 @@ class Audio(BaseModel):
 class ConversationDialect:
     """One connection's side of the protocol."""
 
-    def __init__(self, terms: Terms, session_id: str, engines: Frame, understands: bool) -> None:
+    def __init__(
+        self, terms: DialectTerms, session_id: str, engines: Frame, understands: bool
+    ) -> None:
         self.prefix = session_id[:12]
         self._terms = terms
         self._session_id = session_id
         self._engines = engines
         self._understands = understands
-        self._asked = Audio(type="audio", audio_data="")
+        self._asked = ConversationAudio(type="audio", audio_data="")
         self._awaiting = self._replying = False
         self._text: list[str] = []
         self._sound: list[bytes] = []
@@ -133,7 +135,7 @@ class ConversationDialect:
             case "audio":
                 return self._audio(message)
             case "ping":
-                return [Answer(orjson.dumps(_message("pong")))]
+                return [ImmediateAnswer(orjson.dumps(_message("pong")))]
         kind = str(message.get("type"))[:80]
         raise ClientError("unknown_type", f"type {kind!r} is not one of audio, ping")
 
@@ -162,7 +164,7 @@ class ConversationDialect:
                 f"one message holds at most {MAX_AUDIO_S:g} s of audio: for more there is "
                 "POST /v1/transcribe",
             )
-        facts: list[Fact] = [ReplyCancelled()] if self._replying else []
+        facts: list[Fact] = [ReplyCancel()] if self._replying else []
         prompt = self._asked.prompt if self._asked.mode == "understand" else None
         options = SpeechOptions(self._asked.language, False, prompt=prompt)
         self._awaiting = True
@@ -174,9 +176,9 @@ class ConversationDialect:
             FinalizeRequested(always=True),
         ]
 
-    def _checked(self, message: Frame) -> Audio:
+    def _checked(self, message: Frame) -> ConversationAudio:
         try:
-            asked = Audio.model_validate(message)
+            asked = ConversationAudio.model_validate(message)
         except ValidationError as error:
             raise invalid(error, message, "invalid_message", "audio") from error
         if asked.mode == "understand" and not self._understands:
@@ -193,30 +195,30 @@ class ConversationDialect:
 
     # Events out.
 
-    def render(self, event: Event | TellError | Close) -> list[bytes]:
+    def render(self, event: Event | ErrorReport | Close) -> list[bytes]:
         return [orjson.dumps(message) for message in self._messages(event)]
 
-    def _messages(self, event: Event | TellError | Close) -> list[Frame]:
+    def _messages(self, event: Event | ErrorReport | Close) -> list[Frame]:
         match event:
-            case TellFinal(_, text, audio_ms):
+            case TranscriptFinal(_, text, audio_ms):
                 return self._on_final(text, audio_ms)
-            case TellTranscriptFailed(_, error):
+            case TranscriptFailed(_, error):
                 self._awaiting = False
                 return [_error(error), self._complete("failed")]
-            case TellReplyStarted():
+            case ReplyStarted():
                 self._replying = True
                 self._text, self._sound = [], []
-            case TellReplyText(_, _, text):
+            case ReplyTextDelta(_, _, text):
                 self._text.append(text)
                 if self._asked.stream:
                     return [_message("response_text", text=text, final=False)]
-            case TellReplySound(_, _, pcm):
+            case ReplyAudioDelta(_, _, pcm):
                 if self._asked.stream:
                     return [self._speech(pcm, final=False)]
                 self._sound.append(pcm)
-            case TellReplyEnded():
+            case ReplyEnded():
                 return self._on_ended(event)
-            case TellError(error):
+            case ErrorReport(error):
                 return [_error(error)]
         return []
 
@@ -234,7 +236,7 @@ class ConversationDialect:
             return [said, self._complete("completed")]
         return [said] if text.strip() else [said, self._complete("no_speech")]
 
-    def _on_ended(self, ended: TellReplyEnded) -> list[Frame]:
+    def _on_ended(self, ended: ReplyEnded) -> list[Frame]:
         self._replying = False
         frames = [self._response("".join(self._text).strip())]
         if ended.settings.audio:
@@ -258,7 +260,7 @@ class ConversationDialect:
             final=final,
         )
 
-    def _complete(self, status: str, ended: TellReplyEnded | None = None) -> Frame:
+    def _complete(self, status: str, ended: ReplyEnded | None = None) -> Frame:
         stages = ended.stages._asdict() if ended else {}
         return _message(
             "conversation_complete", status=status, mode=self._asked.mode, stages=stages
@@ -268,14 +270,16 @@ class ConversationDialect:
 class ResultDialect(ConversationDialect):
     """The same, but a turn is answered by one `result` that holds everything, or by an `error`."""
 
-    def __init__(self, terms: Terms, session_id: str, engines: Frame, understands: bool) -> None:
+    def __init__(
+        self, terms: DialectTerms, session_id: str, engines: Frame, understands: bool
+    ) -> None:
         super().__init__(terms, session_id, engines, understands)
         self._result: Frame = {}
 
-    def _messages(self, event: Event | TellError | Close) -> list[Frame]:
+    def _messages(self, event: Event | ErrorReport | Close) -> list[Frame]:
         return [result for told in super()._messages(event) for result in self._gather(told)]
 
-    def _checked(self, message: Frame) -> Audio:
+    def _checked(self, message: Frame) -> ConversationAudio:
         return super()._checked(message).model_copy(update={"stream": False})
 
     def _gather(self, told: Frame) -> list[Frame]:
@@ -296,7 +300,7 @@ class ResultDialect(ConversationDialect):
 
 
 def _resampled(pcm: bytes, rate: int, channels: int) -> bytes:
-    intake = Intake(rate, "pcm_s16le", channels)
+    intake = InputConverter(rate, "pcm_s16le", channels)
     return intake.push(pcm[: len(pcm) - len(pcm) % intake.frame_bytes]) + intake.flush()
 
 

@@ -10,28 +10,28 @@ from typing import Annotated, Any, Literal
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from deployments.audio import SAMPLE_BYTES, Intake
+from deployments.audio import SAMPLE_BYTES, InputConverter
 from deployments.interfaces import RATE, SpeechOptions, Word
 from serve_app.config import Limits
 from serve_app.dialects.frames import base64_bytes, json_object
 from serve_app.errors import ClientError, invalid
-from serve_app.options import check_options
-from serve_app.session import (
+from serve_app.live.options import check_options
+from serve_app.live.session import (
     AudioReceived,
     Close,
+    ErrorReport,
     Fact,
     FinalizeRequested,
     KeptAlive,
-    Metrics,
+    ProgressReport,
+    SessionMetrics,
+    SpeechBoundary,
     Started,
     StopRequested,
-    TellError,
-    TellFailed,
-    TellProgress,
-    TellSpeech,
-    TellTranscript,
+    TranscriptUpdate,
+    UtteranceFailed,
 )
-from serve_app.transcript import confidence, ms
+from serve_app.live.transcript import confidence, ms
 
 TYPES = ("start", "audio_chunk", "finalize", "keepalive", "stop")
 MIN_RATE, MAX_RATE = 8_000, 48_000
@@ -66,7 +66,7 @@ class NativeDialect:
         self._engine = engine
         self._languages = languages
         self._start = Start(type="start")
-        self._intake = Intake(RATE, "pcm_s16le", 1)
+        self._intake = InputConverter(RATE, "pcm_s16le", 1)
         self._refused = False
         self._begun = False
         self._sequence: int | None = None
@@ -147,7 +147,7 @@ class NativeDialect:
         self._refused, self._begun = False, True
         self._start = start
         self.session_id = start.session_id or self.session_id
-        self._intake = Intake(start.sample_rate, start.encoding, start.channels)  # type: ignore[arg-type]
+        self._intake = InputConverter(start.sample_rate, start.encoding, start.channels)  # type: ignore[arg-type]
         return Started(options)
 
     def _checked_start(self, message: dict[str, Any]) -> Start:
@@ -186,7 +186,7 @@ class NativeDialect:
                 "interim_results": start.interim_results,
                 "limits": {
                     "max_chunk_bytes": limits.max_chunk_bytes,
-                    "max_audio_ahead_ms": int(limits.max_audio_ahead_s * 1000),
+                    "max_audio_ahead_ms": int(limits.max_buffered_audio_s * 1000),
                     "max_utterance_ms": int(limits.max_utterance_s * 1000),
                     "max_session_ms": int(limits.max_session_s * 1000),
                     "max_silence_ms": int(limits.max_silence_s * 1000),
@@ -197,14 +197,19 @@ class NativeDialect:
 
     def render(
         self,
-        order: TellSpeech | TellTranscript | TellFailed | TellProgress | TellError | Close,
+        order: SpeechBoundary
+        | TranscriptUpdate
+        | UtteranceFailed
+        | ProgressReport
+        | ErrorReport
+        | Close,
         timestamp: float,
     ) -> bytes:
         """An event as a JSON frame. `timestamp` is in seconds since 1970."""
         match order:
-            case TellTranscript():
+            case TranscriptUpdate():
                 return self._transcript(order, timestamp)
-            case TellSpeech(started, sample):
+            case SpeechBoundary(started, sample):
                 return orjson.dumps(
                     {
                         "type": "speech_started" if started else "speech_ended",
@@ -212,9 +217,9 @@ class NativeDialect:
                         "timestamp": timestamp,
                     }
                 )
-            case TellProgress(sample):
+            case ProgressReport(sample):
                 return orjson.dumps({"type": "keepalive", "audio_ms": ms(sample)})
-            case TellError(error) | TellFailed(_, error):
+            case ErrorReport(error) | UtteranceFailed(_, error):
                 return orjson.dumps(
                     {
                         "type": "error",
@@ -226,7 +231,7 @@ class NativeDialect:
             case Close(_, metrics):
                 return self._closed(metrics)
 
-    def _transcript(self, told: TellTranscript, timestamp: float) -> bytes:
+    def _transcript(self, told: TranscriptUpdate, timestamp: float) -> bytes:
         words = told.words
         end_ms = ms(told.until)
         heard = {"language": told.language} if told.language else {}
@@ -256,7 +261,7 @@ class NativeDialect:
                 self._rendered.append((word, orjson.Fragment(_render_word(start, word))))
         return [fragment for _, fragment in self._rendered]
 
-    def _closed(self, metrics: Metrics) -> bytes:
+    def _closed(self, metrics: SessionMetrics) -> bytes:
         fields = {name: getattr(metrics, name) for name in metrics.__slots__}
         return orjson.dumps({"type": "closed", "session_id": self.session_id, "metrics": fields})
 

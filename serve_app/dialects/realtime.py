@@ -12,54 +12,54 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from deployments.audio import Intake, Outlet
+from deployments.audio import InputConverter, OutputConverter
 from deployments.interfaces import BYTES_PER_SAMPLE, RATE, SpeechOptions
 from serve_app.config import Limits
+from serve_app.conversation.history import as_message
+from serve_app.conversation.reply import ReplySettings
+from serve_app.conversation.turn import (
+    Configured,
+    FromClient,
+    ItemAdded,
+    ItemCreate,
+    ItemDelete,
+    ItemDeleted,
+    ItemRetrieve,
+    ItemRetrieved,
+    ItemTruncate,
+    ItemTruncated,
+    ReplyAudioDelta,
+    ReplyCallDelta,
+    ReplyCancel,
+    ReplyCreate,
+    ReplyEnded,
+    ReplyItemAdded,
+    ReplyItemEnded,
+    ReplyStarted,
+    ReplyTextDelta,
+    TranscriptFailed,
+    TranscriptFinal,
+    TranscriptPartial,
+    TurnEnded,
+    TurnStarted,
+)
+from serve_app.conversation.turn import Event as TurnEvent
 from serve_app.dialects.frames import AUDIO_TOKEN_MS, base64_bytes, growth, json_object, token_usage
 from serve_app.dialects.realtime_items import parse_item, render_item
-from serve_app.dialects.realtime_session import ReplyShape, Session, encoding
+from serve_app.dialects.realtime_session import RealtimeSession, ReplyShape, encoding
 from serve_app.dialects.vllm_realtime import VllmDialect
 from serve_app.errors import ClientError
-from serve_app.history import as_message
-from serve_app.reply import Settings
-from serve_app.session import (
+from serve_app.live.session import (
     AudioReceived,
     Cleared,
     Close,
+    ErrorReport,
     FinalizeRequested,
     Listening,
     Reconfigured,
-    TellError,
 )
-from serve_app.session import Fact as SessionFact
-from serve_app.transcript import ms
-from serve_app.turn import (
-    Configured,
-    FromClient,
-    ItemCreated,
-    ItemDeleted,
-    ItemRequested,
-    ItemTruncated,
-    ReplyCancelled,
-    ReplyRequested,
-    TellFinal,
-    TellItem,
-    TellItemAdded,
-    TellItemDeleted,
-    TellItemTruncated,
-    TellPartial,
-    TellReplyCall,
-    TellReplyEnded,
-    TellReplyItem,
-    TellReplyItemEnded,
-    TellReplySound,
-    TellReplyStarted,
-    TellReplyText,
-    TellTranscriptFailed,
-    TellTurnEnded,
-    TellTurnStarted,
-)
-from serve_app.turn import Event as TurnEvent
+from serve_app.live.session import Fact as SessionFact
+from serve_app.live.transcript import ms
 
 MIN_COMMIT_SAMPLES = RATE // 10
 
@@ -67,28 +67,28 @@ Frame = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class ImmediateAnswer:
     """A frame to send at once."""
 
     frame: bytes
 
 
 @dataclass(frozen=True, slots=True)
-class Becomes:
+class DialectSwitch:
     """From now on the client is spoken to in another dialect."""
 
     dialect: VllmDialect
 
 
-Fact = SessionFact | FromClient | Answer | Becomes
+Fact = SessionFact | FromClient | ImmediateAnswer | DialectSwitch
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class DialectTerms:
     """What a connection's dialect has to know of the server."""
 
     limits: Limits
-    settings: Settings
+    settings: ReplySettings
     listening: Listening
     revises: bool
     """The transcriber's finals may differ from its partials: they are not sent as deltas then."""
@@ -108,7 +108,7 @@ class RealtimeDialect:
     """One connection's side of the protocol. Raises `ClientError` for a session that may not be."""
 
     def __init__(
-        self, terms: Terms, session_id: str, session: Session, model: str, now: float
+        self, terms: DialectTerms, session_id: str, session: RealtimeSession, model: str, now: float
     ) -> None:
         self._terms = terms
         self._id = f"sess_{session_id}"
@@ -158,29 +158,29 @@ class RealtimeDialect:
                 return self._commit(event)
             case "input_audio_buffer.clear":
                 self._buffered = 0
-                return [Cleared(), Answer(self._frame("input_audio_buffer.cleared"))]
+                return [Cleared(), ImmediateAnswer(self._frame("input_audio_buffer.cleared"))]
             case "output_audio_buffer.clear":
                 return []  # WebRTC's
             case "conversation.item.create":
                 item = parse_item(event.get("item"), self._terms.limits)
-                return [ItemCreated(item, string(event, "previous_item_id"))]
+                return [ItemCreate(item, string(event, "previous_item_id"))]
             case "conversation.item.delete":
-                return [ItemDeleted(_required(event, "item_id"))]
+                return [ItemDelete(_required(event, "item_id"))]
             case "conversation.item.retrieve":
-                return [ItemRequested(_required(event, "item_id"))]
+                return [ItemRetrieve(_required(event, "item_id"))]
             case "conversation.item.truncate":
                 return [self._truncate(event)]
             case "response.create":
                 return [self._create(event)]
             case "response.cancel":
-                return [ReplyCancelled(self._reply_number(string(event, "response_id")))]
+                return [ReplyCancel(self._reply_number(string(event, "response_id")))]
         kind = str(event.get("type"))[:80]
         raise ClientError("unknown_type", f"type {kind!r} is not an event of this protocol")
 
     def _update(self, event: Frame) -> list[Fact]:
         update = event.get("session")
         if update is None and isinstance(event.get("model"), str):
-            return [Becomes(VllmDialect(self._terms.revises)), *_plain()]
+            return [DialectSwitch(VllmDialect(self._terms.revises)), *_plain()]
         if not isinstance(update, dict):
             raise ClientError("missing_required_parameter", "session must be an object")
         session = self._session.merged(update)
@@ -193,10 +193,10 @@ class RealtimeDialect:
         return [
             Reconfigured(self.options, self.listening),
             Configured(self.settings),
-            Answer(self._frame("session.updated", session=self._shown())),
+            ImmediateAnswer(self._frame("session.updated", session=self._shown())),
         ]
 
-    def _checked(self, session: Session) -> Settings:
+    def _checked(self, session: RealtimeSession) -> ReplySettings:
         """How the session's replies are to be. Raises `ClientError` for what it may not ask."""
         terms = self._terms
         terms.check_options(session.options())
@@ -215,7 +215,7 @@ class RealtimeDialect:
     def _commit(self, event: Frame) -> list[Fact]:
         if "final" in event:
             dialect = VllmDialect(self._terms.revises)
-            return [Becomes(dialect), *_plain(), *dialect.parse(orjson.dumps(event))]
+            return [DialectSwitch(dialect), *_plain(), *dialect.parse(orjson.dumps(event))]
         rest = self._intake.flush()
         self._intake = _intake(self._session)
         samples = self._buffered + len(rest) // BYTES_PER_SAMPLE
@@ -228,15 +228,15 @@ class RealtimeDialect:
         self._buffered = 0
         return [AudioReceived(rest), FinalizeRequested(always=True)]
 
-    def _truncate(self, event: Frame) -> ItemTruncated:
+    def _truncate(self, event: Frame) -> ItemTruncate:
         end_ms = event.get("audio_end_ms")
         if not isinstance(end_ms, int) or isinstance(end_ms, bool) or end_ms < 0:
             raise ClientError("invalid_value", "audio_end_ms must be a whole number from 0")
         if event.get("content_index", 0) != 0:
             raise ClientError("invalid_value", "content_index must be 0: items have one part")
-        return ItemTruncated(_required(event, "item_id"), end_ms)
+        return ItemTruncate(_required(event, "item_id"), end_ms)
 
-    def _create(self, event: Frame) -> ReplyRequested:
+    def _create(self, event: Frame) -> ReplyCreate:
         if self._session.type == "transcription":
             raise ClientError("invalid_value", "a transcription session has no responses")
         shape = ReplyShape.of(event.get("response"))
@@ -246,7 +246,7 @@ class RealtimeDialect:
         if shape.input is not None:
             items = [parse_item(item, self._terms.limits) for item in shape.input[:1000]]
             messages = tuple(as_message(item) for item in items)
-        return ReplyRequested(settings, messages, shape.conversation != "none", shape.metadata)
+        return ReplyCreate(settings, messages, shape.conversation != "none", shape.metadata)
 
     def _reply_number(self, response_id: str | None) -> int | None:
         if response_id is None:
@@ -256,9 +256,9 @@ class RealtimeDialect:
 
     # Events out.
 
-    def render(self, event: TurnEvent | TellError | Close) -> list[bytes]:
+    def render(self, event: TurnEvent | ErrorReport | Close) -> list[bytes]:
         match event:
-            case TellTurnStarted(item, sample):
+            case TurnStarted(item, sample):
                 self._deltas[item] = ""
                 return [
                     self._frame(
@@ -267,25 +267,25 @@ class RealtimeDialect:
                         item_id=item,
                     )
                 ]
-            case TellTurnEnded(item, sample):
+            case TurnEnded(item, sample):
                 self._buffered = 0
                 return [
                     self._frame(
                         "input_audio_buffer.speech_stopped", audio_end_ms=ms(sample), item_id=item
                     )
                 ]
-            case TellItemAdded():
+            case ItemAdded():
                 return self._item_added(event)
-            case TellItemDeleted(id_):
+            case ItemDeleted(id_):
                 return [self._frame("conversation.item.deleted", item_id=id_)]
-            case TellItem(item_):
+            case ItemRetrieved(item_):
                 return [self._frame("conversation.item.retrieved", item=render_item(item_))]
-            case TellItemTruncated(id_, end_ms):
+            case ItemTruncated(id_, end_ms):
                 fields = {"item_id": id_, "content_index": 0, "audio_end_ms": end_ms}
                 return [self._frame("conversation.item.truncated", **fields)]
-            case TellPartial() | TellFinal() | TellTranscriptFailed():
+            case TranscriptPartial() | TranscriptFinal() | TranscriptFailed():
                 return self._transcription(event)
-            case TellError(error):
+            case ErrorReport(error):
                 # what ends a session is said by the close code: clients take `error` for their own
                 return [] if error.close is not None else [self.error(error)]
             case Close():
@@ -296,7 +296,7 @@ class RealtimeDialect:
         shown = error.body()["error"] | {"event_id": event_id}
         return self._frame("error", error=shown)
 
-    def _item_added(self, told: TellItemAdded) -> list[bytes]:
+    def _item_added(self, told: ItemAdded) -> list[bytes]:
         item = render_item(told.item)
         place = {"previous_item_id": told.after}
         frames = []
@@ -309,7 +309,9 @@ class RealtimeDialect:
         frames.append(self._frame("conversation.item.done", item=item, **place))
         return frames
 
-    def _transcription(self, event: TellPartial | TellFinal | TellTranscriptFailed) -> list[bytes]:
+    def _transcription(
+        self, event: TranscriptPartial | TranscriptFinal | TranscriptFailed
+    ) -> list[bytes]:
         """A realtime session that did not ask for transcripts gets none."""
         kind = "conversation.item.input_audio_transcription"
         live = self._session.type == "transcription"
@@ -317,17 +319,17 @@ class RealtimeDialect:
             return []
         fields = {"item_id": event.item, "content_index": 0}
         match event:
-            case TellPartial(item, text):
+            case TranscriptPartial(item, text):
                 if not live or self._terms.revises or item not in self._deltas:
                     return []
                 return self._delta(item, text)
-            case TellFinal(item, text, audio_ms):
+            case TranscriptFinal(item, text, audio_ms):
                 deltas = self._delta(item, text)
                 self._deltas.pop(item, None)
                 usage = _usage(audio_ms, text)
                 done = self._frame(f"{kind}.completed", transcript=text, usage=usage, **fields)
                 return [*deltas, done]
-            case TellTranscriptFailed(item, error):
+            case TranscriptFailed(item, error):
                 self._deltas.pop(item, None)
                 shown = error.body()["error"]
                 return [self._frame(f"{kind}.failed", error=shown, **fields)]
@@ -349,24 +351,24 @@ class RealtimeDialect:
     def _of_reply(self, event: Any) -> list[bytes]:
         of = {"response_id": self._response_id(event.reply)}
         match event:
-            case TellReplyStarted():
+            case ReplyStarted():
                 return [self._frame("response.created", response=self._response(event))]
-            case TellReplyItem():
+            case ReplyItemAdded():
                 return self._reply_item(event, of)
-            case TellReplyText(_, item, text):
+            case ReplyTextDelta(_, item, text):
                 kind = "output_audio_transcript" if self._message.spoken else "output_text"
                 at = _part(item, self._message.place)
                 return [self._frame(f"response.{kind}.delta", delta=text, **of, **at)]
-            case TellReplySound(_, item, pcm):
+            case ReplyAudioDelta(_, item, pcm):
                 at = _part(item, self._message.place)
                 return self._sound(self._outlet.push(pcm), of | at)
-            case TellReplyCall(_, index, item, call_id, arguments):
+            case ReplyCallDelta(_, index, item, call_id, arguments):
                 fields = {"item_id": item, "output_index": index, "call_id": call_id}
                 kind = "response.function_call_arguments.delta"
                 return [self._frame(kind, delta=arguments, **fields, **of)] if arguments else []
-            case TellReplyItemEnded():
+            case ReplyItemEnded():
                 return self._reply_item_ended(event, of)
-            case TellReplyEnded():
+            case ReplyEnded():
                 self._outlet = _outlet(self._session)
                 return [
                     self._frame("response.done", response=self._response(event)),
@@ -378,7 +380,7 @@ class RealtimeDialect:
         delta = base64.b64encode(audio).decode()
         return [self._frame("response.output_audio.delta", delta=delta, **fields)] if audio else []
 
-    def _reply_item(self, told: TellReplyItem, of: Frame) -> list[bytes]:
+    def _reply_item(self, told: ReplyItemAdded, of: Frame) -> list[bytes]:
         item = render_item(told.item)
         place = {"output_index": told.index}
         frames = [self._frame("response.output_item.added", item=item, **place, **of)]
@@ -391,7 +393,7 @@ class RealtimeDialect:
             frames.append(self._frame("response.content_part.added", part=part, **at, **of))
         return frames
 
-    def _reply_item_ended(self, told: TellReplyItemEnded, of: Frame) -> list[bytes]:
+    def _reply_item_ended(self, told: ReplyItemEnded, of: Frame) -> list[bytes]:
         item, place = told.item, {"output_index": told.index}
         shown = render_item(item)
         frames = self._message_ended(told, of) if item.kind == "message" else []
@@ -404,7 +406,7 @@ class RealtimeDialect:
             frames.append(self._frame("conversation.item.done", item=shown))
         return frames
 
-    def _message_ended(self, told: TellReplyItemEnded, of: Frame) -> list[bytes]:
+    def _message_ended(self, told: ReplyItemEnded, of: Frame) -> list[bytes]:
         item = told.item
         fields = _part(item.id, told.index) | of
         kind, done = "response.output_audio_transcript.done", {"transcript": item.text}
@@ -422,7 +424,7 @@ class RealtimeDialect:
     def _response_id(self, number: int) -> str:
         return f"resp_{self.prefix}{number:04d}"
 
-    def _response(self, event: TellReplyStarted | TellReplyEnded) -> Frame:
+    def _response(self, event: ReplyStarted | ReplyEnded) -> Frame:
         settings = event.settings
         response: Frame = {
             "id": self._response_id(event.reply),
@@ -439,7 +441,7 @@ class RealtimeDialect:
         if settings.audio:
             format_ = self._session.audio.output.format.model_dump()
             response["audio"] = {"output": {"format": format_, "voice": settings.voice}}
-        return response | _outcome(event) if isinstance(event, TellReplyEnded) else response
+        return response | _outcome(event) if isinstance(event, ReplyEnded) else response
 
     # The wire.
 
@@ -475,19 +477,19 @@ def decode_audio(event: Frame, field: str) -> bytes:
     return base64_bytes(audio, field)
 
 
-def _intake(session: Session) -> Intake:
-    return Intake(*encoding(session.audio.input.format), 1)
+def _intake(session: RealtimeSession) -> InputConverter:
+    return InputConverter(*encoding(session.audio.input.format), 1)
 
 
-def _outlet(session: Session) -> Outlet:
-    return Outlet(*encoding(session.audio.output.format))
+def _outlet(session: RealtimeSession) -> OutputConverter:
+    return OutputConverter(*encoding(session.audio.output.format))
 
 
 def _plain() -> list[Fact]:
     """vLLM's clients say themselves where an utterance ends, and want no replies."""
     return [
         Reconfigured(SpeechOptions(), Listening(manual=True)),
-        Configured(Settings(reply=False, hands_free=False)),
+        Configured(ReplySettings(reply=False, hands_free=False)),
     ]
 
 
@@ -505,7 +507,7 @@ def _usage(audio_ms: int, text: str) -> Frame:
     return {**usage, "input_token_details": details}
 
 
-def _outcome(ended: TellReplyEnded) -> Frame:
+def _outcome(ended: ReplyEnded) -> Frame:
     details: Frame | None = None
     if ended.status != "completed":
         details = {"type": ended.status, "reason": ended.reason}

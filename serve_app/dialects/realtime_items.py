@@ -3,8 +3,8 @@
 from typing import Any
 
 from serve_app.config import Limits
+from serve_app.conversation.history import Item
 from serve_app.errors import ClientError
-from serve_app.history import Item
 
 KINDS = ("message", "function_call", "function_call_output")
 TEXT_PARTS = ("input_text", "output_text", "text")

@@ -12,9 +12,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from deployments.audio import Encoding
 from deployments.interfaces import Endpoint, SpeechOptions, Tool
 from serve_app.config import Limits
+from serve_app.conversation.reply import ReplySettings
 from serve_app.errors import ClientError, invalid
-from serve_app.reply import Settings
-from serve_app.session import Listening
+from serve_app.live.session import Listening
 
 EAGERNESS_MS = {"low": 1000, "medium": 500, "high": 300, "auto": 500}
 """The silence that ends a turn for semantic_vad, which is accepted and served by the VAD."""
@@ -83,7 +83,7 @@ class Output(_Shape):
         return self.voice.id if isinstance(self.voice, VoiceId) else self.voice
 
 
-class Audio(_Shape):
+class AudioSettings(_Shape):
     input: Input = Input()
     output: Output = Output()
 
@@ -105,7 +105,7 @@ Modalities = Annotated[list[Literal["text", "audio"]], Field(min_length=1, max_l
 MaxTokens = Annotated[int, Field(ge=1, le=100_000)] | Literal["inf"]
 
 
-class Session(_Shape):
+class RealtimeSession(_Shape):
     """What a `session.update` merges into."""
 
     type: Literal["realtime", "transcription"] = "realtime"
@@ -115,19 +115,19 @@ class Session(_Shape):
     tools: list[Function] = []
     tool_choice: Choice = "auto"
     max_output_tokens: MaxTokens = "inf"
-    audio: Audio = Audio()
+    audio: AudioSettings = AudioSettings()
     include: list[str] | None = None
 
-    def merged(self, update: dict[str, Any]) -> "Session":
+    def merged(self, update: dict[str, Any]) -> "RealtimeSession":
         """With what `update` says; what it leaves out stays. Raises `ClientError`."""
         known = self.model_dump()
-        session: Session = _validated(Session, _merge(known, update), "session")
+        session: RealtimeSession = _validated(RealtimeSession, _merge(known, update), "session")
         return session
 
-    def settings(self, base: Settings, voice: str, limits: Limits) -> Settings:
+    def settings(self, base: ReplySettings, voice: str, limits: Limits) -> ReplySettings:
         """How replies are to be, over what `base` says where a client may not."""
         detection = self.audio.input.turn_detection
-        return Settings(
+        return ReplySettings(
             instructions=_within(self.instructions, limits),
             voice=voice,
             speed=self.audio.output.speed,
@@ -138,16 +138,16 @@ class Session(_Shape):
             tools=tools(self.tools, limits),
             tool_choice=choice(self.tool_choice),
             max_tokens=None if self.max_output_tokens == "inf" else self.max_output_tokens,
-            speculate=base.speculate,
-            resume=base.resume and self.type == "realtime",
-            memory_tokens=base.memory_tokens,
+            preemptive_generation=base.preemptive_generation,
+            resume_false_interruption=base.resume_false_interruption and self.type == "realtime",
+            max_history_tokens=base.max_history_tokens,
         )
 
     def listening(self, base: Listening) -> Listening:
         endpoint, detection = base.endpoint, self.audio.input.turn_detection
         match detection:
             case None:
-                return Listening(endpoint, base.prefix_ms, manual=True)
+                return Listening(endpoint, base.prefix_padding_ms, manual=True)
             case ServerVad():
                 silence_ms = detection.silence_duration_ms
                 aggressiveness = min(3, int(detection.threshold * 4))
@@ -157,7 +157,7 @@ class Session(_Shape):
                 )
             case SemanticVad():
                 silence_ms = EAGERNESS_MS[detection.eagerness]
-                return Listening(_paused(endpoint, silence_ms), base.prefix_ms)
+                return Listening(_paused(endpoint, silence_ms), base.prefix_padding_ms)
 
     def options(self) -> SpeechOptions:
         transcription = self.audio.input.transcription
@@ -205,7 +205,7 @@ class ReplyShape(_Shape):
     tools: list[Function] | None = None
     tool_choice: Choice | None = None
     max_output_tokens: MaxTokens | None = None
-    audio: Audio | None = None
+    audio: AudioSettings | None = None
     input: list[dict[str, Any]] | None = None
 
     @classmethod
@@ -213,7 +213,7 @@ class ReplyShape(_Shape):
         shape: ReplyShape = _validated(cls, response or {}, "response")
         return shape
 
-    def over(self, session: Session) -> Session:
+    def over(self, session: RealtimeSession) -> RealtimeSession:
         """The session as this one reply has it."""
         names = ("instructions", "output_modalities", "tools", "tool_choice", "max_output_tokens")
         update = {name: value for name in names if (value := getattr(self, name)) is not None}

@@ -9,10 +9,10 @@ from typing import Any
 
 import orjson
 
+from serve_app.conversation.turn import Event, TranscriptFailed, TranscriptFinal, TranscriptPartial
 from serve_app.dialects.frames import growth, json_object
 from serve_app.errors import ClientError
-from serve_app.session import AudioReceived, Close, Fact, FinalizeRequested, TellError
-from serve_app.turn import Event, TellFinal, TellPartial, TellTranscriptFailed
+from serve_app.live.session import AudioReceived, Close, ErrorReport, Fact, FinalizeRequested
 
 TOKENS_PER_SECOND = 12.5
 """Of audio, as Voxtral counts it."""
@@ -46,18 +46,18 @@ class VllmDialect:
         self._odd = pcm[whole:]
         return AudioReceived(pcm[:whole])
 
-    def render(self, event: Event | TellError | Close) -> list[bytes]:
+    def render(self, event: Event | ErrorReport | Close) -> list[bytes]:
         match event:
-            case TellPartial(_, text) if not self._revises:
+            case TranscriptPartial(_, text) if not self._revises:
                 return self._delta(text)
-            case TellFinal(_, text, audio_ms):
+            case TranscriptFinal(_, text, audio_ms):
                 frames = [*self._delta(text), _done(text, audio_ms)]
                 self._sent = ""
                 return frames
-            case TellTranscriptFailed(_, error):
+            case TranscriptFailed(_, error):
                 self._sent = ""
                 return [self.error(error, code="processing_error")]
-            case TellError(error) if error.close is None:
+            case ErrorReport(error) if error.close is None:
                 return [self.error(error)]
         return []
 

@@ -14,14 +14,14 @@ LONGEST = 8 * RATE
 SENTENCE_ENDS = (".", "?", "!", "…", "\u3002", "\uff1f", "\uff01")
 
 
-class Spoken(NamedTuple):
+class AttributedWord(NamedTuple):
     """A word, and who said it; None where nobody asked."""
 
     word: Word
     speaker: int | None
 
 
-def assign(words: Sequence[Word], turns: Sequence[SpeakerTurn]) -> list[Spoken]:
+def assign(words: Sequence[Word], turns: Sequence[SpeakerTurn]) -> list[AttributedWord]:
     """Each word to the turn that it overlaps most, else to the nearest; `turns` are in order."""
     spoken, first = [], 0
     for word in words:
@@ -29,7 +29,7 @@ def assign(words: Sequence[Word], turns: Sequence[SpeakerTurn]) -> list[Spoken]:
             first += 1
         near = turns[first : first + 64]
         best = max(near, key=lambda turn: _overlap(word, turn), default=None)
-        spoken.append(Spoken(word, best.speaker if best else None))
+        spoken.append(AttributedWord(word, best.speaker if best else None))
     return spoken
 
 
@@ -38,9 +38,9 @@ def _overlap(word: Word, turn: SpeakerTurn) -> int:
     return min(word.end, turn.end) - max(word.start, turn.start)
 
 
-def segments(words: Sequence[Spoken], by_speaker: bool) -> list[list[Spoken]]:
+def segments(words: Sequence[AttributedWord], by_speaker: bool) -> list[list[AttributedWord]]:
     """Words in groups that are read together: by pauses, sentences and, if asked, speakers."""
-    groups: list[list[Spoken]] = []
+    groups: list[list[AttributedWord]] = []
     for spoken in words:
         if not groups or _parts(groups[-1], spoken, by_speaker):
             groups.append([])
@@ -48,7 +48,7 @@ def segments(words: Sequence[Spoken], by_speaker: bool) -> list[list[Spoken]]:
     return groups
 
 
-def _parts(group: Sequence[Spoken], spoken: Spoken, by_speaker: bool) -> bool:
+def _parts(group: Sequence[AttributedWord], spoken: AttributedWord, by_speaker: bool) -> bool:
     last = group[-1]
     long = spoken.word.end - group[0].word.start
     return (

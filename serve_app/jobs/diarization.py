@@ -5,10 +5,16 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 
 from deployments.decoding import Decoding
-from deployments.interfaces import BYTES_PER_SAMPLE, RATE, SpeakerCount, SpeakerTurn, Turns
+from deployments.interfaces import (
+    BYTES_PER_SAMPLE,
+    RATE,
+    DiarizationResult,
+    SpeakerCount,
+    SpeakerTurn,
+)
 from serve_app.errors import ClientError
-from serve_app.jobs.recogniser import Unheard
-from serve_app.lanes import Lanes, Seat
+from serve_app.jobs.recogniser import TranscriptionFailed
+from serve_app.lanes.pool import Lanes, LaneStream
 
 AHEAD = 60 * RATE
 """Samples that may be sent ahead of what the diarizer has heard."""
@@ -21,23 +27,23 @@ class _Elsewhere(Exception):
 
 
 class _Recording:
-    """A recording as a lane's rider."""
+    """A recording as a lane's owner."""
 
     def __init__(self, lanes: Lanes, timeout_s: float) -> None:
         self._timeout_s = timeout_s
         self._moved = asyncio.Event()
-        self._seatings = 0
-        self._told: Turns | None = None
+        self._attachments = 0
+        self._told: DiarizationResult | None = None
         self._guilty = False
         self.sent = 0
-        self.seat = Seat(lanes, self)
-        lanes.place(self.seat)
+        self.stream = LaneStream(lanes, self)
+        lanes.attach(self.stream)
 
-    def seated(self) -> None:
-        self._seatings += 1
+    def attached(self) -> None:
+        self._attachments += 1
         self._moved.set()
 
-    def answered(self, answer: Turns) -> None:
+    def answered(self, answer: DiarizationResult) -> None:
         self._told = answer
         self._moved.set()
 
@@ -50,15 +56,15 @@ class _Recording:
 
     async def begin(self) -> None:
         """Until there is a replica that has heard nothing."""
-        while not self.seat.lane:
+        while not self.stream.lane:
             await self._wait()
-        self._told, self.sent, self._begun = None, 0, self._seatings
+        self._told, self.sent, self._begun = None, 0, self._attachments
         self._moved.clear()
 
     async def put(self, pcm: bytes, ended: bool, speakers: SpeakerCount) -> None:
         """Raises `_Elsewhere`."""
         self._check()  # before: another replica must not get what is not the beginning
-        self.seat.put((pcm, ended, speakers), urgent=ended)
+        self.stream.put((pcm, ended, speakers), urgent=ended)
         self.sent += len(pcm) // BYTES_PER_SAMPLE
         while self.sent - (self._told.until if self._told else 0) > AHEAD:
             await self._wait()
@@ -76,8 +82,8 @@ class _Recording:
             reason = "this recording ended the diarizer twice"
             raise ClientError("request_quarantined", reason)
         if self._told and self._told.failure:
-            raise Unheard(self._told.failure)
-        if self._seatings != self._begun:
+            raise TranscriptionFailed(self._told.failure)
+        if self._attachments != self._begun:
             raise _Elsewhere
 
     async def _wait(self) -> None:
@@ -85,7 +91,9 @@ class _Recording:
             async with asyncio.timeout(self._timeout_s):
                 await self._moved.wait()
         except TimeoutError as error:
-            raise Unheard(f"the diarizer said nothing for {self._timeout_s:g} s") from error
+            raise TranscriptionFailed(
+                f"the diarizer said nothing for {self._timeout_s:g} s"
+            ) from error
         self._moved.clear()
 
 
@@ -99,7 +107,7 @@ class Diarization:
     async def turns(
         self, open_: Open, speakers: SpeakerCount, on_progress: Callable[[int], None]
     ) -> list[SpeakerTurn]:
-        """Who spoke when. Raises `Unheard` when the engine fails."""
+        """Who spoke when. Raises `TranscriptionFailed` when the engine fails."""
         recording = _Recording(self._lanes, self._timeout_s)
         try:
             while True:
@@ -111,7 +119,7 @@ class Diarization:
                 except _Elsewhere:
                     continue
         finally:
-            recording.seat.leave()
+            recording.stream.leave()
 
     async def _feed(
         self,

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from serve_app.extras import DOCX, module_of
 from serve_app.jobs.result import Result, SpokenSegment
-from serve_app.transcript import Segment, clock, render
+from serve_app.live.transcript import Segment, clock, render
 
 
 class Export(NamedTuple):

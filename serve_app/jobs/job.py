@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from deployments.interfaces import SpeakerCount
 
 
-class State(StrEnum):
+class JobState(StrEnum):
     QUEUED = "queued"
     RUNNING = "running"
     COMPLETED = "completed"
@@ -19,8 +19,8 @@ class State(StrEnum):
     CANCELLED = "cancelled"
 
 
-ENDED = frozenset({State.COMPLETED, State.FAILED, State.CANCELLED})
-CLAIMED = frozenset({State.RUNNING, State.CANCELLING})
+ENDED = frozenset({JobState.COMPLETED, JobState.FAILED, JobState.CANCELLED})
+CLAIMED = frozenset({JobState.RUNNING, JobState.CANCELLING})
 
 MOST_SPEAKERS = 20
 STEP_SHARES = {"probe": 5.0, "transcribe": 75.0, "diarize": 15.0, "align": 5.0}
@@ -77,7 +77,7 @@ class Job(NamedTuple):
     id: str
     tenant: str
     sequence: int
-    state: State
+    state: JobState
     step: str
     progress: float
     options: JobOptions
@@ -89,7 +89,7 @@ class Job(NamedTuple):
     started: float | None
     finished: float | None
     lease: str | None
-    tries: int
+    attempts: int
     losses: int
     duration_s: float | None
     engine: str | None
@@ -106,7 +106,7 @@ class Job(NamedTuple):
     @classmethod
     def of(cls, row: Any) -> "Job":
         fields: dict[str, Any] = {name: row[name] for name in cls._fields}
-        fields["state"] = State(fields["state"])
+        fields["state"] = JobState(fields["state"])
         fields["options"] = JobOptions.model_validate_json(fields["options"])
         fields["warnings"] = json.loads(fields["warnings"])
         return cls(**fields)
@@ -138,7 +138,7 @@ def view(job: Job, standing: Standing | None, now: float) -> dict[str, Any]:
         "object": "job",
         "kind": job.kind,
         "state": job.state.value,
-        "step": (job.step or None) if job.state is not State.COMPLETED else None,
+        "step": (job.step or None) if job.state is not JobState.COMPLETED else None,
         "progress": round(job.progress, 1),
         "queue_position": standing.position if standing else None,
         "estimate_s": round(estimate, 1) if estimate is not None else None,
@@ -155,7 +155,7 @@ def view(job: Job, standing: Standing | None, now: float) -> dict[str, Any]:
 
 
 def _remaining_s(job: Job, now: float) -> float | None:
-    if job.state is not State.RUNNING or not job.started or job.progress < 1:
+    if job.state is not JobState.RUNNING or not job.started or job.progress < 1:
         return None
     return max(0.0, (now - job.started) * (100 - job.progress) / job.progress)
 

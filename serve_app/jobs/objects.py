@@ -11,12 +11,12 @@ from pathlib import Path
 
 from serve_app.config import StorageConfig
 from serve_app.errors import ClientError
-from serve_app.jobs import sealing
+from serve_app.jobs import encryption
 from serve_app.jobs.database import FULL, away, full
+from serve_app.jobs.encryption import CHUNK_BYTES, HEADER_BYTES, Damaged, Encryption, Seal
 from serve_app.jobs.folder_store import FolderStore
 from serve_app.jobs.job import Job
 from serve_app.jobs.remote_store import RemoteStore
-from serve_app.jobs.sealing import CHUNK_BYTES, HEADER_BYTES, Damaged, Seal, Sealing
 
 PIECE_BYTES = 1 << 20
 SPARE_BYTES = 64 << 20
@@ -42,7 +42,7 @@ class Stored:
         self._store = store
         self._name = name
         self._seal = seal
-        self.size = sealing.plain_size(size) if seal else size
+        self.size = encryption.plain_size(size) if seal else size
 
     async def read(self, start: int, end: int) -> bytes:
         """Bytes `start` to `end`, fewer at the end of the object. Raises `ClientError`."""
@@ -59,16 +59,16 @@ class Stored:
             yield await self.read(at, min(end, at + PIECE_BYTES))
 
     async def _open(self, seal: Seal, start: int, end: int) -> bytes:
-        chunks = sealing.chunks_of(start, end, self.size)
-        last = sealing.last_chunk(self.size)
-        begin = sealing.place_of(chunks[0])
-        until = sealing.place_of(chunks[-1] + 1)
+        chunks = encryption.chunks_of(start, end, self.size)
+        last = encryption.last_chunk(self.size)
+        begin = encryption.place_of(chunks[0])
+        until = encryption.place_of(chunks[-1] + 1)
         sealed = await _range(self._store, self._name, begin, until)
         plain = bytearray()
         try:
             for place, number in enumerate(chunks):
-                at = place * sealing.SEALED_CHUNK_BYTES
-                chunk = sealed[at : at + sealing.SEALED_CHUNK_BYTES]
+                at = place * encryption.SEALED_CHUNK_BYTES
+                chunk = sealed[at : at + encryption.SEALED_CHUNK_BYTES]
                 plain += seal.open(chunk, number, number == last)
         except Damaged as error:
             raise damaged() from error
@@ -88,7 +88,7 @@ class Objects:
         """A new job's key, wrapped; None where nothing is sealed. `place` is `tenant/job`."""
         if not (self._encrypt and self._key):
             return None
-        return sealing.wrap(self._key, sealing.new_key(), place)
+        return encryption.wrap(self._key, encryption.new_key(), place)
 
     def check_room(self, wanted: int) -> None:
         """Raises `ClientError` when a local disk cannot take so many bytes more."""
@@ -171,7 +171,7 @@ class Objects:
             return
         seal, header = Seal.new(self._job_key(place, sealed_key), place)
         yield header
-        sealing_ = Sealing(seal)
+        sealing_ = Encryption(seal)
         async for piece in pieces:
             for chunk in sealing_.push(piece):
                 yield chunk
@@ -186,7 +186,7 @@ class Objects:
         if not self._key:
             raise damaged()
         try:
-            return sealing.unwrap(self._key, sealed_key, "/".join(place.split("/")[:2]))
+            return encryption.unwrap(self._key, sealed_key, "/".join(place.split("/")[:2]))
         except Damaged as error:
             raise damaged() from error
 
@@ -217,6 +217,6 @@ def key_of(config: StorageConfig) -> bytes | None:
         key = base64.b64decode(text.strip(), validate=True)
     except binascii.Error:
         key = b""
-    if len(key) != sealing.KEY_BYTES:
+    if len(key) != encryption.KEY_BYTES:
         raise ValueError(f"storage.encrypt wants 32 bytes in base64 in {where}")
     return key

@@ -5,10 +5,10 @@ from typing import Any
 import msgspec
 
 from serve_app.errors import ClientError
-from serve_app.jobs.job import Job, State
+from serve_app.jobs.job import Job, JobState
 from serve_app.jobs.objects import Objects
 from serve_app.jobs.pipeline import Transcribed
-from serve_app.transcript import ms
+from serve_app.live.transcript import ms
 
 
 class Partials:
@@ -21,7 +21,7 @@ class Partials:
     async def new(self, job: Job) -> list[dict[str, Any]]:
         """Those that came since the last time."""
         found = []
-        if job.state is not State.RUNNING:
+        if job.state is not JobState.RUNNING:
             return []
         while body := await self._read(job):
             window = msgspec.msgpack.decode(body, type=Transcribed)

@@ -15,8 +15,7 @@ import numpy as np
 
 from deployments.decoding import Bounds, Decoding, Undecodable, decoding
 from deployments.interfaces import RATE, SpeakerTurn, SpeechOptions, Word
-from deployments.transcriber.windows import Window as Overlap
-from deployments.transcriber.windows import join
+from deployments.transcriber.windows import ModelWindow, join
 from deployments.vad import voiced
 from serve_app.config import JobsConfig
 from serve_app.errors import ClientError
@@ -24,8 +23,8 @@ from serve_app.jobs.diarization import Diarization
 from serve_app.jobs.job import Job
 from serve_app.jobs.music import is_music
 from serve_app.jobs.objects import Objects, Stored
-from serve_app.jobs.quality import Listening, Quality
-from serve_app.jobs.recogniser import Recogniser, Unheard
+from serve_app.jobs.quality import Quality, QualityMeter
+from serve_app.jobs.recogniser import Recogniser, TranscriptionFailed
 from serve_app.jobs.report import Report
 from serve_app.jobs.result import Heard, Result, result
 from serve_app.jobs.windowing import Window, Windowing
@@ -82,7 +81,7 @@ class Ears:
 
 
 class Pipeline:
-    """One job's. Raises `Undecodable`, `Unheard` and `ClientError`."""
+    """One job's. Raises `Undecodable`, `TranscriptionFailed` and `ClientError`."""
 
     def __init__(
         self,
@@ -163,7 +162,7 @@ class Pipeline:
     # Probe.
 
     async def _listen(self) -> Probe:
-        listening = Listening()
+        listening = QualityMeter()
         async with self._decoding() as decoded:
             channels = decoded.info.channels
             ears, heard = Ears(channels), 0
@@ -372,7 +371,7 @@ def joined(windows: list[Transcribed]) -> list[Word]:
     words: list[Word] = []
     for window in windows:
         if window.overlap:
-            overlap = Overlap(window.start, window.start + window.overlap)
+            overlap = ModelWindow(window.start, window.start + window.overlap)
             words = join(words, window.words, overlap)
         else:
             words += window.words
@@ -392,7 +391,7 @@ async def _tried(ask: Callable[[], Awaitable[Any]]) -> Any:
     for _ in range(WINDOW_TRIES - 1):
         try:
             return await ask()
-        except Unheard as failure:
+        except TranscriptionFailed as failure:
             log.warning("a window is tried again: %s", failure)
     return await ask()
 

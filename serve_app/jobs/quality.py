@@ -53,7 +53,7 @@ class Quality(NamedTuple):
         return {name: round(value, 4) for name, value in told.items()}
 
 
-class Listening:
+class QualityMeter:
     """Gathers the quality of one recording, all channels together."""
 
     def __init__(self) -> None:

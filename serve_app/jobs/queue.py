@@ -15,7 +15,7 @@ import sqlalchemy as sa
 
 from serve_app.errors import ClientError
 from serve_app.jobs.database import Database, now
-from serve_app.jobs.job import CLAIMED, ENDED, Job, JobOptions, Standing, State
+from serve_app.jobs.job import CLAIMED, ENDED, Job, JobOptions, JobState, Standing
 from serve_app.jobs.tables import cache, deliveries, jobs
 
 MOST_LOSSES = 2
@@ -54,7 +54,7 @@ class Filter(NamedTuple):
 class Ending(NamedTuple):
     """How a job ends."""
 
-    state: State
+    state: JobState
     error_code: str | None = None
     error_message: str | None = None
     fingerprint: str | None = None
@@ -90,14 +90,14 @@ class Queue:
             waiting = await connection.scalar(
                 sa.select(sa.func.count())
                 .select_from(jobs)
-                .where(jobs.c.tenant == asked.tenant, jobs.c.state == State.QUEUED)
+                .where(jobs.c.tenant == asked.tenant, jobs.c.state == JobState.QUEUED)
             )
             if (waiting or 0) >= most_waiting:
                 raise ClientError("too_many_jobs", f"{most_waiting} jobs wait already", 60)
             fields = asked._asdict() | {
                 "options": asked.options.model_dump_json(),
                 "priority": asked.options.priority,
-                "state": State.RUNNING if live else State.QUEUED,
+                "state": JobState.RUNNING if live else JobState.QUEUED,
                 "started": now() if live else None,
                 "created": now(),
             }
@@ -141,7 +141,7 @@ class Queue:
 
     async def standings(self, waiting: Sequence[Job]) -> dict[str, Standing]:
         """Of the jobs that wait, where they stand."""
-        queued = [job for job in waiting if job.state is State.QUEUED]
+        queued = [job for job in waiting if job.state is JobState.QUEUED]
         if not queued:
             return {}
         async with self._database.read() as connection:
@@ -151,7 +151,7 @@ class Queue:
     async def cancel(self, job: Job) -> Job | None:
         """Ask for the end of a job that goes on; an ended one is forgotten (None)."""
         at_work = jobs.c.state.in_(CLAIMED) & (jobs.c.kind == "file")
-        next_ = sa.case((at_work, State.CANCELLING), else_=State.CANCELLED)
+        next_ = sa.case((at_work, JobState.CANCELLING), else_=JobState.CANCELLED)
         done = sa.case((at_work, sa.null()), else_=now())
         async with self._database.write() as connection:
             row = await connection.execute(
@@ -174,7 +174,7 @@ class Queue:
     async def claim(self) -> Job | None:
         """The next job that waits, or whose worker is no more; its `lease` is the caller's."""
         lost = jobs.c.state.in_(CLAIMED) & (jobs.c.lease_until < now()) & (jobs.c.kind == "file")
-        free = (jobs.c.state == State.QUEUED) & (jobs.c.not_before <= now())
+        free = (jobs.c.state == JobState.QUEUED) & (jobs.c.not_before <= now())
         candidate = (
             sa.select(jobs.c.sequence)
             .where(free | lost)
@@ -184,7 +184,9 @@ class Queue:
         )
         was_lost = jobs.c.state.in_(CLAIMED)
         values = {
-            "state": sa.case((jobs.c.state == State.CANCELLING, State.CANCELLING), else_="running"),
+            "state": sa.case(
+                (jobs.c.state == JobState.CANCELLING, JobState.CANCELLING), else_="running"
+            ),
             "lease": f"{os.getpid()}-{uuid.uuid4().hex[:24]}",
             "lease_until": now() + self._lease_s,
             "started": sa.func.coalesce(jobs.c.started, now()),
@@ -200,20 +202,20 @@ class Queue:
             claimed = row.mappings().first()
         return Job.of(claimed) if claimed else None
 
-    async def renew(self, job: Job, **changes: Any) -> State:
+    async def renew(self, job: Job, **changes: Any) -> JobState:
         """Keep the lease and write down what has changed; the job's state. Raises `LeaseLost`."""
         values = {**changes, "lease_until": now() + self._lease_s}
         return (await self._write(job, values)).state
 
-    async def again(self, job: Job, delay_s: float, tries: int) -> None:
+    async def again(self, job: Job, delay_s: float, attempts: int) -> None:
         """Back to the queue, to be claimed no sooner than after a while. Raises `LeaseLost`."""
-        waiting = sa.case((jobs.c.state == State.RUNNING, State.QUEUED), else_=jobs.c.state)
+        waiting = sa.case((jobs.c.state == JobState.RUNNING, JobState.QUEUED), else_=jobs.c.state)
         values = {
             "state": waiting,
             "lease": None,
             "lease_until": 0.0,
             "not_before": now() + delay_s,
-            "tries": tries,
+            "attempts": attempts,
             "losses": 0,
         }
         await self._write(job, values)
@@ -223,7 +225,9 @@ class Queue:
 
         A job whose end was asked for meanwhile is cancelled, whatever it came to.
         """
-        state = sa.case((jobs.c.state == State.CANCELLING, State.CANCELLED), else_=ending.state)
+        state = sa.case(
+            (jobs.c.state == JobState.CANCELLING, JobState.CANCELLED), else_=ending.state
+        )
         values: dict[str, Any] = {
             **changes,
             "state": state,
@@ -233,12 +237,12 @@ class Queue:
             "error_message": (ending.error_message or "")[:1000] or None,
             "cached": ending.cached,
         }
-        if ending.state is State.COMPLETED:
+        if ending.state is JobState.COMPLETED:
             values["progress"] = 100.0
         async with self._database.write() as connection:
             ended = await self._write_on(connection, job, values)
             await _announce(connection, ended)
-            if ending.fingerprint and ended.state is State.COMPLETED:
+            if ending.fingerprint and ended.state is JobState.COMPLETED:
                 await _remember(connection, ended, ending.fingerprint)
 
     async def remembered(self, tenant: str, fingerprint: str) -> Job | None:
@@ -270,9 +274,9 @@ class Queue:
                     )
                 )
 
-    async def expired(self, keep_s: float) -> list[Job]:
+    async def expired(self, retention_s: float) -> list[Job]:
         """Jobs that ended so long ago."""
-        old = jobs.c.state.in_(ENDED) & (jobs.c.finished < now() - keep_s)
+        old = jobs.c.state.in_(ENDED) & (jobs.c.finished < now() - retention_s)
         async with self._database.read() as connection:
             rows = await connection.execute(jobs.select().where(old).limit(100))
             return [Job.of(row) for row in rows.mappings().all()]
@@ -280,7 +284,7 @@ class Queue:
     async def lost_sessions(self, longest_s: float) -> list[Job]:
         """Live sessions whose ingress did not live to see their end."""
         old = jobs.c.created < now() - longest_s
-        lost = (jobs.c.kind == "live") & (jobs.c.state == State.RUNNING) & old
+        lost = (jobs.c.kind == "live") & (jobs.c.state == JobState.RUNNING) & old
         async with self._database.read() as connection:
             rows = await connection.execute(jobs.select().where(lost).limit(100))
             return [Job.of(row) for row in rows.mappings().all()]
@@ -293,7 +297,7 @@ class Queue:
 
     async def load(self) -> int:
         """Jobs that wait or are at work: what workers are scaled by."""
-        busy = jobs.c.state.in_([State.QUEUED, *CLAIMED]) & (jobs.c.kind == "file")
+        busy = jobs.c.state.in_([JobState.QUEUED, *CLAIMED]) & (jobs.c.kind == "file")
         async with self._database.read() as connection:
             count = sa.select(sa.func.count()).select_from(jobs).where(busy)
             return int(await connection.scalar(count) or 0)
@@ -322,7 +326,7 @@ async def _pace(connection: Any) -> tuple[float | None, int]:
     spent = (jobs.c.finished - jobs.c.started).label("spent")
     lately = (
         sa.select(spent)
-        .where(jobs.c.state == State.COMPLETED, jobs.c.kind == "file")
+        .where(jobs.c.state == JobState.COMPLETED, jobs.c.kind == "file")
         .order_by(jobs.c.sequence.desc())
         .limit(RECENT)
         .subquery()
@@ -339,7 +343,7 @@ async def _standing(connection: Any, job: Job, mean_s: float | None, running: in
         (jobs.c.priority == priority) & (jobs.c.sequence < job.sequence),
     )
     ahead = await connection.scalar(
-        sa.select(sa.func.count()).select_from(jobs).where(jobs.c.state == State.QUEUED, before)
+        sa.select(sa.func.count()).select_from(jobs).where(jobs.c.state == JobState.QUEUED, before)
     )
     estimate = None if mean_s is None else mean_s * (1 + (ahead + running) / max(1, running))
     return Standing(ahead + 1, estimate)
@@ -361,7 +365,7 @@ async def _announce(connection: Any, job: Job) -> None:
             url=job.options.webhook,
             body=json.dumps(body),
             state="waiting",
-            tries=0,
+            attempts=0,
             due=now(),
             created=now(),
         )

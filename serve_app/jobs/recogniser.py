@@ -4,17 +4,17 @@ import asyncio
 
 from deployments.interfaces import Hypothesis, SpeechOptions, Word
 from serve_app.errors import ClientError
-from serve_app.lanes import Lanes, Seat
+from serve_app.lanes.pool import Lanes, LaneStream
 
 MOST_LANES = 64
 
 
-class Unheard(Exception):
+class TranscriptionFailed(Exception):
     """The engine failed on a window; it may do better the next time."""
 
 
 class _Window:
-    """One window as a lane's rider: a session of one utterance, asked for again elsewhere when
+    """One window as a lane's owner: a session of one utterance, asked for again elsewhere when
     its replica is lost."""
 
     def __init__(self, lanes: Lanes, pcm: bytes, options: SpeechOptions) -> None:
@@ -22,20 +22,20 @@ class _Window:
         self._options = options
         self._words: list[Word] = []
         self.answer: asyncio.Future[Hypothesis] = asyncio.get_running_loop().create_future()
-        self._seat = Seat(lanes, self)
-        lanes.place(self._seat)
+        self._stream = LaneStream(lanes, self)
+        lanes.attach(self._stream)
 
-    def seated(self) -> None:
+    def attached(self) -> None:
         if not self.answer.done():
             self._words.clear()
-            self._seat.put((0, self._pcm, True, self._options), urgent=True)
+            self._stream.put((0, self._pcm, True, self._options), urgent=True)
 
     def answered(self, answer: Hypothesis) -> None:
         if self.answer.done():
             return
         self._words[answer.keep :] = answer.words
         if answer.failure is not None:
-            self.answer.set_exception(Unheard(answer.failure))
+            self.answer.set_exception(TranscriptionFailed(answer.failure))
         elif answer.final:
             self.answer.set_result(answer._replace(words=tuple(self._words)))
 
@@ -48,7 +48,7 @@ class _Window:
             self.answer.set_exception(ClientError("request_quarantined", reason))
 
     def leave(self) -> None:
-        self._seat.leave()
+        self._stream.leave()
 
 
 class Recogniser:
@@ -67,14 +67,16 @@ class Recogniser:
     async def hear(self, pcm: bytes, options: SpeechOptions) -> Hypothesis:
         """The final of 16 kHz mono pcm. Cancelling it stops the model.
 
-        Raises `Unheard` when the engine fails or says nothing for too long, `ClientError` when
-        the audio ended it twice.
+        Raises `TranscriptionFailed` when the engine fails or says nothing for too long,
+        `ClientError` when the audio ended it twice.
         """
         window = _Window(self._lanes, pcm, options)
         try:
             async with asyncio.timeout(self._timeout_s):
                 return await window.answer
         except TimeoutError as error:
-            raise Unheard(f"the engine said nothing for {self._timeout_s:g} s") from error
+            raise TranscriptionFailed(
+                f"the engine said nothing for {self._timeout_s:g} s"
+            ) from error
         finally:
             window.leave()

@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel
 
 from deployments.interfaces import SpeakerTurn, Word
-from serve_app.jobs.alignment import Spoken, assign, label, segments, tidied
+from serve_app.jobs.alignment import AttributedWord, assign, label, segments, tidied
 from serve_app.jobs.quality import Quality
-from serve_app.transcript import Segment, WordOut, confidence, ms
+from serve_app.live.transcript import Segment, WordOut, confidence, ms
 
 
 class SpokenWord(WordOut):
@@ -91,20 +91,20 @@ def result(
     )
 
 
-def _spoken(heard: Heard) -> tuple[list[Spoken], list[SpeakerTurn]]:
+def _spoken(heard: Heard) -> tuple[list[AttributedWord], list[SpeakerTurn]]:
     if heard.channels is not None:
         return _by_channel(heard.channels)
     if heard.turns is None:
-        return [Spoken(word, None) for word in heard.words], []
+        return [AttributedWord(word, None) for word in heard.words], []
     turns = tidied(heard.turns)
     return assign(heard.words, turns), turns
 
 
 def _by_channel(
     channels: Mapping[int, Sequence[Word]],
-) -> tuple[list[Spoken], list[SpeakerTurn]]:
+) -> tuple[list[AttributedWord], list[SpeakerTurn]]:
     """Every channel's words are its speaker's; a speaker keeps the channel's number."""
-    spoken = [Spoken(word, number) for number, words in channels.items() for word in words]
+    spoken = [AttributedWord(word, number) for number, words in channels.items() for word in words]
     spoken.sort(key=lambda it: (it.word.start, it.word.end))
     turns = [
         SpeakerTurn(group[0].speaker or 0, group[0].word.start, group[-1].word.end)
@@ -113,7 +113,7 @@ def _by_channel(
     return spoken, turns
 
 
-def _fields(number: int, group: Sequence[Spoken]) -> dict[str, Any]:
+def _fields(number: int, group: Sequence[AttributedWord]) -> dict[str, Any]:
     return {
         "id": number,
         "start_ms": ms(group[0].word.start),
@@ -123,7 +123,7 @@ def _fields(number: int, group: Sequence[Spoken]) -> dict[str, Any]:
     }
 
 
-def _word(it: Spoken) -> SpokenWord:
+def _word(it: AttributedWord) -> SpokenWord:
     word = it.word
     return SpokenWord(
         word=word.text,

@@ -8,19 +8,19 @@ import time
 from typing import Any
 
 from deployments.decoding import Undecodable
-from deployments.interfaces import Speech, Voices
+from deployments.interfaces import DiarizationInput, Speech
 from serve_app.config import Config
 from serve_app.errors import ClientError
 from serve_app.jobs.database import Database
 from serve_app.jobs.diarization import Diarization
-from serve_app.jobs.job import Job, State
+from serve_app.jobs.job import Job, JobState
 from serve_app.jobs.objects import Objects
 from serve_app.jobs.pipeline import PASSING, Pipeline, Probe, persistently
 from serve_app.jobs.queue import MOST_LOSSES, Ending, LeaseLost, Queue
-from serve_app.jobs.recogniser import Recogniser, Unheard
-from serve_app.jobs.webhooks import Webhooks
-from serve_app.lanes import Fleet, Lanes, Terms
-from serve_app.live import LANE_PATIENCE_S
+from serve_app.jobs.recogniser import Recogniser, TranscriptionFailed
+from serve_app.jobs.webhooks.delivery import Webhooks
+from serve_app.lanes.pool import Lanes, LaneTimings, ReplicaSet
+from serve_app.live.driver import LANE_PATIENCE_S
 
 log = logging.getLogger("voxray.jobs")
 
@@ -43,7 +43,7 @@ PASSED = ("engine_timeout", *PASSING)
 class Worker:
     """Jobs at once as `scale.sessions_per_replica` says, while `run` runs."""
 
-    def __init__(self, config: Config, transcriber: Fleet, diarizer: Fleet) -> None:
+    def __init__(self, config: Config, transcriber: ReplicaSet, diarizer: ReplicaSet) -> None:
         self._config = config
         self._engines: dict[str, str | None] = {
             "transcriber": config.transcriber_engine,
@@ -56,10 +56,10 @@ class Worker:
         self._objects = Objects(config.storage)
         self._queue = Queue(self._database, jobs.lease_s)
         self._webhooks = Webhooks(self._database, jobs.webhook)
-        listening = Terms(config.transcriber.tick_ms / 1000, LANE_PATIENCE_S)
-        telling_apart = Terms(config.diarizer.tick_ms / 1000, LANE_PATIENCE_S)
+        listening = LaneTimings(config.transcriber.batch_interval_ms / 1000, LANE_PATIENCE_S)
+        telling_apart = LaneTimings(config.diarizer.batch_interval_ms / 1000, LANE_PATIENCE_S)
         self._transcriber = Lanes(transcriber, listening, Speech)
-        self._diarizer = Lanes(diarizer, telling_apart, Voices)
+        self._diarizer = Lanes(diarizer, telling_apart, DiarizationInput)
         self._recogniser = Recogniser(
             self._transcriber, jobs.windows_at_once, jobs.window_timeout_s
         )
@@ -122,11 +122,11 @@ class Worker:
 
     async def _do(self, job: Job, pipeline: Pipeline) -> Ending | None:
         """How the job ends; None where it will be tried again."""
-        if job.state is State.CANCELLING:
-            return Ending(State.CANCELLED)
+        if job.state is JobState.CANCELLING:
+            return Ending(JobState.CANCELLED)
         if job.losses >= MOST_LOSSES:
             reason = f"the job ended {job.losses} workers in the same place"
-            return Ending(State.FAILED, "worker_lost_twice", reason)
+            return Ending(JobState.FAILED, "worker_lost_twice", reason)
         try:
             return await self._compute(job, pipeline)
         except Exception as error:
@@ -148,7 +148,9 @@ class Worker:
 
         result = await pipeline.run(known)
         await persistently(lambda: self._objects.put(job, "result", result))
-        return Ending(State.COMPLETED, fingerprint=None if cached else fingerprint, cached=cached)
+        return Ending(
+            JobState.COMPLETED, fingerprint=None if cached else fingerprint, cached=cached
+        )
 
     async def _after(self, job: Job, error: Exception) -> Ending | None:
         """What an error makes of the job: failed for good, or tried again."""
@@ -156,13 +158,13 @@ class Worker:
             return await self._after(job, error.exceptions[0])
         match error:
             case Undecodable():
-                return Ending(State.FAILED, error.code, str(error))
-            case Unheard():
+                return Ending(JobState.FAILED, error.code, str(error))
+            case TranscriptionFailed():
                 return await self._try_again(job, "utterance_failed", str(error))
             case ClientError() if error.code in PASSED:
                 return await self._try_again(job, error.code, str(error))
             case ClientError():
-                return Ending(State.FAILED, error.code, str(error))
+                return Ending(JobState.FAILED, error.code, str(error))
             case LeaseLost():
                 raise error
         log.error("job %s failed", job.id, exc_info=error)
@@ -171,12 +173,12 @@ class Worker:
 
     async def _try_again(self, job: Job, code: str, reason: str) -> Ending | None:
         """Later, with backoff, unless it was tried often enough."""
-        tries = job.tries + 1
-        if tries >= self._config.jobs.tries:
-            return Ending(State.FAILED, code, reason)
-        delay_s = self._config.jobs.retry_s * 2 ** (tries - 1)
+        attempts = job.attempts + 1
+        if attempts >= self._config.jobs.max_attempts:
+            return Ending(JobState.FAILED, code, reason)
+        delay_s = self._config.jobs.retry_backoff_s * 2 ** (attempts - 1)
         log.warning("job %s: %s, tried again in %g s", job.id, code, delay_s)
-        await persistently(lambda: self._queue.again(job, delay_s, tries))
+        await persistently(lambda: self._queue.again(job, delay_s, attempts))
         return None
 
     async def _keep_lease(self, job: Job, pipeline: Pipeline) -> Ending:
@@ -189,8 +191,8 @@ class Worker:
                 state = await self._queue.renew(job, **self._changes(pipeline))
             except ClientError:
                 continue  # the database is away: the work goes on
-            if state is State.CANCELLING:
-                return Ending(State.CANCELLED)
+            if state is JobState.CANCELLING:
+                return Ending(JobState.CANCELLED)
 
     def _changes(self, pipeline: Pipeline) -> dict[str, Any]:
         return {"engine": self._engines["transcriber"], **pipeline.report.changes()}
@@ -199,15 +201,15 @@ class Worker:
         """Raises `LeaseLost`."""
         await persistently(lambda: self._queue.end(job, ending, **changes))
         log.info("job %s: %s %s", job.id, ending.state.value, ending.error_code or "")
-        if ending.state is State.CANCELLED:
+        if ending.state is JobState.CANCELLED:
             await persistently(lambda: self._objects.delete(f"{job.tenant}/{job.id}"))
-        elif ending.state is State.COMPLETED:
+        elif ending.state is JobState.COMPLETED:
             await persistently(lambda: self._objects.delete(job.place("window")))
 
     async def _give_back(self, job: Job) -> None:
         """This worker goes away: another one takes the job at once."""
         with contextlib.suppress(ClientError, LeaseLost):
-            await self._queue.again(job, 0.0, job.tries)
+            await self._queue.again(job, 0.0, job.attempts)
 
     def _pipeline(self, job: Job) -> Pipeline:
         engines = self._engines if job.options.diarize else {**self._engines, "diarizer": None}
@@ -231,15 +233,15 @@ class Worker:
             await asyncio.sleep(SWEEP_S)
 
     async def _sweep_once(self) -> None:
-        for job in await self._queue.expired(self._config.jobs.keep_s):
+        for job in await self._queue.expired(self._config.jobs.retention_s):
             await self._queue.cancel(job)
             await self._objects.delete(f"{job.tenant}/{job.id}")
         for job in await self._queue.lost_sessions(self._config.max_session_s + LOST_S):
             with contextlib.suppress(LeaseLost):
                 reason = "the session ended without a transcript"
-                await self._queue.end(job, Ending(State.FAILED, "session_lost", reason))
+                await self._queue.end(job, Ending(JobState.FAILED, "session_lost", reason))
         await self._queue.forget_cached(self._config.jobs.cache_entries)
-        await self._webhooks.forget(self._config.jobs.keep_s)
+        await self._webhooks.forget(self._config.jobs.retention_s)
         await self._sweep_orphans()
 
     async def _sweep_orphans(self) -> None:
@@ -263,7 +265,9 @@ class Worker:
 def _setup(config: Config) -> str:
     """All that makes another result of the same recording."""
     leaves = (config.transcriber, config.diarizer)
-    own = [leaf.model_dump_json(exclude={"scale", "tick_ms", "timeout_s"}) for leaf in leaves]
+    own = [
+        leaf.model_dump_json(exclude={"scale", "batch_interval_ms", "timeout_s"}) for leaf in leaves
+    ]
     return "\n".join((config.transcriber_engine, config.diarizer_engine, *own))
 
 

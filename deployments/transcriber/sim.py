@@ -1,0 +1,107 @@
+"""The stand-in engine: words in proportion to the speech, after a stated time, without the CPU.
+
+For capacity work and tests. It never pretends: its name goes out with every answer.
+"""
+
+import asyncio
+import zlib
+from collections.abc import Hashable, Sequence
+
+from deployments.interfaces import (
+    BYTES_PER_SAMPLE,
+    RATE,
+    Emit,
+    EngineHypothesis,
+    Option,
+    Utterance,
+    Word,
+)
+
+VOCABULARY = (
+    "alpha bravo charlie delta echo foxtrot golf hotel india juliet kilo lima mike november "
+    "oscar papa quebec romeo sierra tango uniform victor whiskey xray yankee zulu"
+).split()
+
+PRINT_BYTES = 64
+"""How much of a word's audio decides which word it is: enough to tell two recordings apart."""
+
+
+class _Progress:
+    __slots__ = ("failed", "heard", "tail", "words")
+
+    def __init__(self) -> None:
+        self.heard = 0
+        self.words = 0
+        self.tail = b""
+        self.failed = False
+
+
+class SimTranscriber:
+    """Word k of an utterance covers samples [k, k+1) x RATE / words_per_second, and is chosen by
+    the seed and the last bytes of that audio: how the audio was cut into pieces does not matter.
+    An utterance fails, as a real engine's might, with probability `error_rate`.
+    """
+
+    name = "sim"
+    languages: tuple[str, ...] | None = None
+    revises = False
+    options = frozenset({Option.LANGUAGE, Option.PROMPT})
+
+    def __init__(
+        self, latency_ms: float, words_per_second: float, error_rate: float, seed: int
+    ) -> None:
+        self._latency_s = latency_ms / 1000
+        self._word_samples = round(RATE / words_per_second)
+        self._error_rate = error_rate
+        self._seed = seed
+        self._progress: dict[Hashable, _Progress] = {}
+
+    async def start(self, emit: Emit) -> None:
+        self._emit = emit
+
+    async def feed(self, batch: Sequence[Utterance]) -> None:
+        hypotheses = [self._guess(utterance) for utterance in batch]
+        loop = asyncio.get_running_loop()
+        loop.call_later(self._latency_s, self._emit, hypotheses)
+
+    async def forget(self, keys: Sequence[Hashable]) -> None:
+        for key in keys:
+            self._progress.pop(key, None)
+
+    async def stop(self) -> None:
+        self._progress.clear()
+
+    def _guess(self, utterance: Utterance) -> EngineHypothesis:
+        key, pcm, ended, _ = utterance
+        progress = self._progress.get(key)
+        if progress is None:
+            progress = self._progress[key] = _Progress()
+        keep = progress.words
+        words = self._hear(progress, pcm, ended)
+        if ended:
+            del self._progress[key]
+        until = progress.heard // BYTES_PER_SAMPLE
+        failure = "the sim failed, as its error_rate says" if ended and progress.failed else None
+        return EngineHypothesis(key, until, tuple(words), ended, keep, failure)
+
+    def _hear(self, progress: _Progress, pcm: bytes, ended: bool) -> list[Word]:
+        window = progress.tail + pcm
+        begin = progress.heard - len(progress.tail)
+        progress.heard += len(pcm)
+        word_bytes = self._word_samples * BYTES_PER_SAMPLE
+        complete = (progress.heard + (word_bytes // 2 if ended else 0)) // word_bytes
+        words = []
+        while progress.words < complete:
+            end = min((progress.words + 1) * word_bytes, progress.heard) - begin
+            words.append(self._word(progress, window[max(0, end - PRINT_BYTES) : end]))
+        progress.tail = window[-PRINT_BYTES:]
+        return words
+
+    def _word(self, progress: _Progress, print_: bytes) -> Word:
+        chance = zlib.crc32(print_, self._seed)
+        if progress.words == 0:
+            progress.failed = (chance >> 8) % 10_000 < self._error_rate * 10_000
+        start = progress.words * self._word_samples
+        progress.words += 1
+        end = min(start + self._word_samples, progress.heard // BYTES_PER_SAMPLE)
+        return Word(VOCABULARY[chance % len(VOCABULARY)], start, end, 1.0)

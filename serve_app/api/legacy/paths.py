@@ -1,0 +1,102 @@
+"""Paths that clients of older servers call: thin aliases of what is elsewhere."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import JSONResponse, Response
+from pydantic import BaseModel, ConfigDict
+
+from serve_app.api import jobs as routes_of_jobs
+from serve_app.api.jobs import TENANT, Id, Submission, deletion_of, export_of, result_of
+from serve_app.api.sockets.live_socket import PATH as STREAM
+from serve_app.jobs.job import JobState
+from serve_app.jobs.live_recording import LiveRecordings
+from serve_app.jobs.queue import Filter
+
+
+class LiveAsked(BaseModel):
+    """What a kept live session may be told beforehand."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    language: str | None = None
+
+
+def router(submission: Submission, live_recordings: LiveRecordings) -> APIRouter:
+    routes = APIRouter(prefix="/api", tags=["older paths"])
+
+    async def listed(kind: str | None, after: str | None, limit: int) -> list[dict[str, Any]]:
+        found, _ = await submission.jobs.queue.find(TENANT, Filter((), kind, after, limit))
+        return await submission.shown(*found)
+
+    @routes.post("/upload", status_code=202, openapi_extra=routes_of_jobs.BODY)
+    async def upload(
+        request: Request, num_speakers: Annotated[int | None, Query(ge=1, le=20)] = None
+    ) -> JSONResponse:
+        """`POST /v1/jobs`."""
+        given = {"speakers": num_speakers} if num_speakers else None
+        job, _ = await submission.take(request, given)
+        (shown,) = await submission.shown(job)
+        return JSONResponse({"job_id": job.id, **shown}, 202)
+
+    @routes.get("/status/{id}")
+    async def status(id_: Id) -> dict[str, Any]:
+        """`GET /v1/jobs/{id}`."""
+        (shown,) = await submission.shown(await submission.get(id_))
+        return {"job_id": id_, "status": shown["state"], **shown}
+
+    @routes.get("/results/{id}")
+    async def results(id_: Id) -> Response:
+        """`GET /v1/jobs/{id}/results`."""
+        return await result_of(submission, await submission.get(id_))
+
+    @routes.get("/jobs")
+    async def list_jobs(
+        after: str | None = None, limit: Annotated[int, Query(ge=1, le=100)] = 20
+    ) -> dict[str, Any]:
+        """`GET /v1/jobs`."""
+        return {"jobs": await listed("file", after, limit)}
+
+    @routes.delete("/jobs/{id}")
+    async def delete_job(id_: Id) -> Response:
+        """`DELETE /v1/jobs/{id}`."""
+        return await deletion_of(submission, await submission.get(id_))
+
+    @routes.post("/transcribe/upload", status_code=202, openapi_extra=routes_of_jobs.BODY)
+    async def transcribe_upload(request: Request) -> JSONResponse:
+        """`POST /v1/jobs`."""
+        return await upload(request)
+
+    @routes.post("/transcribe/start", status_code=201)
+    async def start(asked: LiveAsked | None = None) -> dict[str, Any]:
+        """A live session that is kept: stream audio to `websocket`, then read the transcription."""
+        options = submission.checked(asked.model_dump() if asked else {})
+        job = await live_recordings.open(TENANT, options)
+        return {"id": job.id, "state": job.state, "websocket": f"{STREAM}?transcription={job.id}"}
+
+    @routes.get("/transcriptions")
+    async def transcriptions(
+        after: str | None = None, limit: Annotated[int, Query(ge=1, le=100)] = 20
+    ) -> dict[str, Any]:
+        """Jobs and kept live sessions, the newest first."""
+        return {"transcriptions": await listed(None, after, limit)}
+
+    @routes.get("/transcription/{id}")
+    async def transcription(id_: Id) -> dict[str, Any]:
+        """Its state and, once it is completed, its result."""
+        job = await submission.get(id_)
+        (shown,) = await submission.shown(job)
+        result = await submission.jobs.result(job) if job.state is JobState.COMPLETED else None
+        return {**shown, "result": result.model_dump() if result else None}
+
+    @routes.delete("/transcription/{id}")
+    async def delete_transcription(id_: Id) -> Response:
+        """`DELETE /v1/jobs/{id}`."""
+        return await deletion_of(submission, await submission.get(id_))
+
+    @routes.get("/export/{id}/{form}")
+    async def export(id_: Id, form: str) -> Response:
+        """`GET /v1/jobs/{id}/export/{format}`."""
+        return await export_of(submission, await submission.get(id_), form)
+
+    return routes

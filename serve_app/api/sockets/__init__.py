@@ -1,0 +1,1 @@
+"""Everything that holds a connection open: WebSockets, Socket.IO, TCP."""

@@ -1,0 +1,134 @@
+"""`WS /v1/transcribe/stream`: a socket in front of a live session.
+
+A frame that comes in is parsed and fed to the session at once, an event is rendered and written at
+once. While the client does not read, events wait in the `Backlog`.
+"""
+
+import time
+import uuid
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+from picows import WSUpgradeRequest, WSUpgradeResponseWithListener
+
+from serve_app.api.sockets.socket import Socket, refusal, welcome
+from serve_app.api.sockets.upgrade import Route
+from serve_app.dialects.native import NativeDialect
+from serve_app.errors import ClientError
+from serve_app.jobs.live_recording import LiveRecording, LiveRecordings
+from serve_app.live.backlog import Backlog
+from serve_app.live.driver import LiveSession, LiveSessions
+from serve_app.live.session import (
+    ClientErred,
+    Close,
+    ErrorReport,
+    Event,
+    Fact,
+    Started,
+    UtteranceEvent,
+    UtteranceFailed,
+)
+from serve_app.observability.metrics import Metrics
+
+PATH = "/v1/transcribe/stream"
+MAX_MESSAGE_BYTES = 2 << 20
+
+
+def _kept(request: WSUpgradeRequest, live_recordings: LiveRecordings) -> LiveRecording | None:
+    """The transcription that the session's finals are kept for, if one is named."""
+    query = urlsplit(request.path.decode(errors="replace")).query
+    ids = parse_qs(query).get("transcription", [])
+    return live_recordings.kept(ids[0]) if ids else None
+
+
+def route(
+    models: Any, sessions: LiveSessions, metrics: Metrics, live_recordings: LiveRecordings
+) -> Route:
+    """Answers handshakes: a session each, or 503 with Retry-After."""
+
+    def accept(request: WSUpgradeRequest) -> WSUpgradeResponseWithListener:
+        metrics.count_request()
+        try:
+            sessions.admit()
+        except ClientError as error:
+            return refusal(error, metrics)
+        dialect = NativeDialect(sessions.limits, uuid.uuid4().hex, models.engine, models.languages)
+        return welcome(LiveSocket(sessions, dialect, metrics, _kept(request, live_recordings)))
+
+    return Route(accept, MAX_MESSAGE_BYTES)
+
+
+class LiveSocket(Socket):
+    """One connection."""
+
+    __slots__ = ("_backlog", "_dialect", "_kept", "_live", "_sessions")
+
+    def __init__(
+        self,
+        sessions: LiveSessions,
+        dialect: NativeDialect,
+        metrics: Metrics,
+        kept: LiveRecording | None = None,
+    ) -> None:
+        super().__init__(metrics, MAX_MESSAGE_BYTES)
+        self._sessions = sessions
+        self._dialect = dialect
+        self._kept = kept
+        self._live: LiveSession | None = None
+        self._backlog = Backlog(sessions.limits.max_unsent_events)
+
+    def opened(self) -> None:
+        self.send(self._dialect.hello())
+        self._live = self._sessions.open(self._on_event, self.end)
+        if self._kept:
+            self._kept.begin(self._refused)
+
+    def closed(self) -> None:
+        if self._live:
+            self._metrics.dropped_partials += self._backlog.dropped
+            self._sessions.close(self._live)
+            if self._kept:
+                self._kept.ended(self._live.metrics().audio_ms)
+            self._live = None
+
+    def unread(self, is_unread: bool) -> None:
+        if self._live:
+            self._live.unread_since = time.monotonic() if is_unread else None
+        while self._backlog and not self._paused:
+            self._write(self._backlog.take())
+
+    def received(self, message: str | bytes) -> None:
+        live = self._live
+        if live is None:
+            return
+        try:
+            facts: list[Fact] = self._dialect.parse(message)
+        except ClientError as error:
+            facts = [ClientErred(error)]
+        for fact in facts:
+            live.feed(fact)
+            if isinstance(fact, Started):
+                self.send(self._dialect.hello())
+
+    def _refused(self, error: ClientError) -> None:
+        """There is nothing to keep the session in: its client is told, and goes on."""
+        self._kept = None
+        if self._live:
+            self._live.feed(ClientErred(error))
+
+    def _on_event(self, event: Event) -> None:
+        if self._kept:
+            self._kept.on_event(event)
+        if isinstance(event, UtteranceEvent):
+            return
+        if isinstance(event, ErrorReport | UtteranceFailed):
+            self._metrics.count_error(event.error.code)
+        if self._paused:
+            self._backlog.put(event)
+        else:
+            self._write(event)
+
+    def _write(self, event: Any) -> None:
+        self.send(self._dialect.render(event, round(time.time(), 3)))
+        if isinstance(event, Close):
+            self.finish(event.code)

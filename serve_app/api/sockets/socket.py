@@ -1,0 +1,205 @@
+"""A WebSocket without ASGI and without tasks: RFC 6455 down to whole messages, and back.
+
+What a message means is a subclass's; so is what to do while the client does not read.
+"""
+
+import asyncio
+import json
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from picows import (
+    WSCloseCode,
+    WSFrame,
+    WSListener,
+    WSMsgType,
+    WSTransport,
+    WSUpgradeResponse,
+    WSUpgradeResponseWithListener,
+)
+
+from serve_app.api.errors import retry_headers
+from serve_app.errors import CODES, ClientError
+from serve_app.live.backlog import ReaderTooSlow
+from serve_app.observability.metrics import Metrics
+
+log = logging.getLogger("voxray.socket")
+
+GOODBYE_S = 5.0
+LINGER_S = 0.5
+
+WRITE_HIGH_BYTES = 64 << 10
+"""Unsent bytes at which a client counts as not reading."""
+
+MAX_FRAGMENTS = 1024
+"""Frames of one message; each costs memory, even an empty one."""
+
+CLOSE_CODES = {*range(1000, 1004), *range(1007, 1015), *range(3000, 5000)}
+"""Codes that an endpoint may put into a close frame (RFC 6455 7.4)."""
+
+
+def refusal(error: ClientError, metrics: Metrics) -> WSUpgradeResponseWithListener:
+    """A handshake refused, as plain HTTP."""
+    metrics.count_error(error.code)
+    headers = {"Content-Type": "application/json", **retry_headers(error)}
+    body = json.dumps(error.body()).encode()
+    response = WSUpgradeResponse.create_error_response(error.status, body, headers)
+    return WSUpgradeResponseWithListener(response, None)
+
+
+def welcome(
+    socket: "Socket", headers: Mapping[str, str] | None = None
+) -> WSUpgradeResponseWithListener:
+    return WSUpgradeResponseWithListener(WSUpgradeResponse.create_101_response(headers), socket)
+
+
+def close_answer(payload: bytes) -> int:
+    """The code that answers a close frame: the client's own, or 1002 where it may not send that."""
+    if not payload:
+        return 1000
+    code = int.from_bytes(payload[:2])
+    return code if code in CLOSE_CODES else 1002
+
+
+class Socket(WSListener):
+    """One connection."""
+
+    __slots__ = (
+        "_admitted",
+        "_fragment_bytes",
+        "_fragments",
+        "_max_message_bytes",
+        "_metrics",
+        "_paused",
+        "_transport",
+    )
+
+    def __init__(self, metrics: Metrics, max_message_bytes: int) -> None:
+        self._metrics = metrics
+        self._max_message_bytes = max_message_bytes
+        self._transport: WSTransport | None = None
+        self._admitted = self._paused = False
+        self._fragments: list[bytes] = []
+        self._fragment_bytes = 0
+
+    # For a subclass.
+
+    def opened(self) -> None:
+        """The client is there. A `ClientError` refuses it."""
+
+    def closed(self) -> None:
+        """It has gone, and `opened` had let it in."""
+
+    def received(self, message: str | bytes) -> None:
+        """A whole message, text or binary."""
+
+    def unread(self, is_unread: bool) -> None:
+        """The client has stopped reading, or begun again."""
+
+    # The connection.
+
+    def on_ws_connected(self, transport: WSTransport) -> None:
+        self._transport = transport
+        transport.underlying_transport.set_write_buffer_limits(WRITE_HIGH_BYTES)
+        try:
+            self.opened()
+        except ClientError as refused:  # admitted at the handshake, but others were faster
+            return self.end(refused.code)
+        self._admitted = True
+        self._metrics.active_connections += 1
+
+    def on_ws_disconnected(self, transport: WSTransport) -> None:
+        if self._admitted:
+            self._metrics.active_connections -= 1
+            self.closed()
+
+    def pause_writing(self) -> None:
+        self._paused = True
+        self.unread(True)
+
+    def resume_writing(self) -> None:
+        self._paused = False
+        self.unread(False)
+
+    # Frames in.
+
+    def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
+        kind = frame.msg_type
+        if transport.is_close_frame_sent and kind != WSMsgType.CLOSE:
+            return
+        if frame.rsv1 or frame.rsv2 or frame.rsv3:
+            return self._break(WSCloseCode.PROTOCOL_ERROR)
+        if kind == WSMsgType.CLOSE:
+            return self._on_close(transport, frame)
+        if kind == WSMsgType.PONG:
+            return
+        if kind == WSMsgType.CONTINUATION or not frame.fin or self._fragments:
+            return self._on_fragment(frame)
+        self._on_payload(frame.get_payload_as_bytes(), kind == WSMsgType.TEXT)
+
+    def _on_close(self, transport: WSTransport, frame: WSFrame) -> None:
+        if not transport.is_close_frame_sent:
+            code: Any = close_answer(frame.get_payload_as_bytes())  # picows takes any number
+            transport.send_close(code)
+        transport.disconnect()
+
+    def _on_fragment(self, frame: WSFrame) -> None:
+        """RFC 6455 5.4: a first frame of a type, then continuations, the last one final."""
+        begins = frame.msg_type != WSMsgType.CONTINUATION
+        if begins == bool(self._fragments):
+            return self._break(WSCloseCode.PROTOCOL_ERROR)
+        if begins:
+            self._fragments = [b"T" if frame.msg_type == WSMsgType.TEXT else b"B"]
+            self._fragment_bytes = 0
+        self._fragments.append(frame.get_payload_as_bytes())
+        self._fragment_bytes += len(self._fragments[-1])
+        if self._fragment_bytes > self._max_message_bytes or len(self._fragments) > MAX_FRAGMENTS:
+            return self._break(WSCloseCode.MESSAGE_TOO_BIG)
+        if frame.fin:
+            kind, *parts = self._fragments
+            self._fragments = []
+            self._on_payload(b"".join(parts), kind == b"T")
+
+    def _on_payload(self, payload: bytes, is_text: bool) -> None:
+        try:
+            message = payload.decode() if is_text else payload
+        except UnicodeDecodeError:
+            return self._break(WSCloseCode.INVALID_TEXT)
+        try:
+            self.received(message)
+        except ReaderTooSlow:
+            self.end("client_too_slow")
+        except Exception:  # the outermost edge of a connection
+            log.exception("a connection failed")
+            self.end("internal_error")
+
+    # Frames out.
+
+    def send(self, frame: bytes) -> None:
+        if self._transport and not self._transport.is_disconnected:
+            self._transport.send(WSMsgType.TEXT, frame)
+
+    # The end.
+
+    def finish(self, code: int, reason: str = "") -> None:
+        """After a goodbye; the client has some seconds to say its own."""
+        transport = self._transport
+        if transport and not transport.is_close_frame_sent:
+            transport.send_close(WSCloseCode(code), reason.encode())
+            asyncio.get_running_loop().call_later(GOODBYE_S, transport.disconnect, False)
+
+    def end(self, code: str) -> None:
+        """End without a goodbye: the client does not read, or voxray failed."""
+        self._metrics.count_error(code)
+        transport = self._transport
+        if transport and not transport.is_disconnected:
+            transport.send_close(WSCloseCode(CODES[code].close or 1011), code.encode())
+            transport.disconnect(graceful=not self._paused)
+
+    def _break(self, code: WSCloseCode) -> None:
+        """The client does not speak WebSocket. What it still sends is read and dropped for a
+        moment, because a connection closed with unread data loses the close frame."""
+        if self._transport:
+            self._transport.send_close(code)
+            asyncio.get_running_loop().call_later(LINGER_S, self._transport.disconnect, False)

@@ -1,0 +1,158 @@
+"""Socket.IO at `/socket`: `audio:chunk` in, `transcription:partial` and `transcription:final` out.
+
+A socket is one live session of 16 kHz mono pcm_s16le, unless `audio:start` says otherwise; its
+fields are those of the live protocol's `start`. `audio:stop` asks for what is left, and
+`transcription:end` follows.
+"""
+
+import asyncio
+import time
+import uuid
+from typing import Any
+
+import orjson
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp
+
+from serve_app.api.legacy.streaming import parsed
+from serve_app.dialects.frames import base64_bytes
+from serve_app.dialects.native import NativeDialect
+from serve_app.errors import ClientError
+from serve_app.extras import SOCKET_IO, MissingExtra, module_of
+from serve_app.live.backlog import Backlog
+from serve_app.live.driver import LiveSession, LiveSessions
+from serve_app.live.session import ClientErred, ErrorReport, Event, UtteranceEvent
+from serve_app.observability.metrics import Metrics
+
+PATH = "/socket"
+NAMES = {
+    "partial": "transcription:partial",
+    "final": "transcription:final",
+    "error": "error",
+    "closed": "transcription:end",
+}
+ROOM_BYTES = 64 << 10
+"""Of a message beyond its audio."""
+
+
+class Listener:
+    """One socket's session; what is to be said waits in a backlog until the socket has it."""
+
+    def __init__(self, sessions: LiveSessions, dialect: NativeDialect, emit: Any) -> None:
+        self._sessions = sessions
+        self._dialect = dialect
+        self._emit = emit
+        self._backlog = Backlog(sessions.limits.max_unsent_events)
+        self._some = asyncio.Event()
+        self._live: LiveSession | None = sessions.open(self._on_event, self._on_abandoned)
+        self._sending = asyncio.create_task(self._send())
+
+    def received(self, frame: str | bytes) -> None:
+        if self._live:
+            for fact in parsed(self._dialect, frame):
+                self._live.feed(fact)
+
+    def refused(self, error: ClientError) -> None:
+        if self._live:
+            self._live.feed(ClientErred(error))
+
+    def close(self) -> None:
+        self._sending.cancel()
+        if self._live:
+            self._sessions.close(self._live)
+            self._live = None
+
+    def _on_event(self, event: Event) -> None:
+        if not isinstance(event, UtteranceEvent):
+            self._backlog.put(event)
+            self._some.set()
+
+    def _on_abandoned(self, code: str) -> None:
+        self._on_event(ErrorReport(ClientError(code, "the session ended early")))
+
+    async def _send(self) -> None:
+        """Owned by this listener; cancelled when it closes."""
+        while True:
+            await self._some.wait()
+            self._some.clear()
+            while self._backlog:
+                event: Any = self._backlog.take()
+                said = orjson.loads(self._dialect.render(event, time.time()))
+                if name := NAMES.get(said.pop("type")):
+                    await self._emit(name, said)
+
+
+class SocketIo:
+    """Every Socket.IO client of this ingress."""
+
+    def __init__(self, models: Any, sessions: LiveSessions, metrics: Metrics) -> None:
+        """Raises `MissingExtra` without python-socketio."""
+        self._models = models
+        self._sessions = sessions
+        self._metrics = metrics
+        self._listeners: dict[str, Listener] = {}
+        self._library = socketio = module_of(SOCKET_IO)
+        most = sessions.limits.max_chunk_bytes * 2 + ROOM_BYTES
+        self._server = socketio.AsyncServer(async_mode="asgi", max_http_buffer_size=most)
+        self._server.on("connect", self._connect)
+        self._server.on("audio:start", self._start)
+        self._server.on("audio:chunk", self._chunk)
+        self._server.on("audio:stop", self._stop)
+        self._server.on("disconnect", self._disconnect)
+        self.app = socketio.ASGIApp(self._server, socketio_path="")
+
+    async def _connect(self, sid: str, _: Any, __: Any = None) -> None:
+        self._metrics.count_request()
+        dialect = NativeDialect(
+            self._sessions.limits, uuid.uuid4().hex, self._models.engine, self._models.languages
+        )
+
+        async def emit(name: str, said: dict[str, Any]) -> None:
+            await self._server.emit(name, said, to=sid)
+
+        try:
+            self._listeners[sid] = Listener(self._sessions, dialect, emit)
+        except ClientError as error:
+            self._metrics.count_error(error.code)
+            raise self._library.exceptions.ConnectionRefusedError(error.code) from error
+
+    async def _start(self, sid: str, said: Any = None) -> None:
+        if listener := self._listeners.get(sid):
+            fields = said if isinstance(said, dict) else {}
+            listener.received(orjson.dumps({**fields, "type": "start"}).decode())
+
+    async def _chunk(self, sid: str, said: Any = None) -> None:
+        """Samples as bytes, or `{"audio": bytes or base64}`."""
+        if not (listener := self._listeners.get(sid)):
+            return
+        try:
+            listener.received(_audio(said))
+        except ClientError as error:
+            listener.refused(error)
+
+    async def _stop(self, sid: str, _: Any = None) -> None:
+        if listener := self._listeners.get(sid):
+            listener.received('{"type":"stop"}')
+
+    async def _disconnect(self, sid: str, _: Any = None) -> None:
+        if listener := self._listeners.pop(sid, None):
+            listener.close()
+
+
+def endpoint(models: Any, sessions: LiveSessions, metrics: Metrics) -> ASGIApp:
+    """Socket.IO, or where python-socketio is not installed an answer that says so."""
+    try:
+        app: ASGIApp = SocketIo(models, sessions, metrics).app
+    except MissingExtra as error:
+        return JSONResponse(error.body(), error.status)
+    return app
+
+
+def _audio(said: Any) -> bytes:
+    """Raises `ClientError`."""
+    audio = said.get("audio", said.get("data")) if isinstance(said, dict) else said
+    if isinstance(audio, str):
+        return base64_bytes(audio, "audio")
+    if not isinstance(audio, bytes):
+        raise ClientError("invalid_message", "audio:chunk takes bytes, or audio as base64")
+    return audio

@@ -1,0 +1,188 @@
+"""The TCP port: messages of a 4-byte big-endian length and JSON, an `audio` answered by a `result`.
+
+The messages are those of `WS /ws`; the turn behind them is the same. A connection has one
+conversation, its messages are answered one after the other. Off unless configured; several ingress
+replicas of a node share the port.
+"""
+
+import asyncio
+import contextlib
+import logging
+import socket
+import struct
+from typing import Any
+
+from serve_app.api.sockets.conversation_socket import decoded, new_dialect
+from serve_app.config import TcpConfig
+from serve_app.conversation.driver import Conversation, Conversations, Told
+from serve_app.dialects.conversation import ResultDialect, Undecoded
+from serve_app.dialects.realtime import ImmediateAnswer
+from serve_app.errors import ClientError
+from serve_app.live.session import Close
+from serve_app.observability.metrics import Metrics
+
+log = logging.getLogger("voxray.tcp")
+
+LENGTH = struct.Struct(">I")
+
+
+class TcpPort:
+    """Serves until cancelled."""
+
+    def __init__(
+        self, config: TcpConfig, models: Any, conversations: Conversations, metrics: Metrics
+    ) -> None:
+        self._config = config
+        self._models = models
+        self._conversations = conversations
+        self._metrics = metrics
+        self._connections = 0
+
+    async def run(self) -> None:
+        server = await asyncio.start_server(self._serve, sock=self._socket())
+        async with server:
+            await server.serve_forever()
+
+    def _socket(self) -> socket.socket:
+        """Shared with the other replicas of the node: the kernel deals connections out."""
+        family = socket.AF_INET6 if ":" in self._config.host else socket.AF_INET
+        listening = socket.socket(family, socket.SOCK_STREAM)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        listening.bind((self._config.host, self._config.port))
+        return listening
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connection = _Connection(self._conversations, self._models, self._metrics, writer)
+        self._connections += 1
+        self._metrics.active_connections += 1
+        try:
+            if self._connections > self._config.max_connections:
+                raise ClientError("too_many_conversations", "all connections here are taken")
+            connection.open()
+            await self._converse(reader, connection)
+        except ClientError as error:  # one that ends the connection
+            with contextlib.suppress(OSError):
+                await connection.complain(error)
+        except (OSError, asyncio.IncompleteReadError):
+            pass  # the client went away or does not read, in the middle of a message or not
+        except Exception:
+            log.exception("a TCP connection failed")
+        finally:
+            self._connections -= 1
+            self._metrics.active_connections -= 1
+            connection.close()
+            writer.close()
+
+    async def _converse(self, reader: asyncio.StreamReader, connection: "_Connection") -> None:
+        while (message := await self._read(reader)) is not None:
+            self._metrics.count_request()
+            await connection.answer(message)
+
+    async def _read(self, reader: asyncio.StreamReader) -> bytes | None:
+        """The next message; None at the end. Raises `ClientError` for a length or pace that is
+        not allowed: what follows it in the stream means nothing any more."""
+        idle_s = self._conversations.config.conversation.idle_timeout_s
+        try:
+            async with asyncio.timeout(idle_s):
+                head = await reader.readexactly(LENGTH.size)
+        except asyncio.IncompleteReadError as end:
+            if end.partial:
+                raise
+            return None
+        except TimeoutError as error:
+            raise ClientError("idle_timeout", f"no message for {idle_s:g} s") from error
+        (length,) = LENGTH.unpack(head)
+        longest = self._conversations.config.limits.max_event_bytes
+        if not 0 < length <= longest:
+            raise ClientError(
+                "message_too_large", f"a message has 1 to {longest} bytes, not {length}"
+            )
+        return await self._body(reader, length)
+
+    async def _body(self, reader: asyncio.StreamReader, length: int) -> bytes:
+        timeout_s = self._config.read_timeout_s
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await reader.readexactly(length)
+        except TimeoutError as error:
+            raise ClientError(
+                "idle_timeout", f"the message did not arrive within {timeout_s:g} s"
+            ) from error
+
+
+class _Connection:
+    """One client and its conversation."""
+
+    def __init__(
+        self,
+        conversations: Conversations,
+        models: Any,
+        metrics: Metrics,
+        writer: asyncio.StreamWriter,
+    ) -> None:
+        self._conversations = conversations
+        self._metrics = metrics
+        self._writer = writer
+        self._dialect = new_dialect(ResultDialect, models, conversations)
+        self._conversation: Conversation | None = None
+        self._answers: asyncio.Queue[bytes | None] = asyncio.Queue()
+
+    def open(self) -> None:
+        dialect = self._dialect
+        self._conversation = self._conversations.open(
+            self._on_told, self._on_abandoned, dialect.settings, dialect.listening, dialect.prefix
+        )
+
+    def close(self) -> None:
+        if self._conversation:
+            self._conversations.close(self._conversation)
+            self._conversation = None
+
+    async def answer(self, message: bytes) -> None:
+        """Whatever the message, the client gets one answer."""
+        try:
+            facts = self._dialect.parse(message)
+            for fact in facts:
+                if isinstance(fact, Undecoded):
+                    facts = [*facts, *self._dialect.heard(await decoded(fact.file))]
+            for fact in facts:
+                self._do(fact)
+            await self._send(await self._next())
+        except ClientError as error:
+            if error.close is not None:
+                raise
+            await self.complain(error)
+
+    async def complain(self, error: ClientError) -> None:
+        self._metrics.count_error(error.code)
+        await self._send(self._dialect.error(error))
+
+    def _do(self, fact: Any) -> None:
+        if isinstance(fact, ImmediateAnswer):
+            self._answers.put_nowait(fact.frame)
+        elif not isinstance(fact, Undecoded):
+            assert self._conversation
+            self._conversation.take(fact)
+
+    async def _next(self) -> bytes:
+        answer = await self._answers.get()
+        if answer is None:
+            raise ConnectionResetError("the conversation has ended")
+        return answer
+
+    async def _send(self, frame: bytes) -> None:
+        """Raises `TimeoutError` for a client that does not read."""
+        self._writer.writelines((LENGTH.pack(len(frame)), frame))
+        async with asyncio.timeout(self._conversations.sessions.limits.client_write_timeout_s):
+            await self._writer.drain()
+
+    def _on_told(self, event: Told) -> None:
+        for frame in self._dialect.render(event):
+            self._answers.put_nowait(frame)
+        if isinstance(event, Close):
+            self._answers.put_nowait(None)
+
+    def _on_abandoned(self, code: str) -> None:
+        self._metrics.count_error(code)
+        self._answers.put_nowait(None)

@@ -1,0 +1,1 @@
+"""Ray and HAProxy: handles, scaling, environment."""

@@ -1,0 +1,140 @@
+"""Model replicas and fellow ingress replicas, found over Serve handles; and the state of those
+replicas that no handle reaches yet, in Ray's key-value store."""
+
+import asyncio
+import time
+from typing import Any
+
+import orjson
+import psutil
+import ray
+from ray.experimental import internal_kv
+from ray.serve.exceptions import DeploymentUnavailableError
+from ray.serve.handle import DeploymentHandle
+from ray.util import metrics as prometheus
+
+from serve_app.lanes.wire import Address, LaneConnection
+
+SURVEY_TIMEOUT_S = 3.0
+
+
+class ServeReplicaSet:
+    """`lanes.ReplicaSet`: every running replica of a deployment, as Serve counts them."""
+
+    def __init__(self, handle: DeploymentHandle[Any], answer: type) -> None:
+        self._handle = handle
+        self._answer = answer
+        self._addresses: dict[str, Address] = {}
+
+    async def replicas(self) -> list[str]:
+        addresses = [Address(*told) for told in await broadcast(self._handle, "address")]
+        self._addresses = {address.name: address for address in addresses}
+        return list(self._addresses)
+
+    async def connect(self, name: str) -> LaneConnection:
+        return await LaneConnection.open(self._addresses[name], self._answer)
+
+
+async def broadcast(handle: DeploymentHandle[Any], method: str, *args: Any) -> list[Any]:
+    """The answers of all replicas that give one; [] while there are none."""
+    try:
+        answers = await handle.broadcast(method, *args).results_async(
+            timeout_s=SURVEY_TIMEOUT_S, return_exceptions=True
+        )
+    except DeploymentUnavailableError:
+        return []
+    return [answer for answer in answers if not isinstance(answer, Exception)]
+
+
+STATES = b"voxray:models:"
+TELL_S = 2.0
+STALE_S = 30.0
+"""A state that was not told again for so long is that of a replica which is no more."""
+
+
+class ModelState:
+    """What a model replica tells of itself, from before it can be reached.
+
+    `bytes_` is the size of its weights: while it loads, its percentage is how much memory its
+    processes have taken of that.
+    """
+
+    def __init__(self, kind: str, engine: str, model: str | None, bytes_: int) -> None:
+        self._told: dict[str, Any] = {"kind": kind, "engine": engine, "model": model}
+        self._told |= {"state": "loading", "percent": 0, "reason": None}
+        self._bytes = bytes_
+        self._key = STATES + str(ray.get_runtime_context().get_actor_id()).encode()
+        self._before = _memory()
+
+    async def tell(self, state: str, reason: object = None) -> None:
+        self._told["state"] = state
+        self._told["percent"] = 100 if state == "warm" else self._told["percent"]
+        self._told["reason"] = str(reason)[:500] if reason is not None else None
+        await self._put()
+
+    async def keep_telling(self) -> None:
+        while True:
+            if self._told["state"] == "loading" and self._bytes:
+                taken = await asyncio.to_thread(_memory) - self._before
+                self._told["percent"] = max(0, min(99, taken * 100 // self._bytes))
+            await self._put()
+            await asyncio.sleep(TELL_S)
+
+    async def _put(self) -> None:
+        body = orjson.dumps(self._told | {"at": time.time()})
+        await asyncio.to_thread(internal_kv._internal_kv_put, self._key, body)
+
+
+def _memory() -> int:
+    """Bytes that this process and its children take."""
+    total = 0
+    for process in (psutil.Process(), *psutil.Process().children(recursive=True)):
+        try:
+            total += process.memory_info().rss
+        except psutil.Error:
+            continue
+    return total
+
+
+async def model_states() -> list[dict[str, Any]]:
+    """Every model replica's, by kind; those not heard of for a while are left out and forgotten."""
+    return await asyncio.to_thread(_model_states)
+
+
+def _model_states() -> list[dict[str, Any]]:
+    states = []
+    for key in internal_kv._internal_kv_list(STATES):
+        body = internal_kv._internal_kv_get(key)
+        state = orjson.loads(body) if body else {"at": 0.0}
+        if time.time() - state.pop("at") < STALE_S:
+            states.append(state)
+        else:
+            internal_kv._internal_kv_del(key)
+    return sorted(states, key=lambda state: (state["kind"], -state["percent"]))
+
+
+SETTINGS = b"voxray:settings"
+
+
+def keep_settings(changes: dict[str, Any]) -> None:
+    """For replicas that start later."""
+    internal_kv._internal_kv_put(SETTINGS, orjson.dumps(changes))
+
+
+def kept_settings() -> dict[str, Any]:
+    body = internal_kv._internal_kv_get(SETTINGS)
+    changes: dict[str, Any] = orjson.loads(body) if body else {}
+    return changes
+
+
+class PrometheusExporter:
+    """Shows a flat snapshot of numbers on Ray's Prometheus endpoint, as gauges `voxray_*`."""
+
+    def __init__(self) -> None:
+        self._gauges: dict[str, prometheus.Gauge] = {}
+
+    def export(self, numbers: dict[str, float]) -> None:
+        for name, value in numbers.items():
+            if name not in self._gauges:
+                self._gauges[name] = prometheus.Gauge(f"voxray_{name}", description=name)
+            self._gauges[name].set(value)

@@ -1,0 +1,73 @@
+"""Settings that may change while the server runs: which, and what they are now. Pure."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from serve_app.config import Config
+from serve_app.errors import ClientError, invalid
+
+RUNNING: dict[str, tuple[str, ...]] = {
+    "limits": (
+        "client_write_timeout_s",
+        "closing_timeout_s",
+        "idle_timeout_s",
+        "max_buffered_audio_s",
+        "max_sessions",
+        "max_silence_s",
+        "max_utterance_s",
+        "retry_after_s",
+    ),
+    "vad": ("aggressiveness", "min_silence_ms", "min_speech_ms", "prefix_padding_ms"),
+}
+"""What new live sessions look up; all else is built in when the server starts."""
+
+Changes = Mapping[str, Mapping[str, Any]]
+
+
+class RuntimeSettings:
+    """The configuration with what was changed since the start; whoever `follows` is told."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._changes: dict[str, dict[str, Any]] = {}
+        self._followers: list[Callable[[Config], None]] = []
+
+    def follow(self, follower: Callable[[Config], None]) -> None:
+        self._followers.append(follower)
+
+    def checked(self, asked: Any) -> dict[str, dict[str, Any]]:
+        """All changes, these included. Raises `ClientError` for what may not change, or not so."""
+        if not isinstance(asked, dict) or not all(isinstance(it, dict) for it in asked.values()):
+            raise ClientError("invalid_message", 'send sections, as {"limits": {…}}')
+        for section, values in asked.items():
+            for key in values or ("",):
+                if key not in RUNNING.get(section, ()):
+                    raise ClientError("not_while_running", f"{section}.{key}: only {_allowed()}")
+        together = {
+            section: {**self._changes.get(section, {}), **asked.get(section, {})}
+            for section in RUNNING
+        }
+        self._with(together)
+        return together
+
+    def apply(self, changes: Changes) -> None:
+        """Changes that were `checked`, here or elsewhere."""
+        config = self._with(changes)
+        self._changes = {section: dict(values) for section, values in changes.items()}
+        for follower in self._followers:
+            follower(config)
+
+    def _with(self, changes: Changes) -> Config:
+        tree = self._config.model_dump()
+        for section, values in changes.items():
+            tree[section].update(values)
+        try:
+            return Config.model_validate(tree)
+        except ValidationError as error:
+            raise invalid(error, tree) from error
+
+
+def _allowed() -> str:
+    return "; ".join(f"{section}: {', '.join(keys)}" for section, keys in RUNNING.items())

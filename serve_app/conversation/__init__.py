@@ -1,0 +1,1 @@
+"""Spoken conversations: decisions in `turn`, what they do in `driver`."""

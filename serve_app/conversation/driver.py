@@ -1,0 +1,309 @@
+"""Drives conversations: does what a `Turn` orders, with a live session, a chat and a speaker.
+
+Knows the turn and the lanes; does not know sockets or the wire. Whatever a turn tells goes to the
+conversation's sink, a dialect's socket. A reply is two tasks, one that is written to and one that
+speaks its clauses one after the other; they are owned by the group that `Conversations.run` holds,
+and barge-in cancels them, which cancels the engines' requests.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Coroutine
+from contextlib import aclosing
+from typing import Any, NamedTuple
+
+from deployments.interfaces import ChatRequest, Endpoint, SpeechRequest
+from serve_app.config import Config, Limits
+from serve_app.conversation.reply import ReplySettings
+from serve_app.conversation.turn import (
+    AudioDeltaReceived,
+    Cancel,
+    ChatDeltaReceived,
+    ClauseSpoken,
+    Event,
+    Fact,
+    Generate,
+    Heard,
+    ReplyEnded,
+    Speak,
+    Turn,
+    WorkFailed,
+)
+from serve_app.conversation.voices import VoiceCatalog
+from serve_app.errors import ClientError
+from serve_app.lanes.pool import Lanes, LaneTimings, ReplicaSet
+from serve_app.lanes.requests import Call, Calls
+from serve_app.live.backlog import ReaderTooSlow
+from serve_app.live.driver import LANE_PATIENCE_S, LiveSession, LiveSessions
+from serve_app.live.session import Close, ErrorReport, Listening
+from serve_app.live.session import Event as SessionEvent
+from serve_app.live.session import Fact as SessionFact
+from serve_app.observability.metrics import Metrics
+
+log = logging.getLogger("voxray.conversation")
+
+AUDIO_AHEAD_S = 600.0
+"""A client's socket is not read long before; this holds what one message may bring."""
+
+Work = Generate | Speak | Cancel
+Told = Event | ErrorReport | Close
+Sink = Callable[[Told], None]
+
+
+class _Underway(NamedTuple):
+    """What is under way for one reply."""
+
+    tasks: list[asyncio.Task[None]]
+    calls: list[Call]
+    clauses: asyncio.Queue[Speak]
+
+
+class Conversation:
+    """One conversation; `feed` tells it what happened and does what it orders."""
+
+    def __init__(self, all_: "Conversations", turn: Turn, sink: Sink) -> None:
+        self._all = all_
+        self._turn = turn
+        self._sink = sink
+        self._work: dict[int, _Underway] = {}
+        self.live: LiveSession | None = None
+        self.writable = asyncio.Event()
+        """Cleared while the client does not read: no more speech is made for it then."""
+        self.writable.set()
+
+    def on_event(self, event: SessionEvent) -> None:
+        """The live session's sink."""
+        if isinstance(event, Heard):
+            self.feed(event)
+        elif isinstance(event, ErrorReport | Close):
+            self._sink(event)
+
+    def hear(self, fact: SessionFact) -> None:
+        if self.live:
+            self.live.feed(fact)
+
+    def take(self, fact: SessionFact | Fact) -> None:
+        """What a client said, to whom it concerns. Raises `ClientError` as `feed` does."""
+        if isinstance(fact, SessionFact):
+            self.hear(fact)
+        else:
+            self.feed(fact)
+
+    def feed(self, fact: Fact) -> None:
+        """Raises `ClientError` for what a client may not ask now; nothing has changed then.
+
+        The engines come first: many turns may end at once, and telling takes longer.
+        """
+        orders = self._turn.on(fact, time.monotonic())
+        for order in orders:
+            if isinstance(order, Work):
+                self._do(order)
+        for order in orders:
+            if not isinstance(order, Work):
+                self._tell(order)
+
+    def leave(self) -> None:
+        """Nothing is wanted any more: all work ends. Safe to call twice."""
+        for number in list(self._work):
+            self._cancel(number)
+
+    def _do(self, order: Work) -> None:
+        match order:
+            case Generate(reply, ask):
+                call = self._all.chat.start(*ask[1:])
+                self._start(reply, self._generate(reply, call))
+                self._work[reply].calls.append(call)
+            case Speak():
+                self._work_for(order.reply).clauses.put_nowait(order)
+            case Cancel(reply):
+                self._cancel(reply)
+
+    def _tell(self, event: Event) -> None:
+        if isinstance(event, ReplyEnded):
+            self._cancel(event.reply)
+            self._all.metrics.count_reply(event)
+        self._sink(event)
+
+    def _work_for(self, reply: int) -> _Underway:
+        if reply not in self._work:
+            self._work[reply] = _Underway([], [], asyncio.Queue())
+            self._start(reply, self._speak(reply))
+        return self._work[reply]
+
+    def _start(self, reply: int, work: Coroutine[Any, Any, None]) -> None:
+        task = self._all.start(self._guarded(reply, work))
+        self._work_for(reply).tasks.append(task)
+
+    def _cancel(self, reply: int) -> None:
+        if work := self._work.pop(reply, None):
+            for call in work.calls:  # a task that is cancelled before it began leaves no stream
+                call.leave()
+            for task in work.tasks:
+                if task is not asyncio.current_task():
+                    task.cancel()
+
+    async def _guarded(self, reply: int, work: Coroutine[Any, Any, None]) -> None:
+        """Owned by `Conversations`: nothing but cancellation gets out."""
+        try:
+            await work
+        except ReaderTooSlow:
+            self._fail("client_too_slow")
+        except ClientError as error:
+            self.feed(WorkFailed(reply, error))
+        except Exception:
+            log.exception("a reply failed")
+            self._fail("internal_error")
+
+    def _fail(self, code: str) -> None:
+        self.leave()
+        if self.live:
+            self.live.fail(code)
+
+    async def _generate(self, reply: int, call: Call) -> None:
+        async with aclosing(call.answers()) as pieces:  # type: ignore[type-var]
+            async for written in pieces:
+                self.feed(ChatDeltaReceived(reply, written))
+
+    async def _speak(self, reply: int) -> None:
+        """Clause after clause, for as long as the reply lasts."""
+        while work := self._work.get(reply):
+            order = await work.clauses.get()
+            speaking = (order.text, order.voice, order.speed, order.clause)
+            asked = self._all.speaker.stream(*speaking)
+            async with aclosing(asked) as sounds:  # type: ignore[type-var]
+                async for sound in sounds:
+                    await self.writable.wait()
+                    if sound.pcm:
+                        self.feed(
+                            AudioDeltaReceived(reply, order.clause, sound.pcm, sound.engine_ms)
+                        )
+            self.feed(ClauseSpoken(reply, order.clause))
+
+
+class Conversations:
+    """Every conversation of this ingress, and its lanes to the models that reply and speak."""
+
+    def __init__(
+        self,
+        config: Config,
+        sessions: LiveSessions,
+        chat: ReplicaSet,
+        speaker: ReplicaSet,
+        voices: VoiceCatalog,
+        metrics: Metrics,
+    ) -> None:
+        self.config = config
+        self.sessions = sessions
+        self.voices = voices
+        self.metrics = metrics
+        self.chat = _calls(
+            chat, config.chat.batch_interval_ms, ChatRequest, config.chat.timeout_s, "reply_failed"
+        )
+        self.speaker = _calls(
+            speaker,
+            config.speaker.batch_interval_ms,
+            SpeechRequest,
+            config.speaker.timeout_s,
+            "speech_failed",
+        )
+        self._tasks: asyncio.TaskGroup | None = None
+        self._open: set[Conversation] = set()
+
+    @property
+    def ready(self) -> bool:
+        return self.chat.lanes.count > 0 and self.speaker.lanes.count > 0 and self.voices.ready
+
+    async def run(self) -> None:
+        """Keep the lanes and all work going until cancelled."""
+        async with asyncio.TaskGroup() as self._tasks:
+            self._tasks.create_task(self.chat.lanes.run())
+            self._tasks.create_task(self.speaker.lanes.run())
+            self._tasks.create_task(self.voices.run())
+
+    def start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        assert self._tasks, "conversations are opened while `run` runs"
+        return self._tasks.create_task(work)
+
+    def admit(self) -> None:
+        """Raises `ClientError` when no conversation is free."""
+        limits = self.config.limits
+        if len(self._open) >= limits.max_conversations:
+            self.metrics.refused_sessions += 1
+            raise ClientError(
+                "too_many_conversations",
+                f"all {limits.max_conversations} conversations of this ingress are taken",
+                limits.retry_after_s,
+            )
+        self.sessions.admit()
+
+    def settings(self) -> ReplySettings:
+        """Of a conversation whose client asks for nothing."""
+        config = self.config.conversation
+        return ReplySettings(
+            instructions=config.instructions,
+            voice=self.voices.default,
+            preemptive_generation=config.preemptive_generation,
+            resume_false_interruption=config.resume_false_interruption,
+            max_history_tokens=config.max_history_tokens,
+        )
+
+    def listening(self) -> Listening:
+        config = self.config.conversation
+        endpoint = Endpoint(
+            self.config.vad.aggressiveness,
+            config.min_speech_ms,
+            config.min_silence_ms,
+            min(config.pause_ms, config.min_silence_ms - 20),
+            max(20, config.min_interruption_ms),
+        )
+        return Listening(endpoint, config.prefix_padding_ms)
+
+    def open(
+        self,
+        sink: Sink,
+        abandon: Callable[[str], None],
+        settings: ReplySettings,
+        listening: Listening,
+        prefix: str,
+    ) -> Conversation:
+        """A new conversation. The caller gives it to `close` whatever happens.
+
+        Raises `ClientError` when none is free.
+        """
+        self.admit()
+        turn = Turn(settings, self.config.limits.max_items, prefix)
+        conversation = Conversation(self, turn, sink)
+        live = self.sessions.open(conversation.on_event, abandon, self._limits(), listening)
+        conversation.live = live
+        self._open.add(conversation)
+        self.metrics.conversations += 1
+        self.metrics.active_conversations = len(self._open)
+        return conversation
+
+    def close(self, conversation: Conversation) -> None:
+        conversation.leave()
+        if conversation.live:
+            self.sessions.close(conversation.live)
+            conversation.live = None
+        self._open.discard(conversation)
+        self.metrics.active_conversations = len(self._open)
+
+    def _limits(self) -> Limits:
+        config = self.config.conversation
+        return self.config.limits.model_copy(
+            update={
+                "max_session_s": config.max_session_s,
+                "max_silence_s": config.max_session_s,
+                "idle_timeout_s": config.idle_timeout_s,
+                "max_utterance_s": config.max_utterance_s,
+                "max_buffered_audio_s": AUDIO_AHEAD_S,
+            }
+        )
+
+
+def _calls(
+    replica_set: ReplicaSet, batch_interval_ms: float, request: type, timeout_s: float, failure: str
+) -> Calls:
+    lanes = Lanes(replica_set, LaneTimings(batch_interval_ms / 1000, LANE_PATIENCE_S), request)
+    return Calls(lanes, timeout_s, failure)

@@ -1,0 +1,178 @@
+"""One reply on its way: what was written, what of it was spoken, when. Pure.
+
+Times are seconds of the clock that the turn is given; sound is counted in samples at `VOICE_RATE`.
+"""
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from deployments.interfaces import VOICE_RATE, ChatDelta, Tool
+from serve_app.conversation.clauses import Sentences
+from serve_app.conversation.history import Item
+
+SAMPLES_PER_WORD = int(0.35 * VOICE_RATE)
+"""About what a word takes, for a clause that is not yet spoken to its end."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReplySettings:
+    """How a session's replies are to be; a client may set them anew at any time."""
+
+    instructions: str = ""
+    voice: str = ""
+    speed: float = 1.0
+    audio: bool = True
+    """Replies are spoken, not only written."""
+    reply: bool = True
+    """The end of a turn starts a reply."""
+    hands_free: bool = True
+    """The VAD finds the turns, and speech stops a reply."""
+    interruptible: bool = True
+    tools: tuple[Tool, ...] = ()
+    tool_choice: str = "auto"
+    max_tokens: int | None = None
+    temperature: float | None = None
+    preemptive_generation: bool = True
+    resume_false_interruption: bool = True
+    max_history_tokens: int = 3000
+
+
+class Stages(NamedTuple):
+    """Where a turn's time went, in ms. From `transcribe` on they begin at the confirmed end of
+    speech or where the stage before ended; engines that worked ahead of it cost 0 or little.
+
+    `overhead_ms` is voxray's own share: what lay between the engines' own times.
+    """
+
+    vad_ms: float = 0.0
+    """Silence that it took to be sure of the end of speech."""
+    transcribe_ms: float = 0.0
+    """From the confirmed end to the final."""
+    first_token_ms: float = 0.0
+    """From asking for a reply to its first token."""
+    first_clause_ms: float = 0.0
+    """From asking for a reply to its first clause."""
+    first_audio_ms: float = 0.0
+    """From the first clause to its first audio."""
+    total_ms: float = 0.0
+    """From the confirmed end to the first audio, or the first text where nothing is spoken."""
+    overhead_ms: float = 0.0
+
+
+@dataclass(slots=True)
+class Clause:
+    text: str
+    samples: int = 0
+    said: bool = False
+
+    def heard(self, samples: int) -> str:
+        """What of it is heard in so many samples: whole words."""
+        if self.said and samples >= self.samples:
+            return self.text
+        words = self.text.split(" ")
+        whole = self.samples if self.said else max(self.samples, len(words) * SAMPLES_PER_WORD)
+        return " ".join(words[: int(len(words) * samples / max(1, whole))])
+
+
+@dataclass(slots=True)
+class Timing:
+    """When things happened; what came before the confirmed end counts from there."""
+
+    ended: float | None = None
+    transcribed: float | None = None
+    vad_ms: float = 0.0
+    asked: float = 0.0
+    token: float | None = None
+    clause: float | None = None
+    clause_engine_ms: float = 0.0
+    sound: float | None = None
+    sound_engine_ms: float = 0.0
+    told: float | None = None
+
+    def stages(self) -> Stages:
+        begin = self.asked if self.ended is None else self.ended
+        ready = self.sound or self.token
+        if ready is None or self.told is None:
+            return Stages(vad_ms=self.vad_ms)
+        engines_s = (self.clause_engine_ms + self.sound_engine_ms) / 1000
+        waited_s = self.told - max(ready, begin)  # after everything was there
+        return Stages(
+            self.vad_ms,
+            _ms(self.transcribed, begin),
+            _ms(self.token, self.asked),
+            _ms(self.clause, self.asked),
+            _ms(self.sound, self.clause or self.asked),
+            _ms(self.told, begin),
+            _ms(ready - self.asked - engines_s + waited_s, 0.0),
+        )
+
+
+def _ms(until: float | None, since: float) -> float:
+    return round(max(0.0, until - since) * 1000, 1) if until is not None else 0.0
+
+
+@dataclass(slots=True)
+class Reply:
+    """`number` stands on all work that is done for it."""
+
+    number: int
+    settings: ReplySettings
+    metadata: object = None
+    remembered: bool = True
+    basis: str | None = None
+    """The words it answers, while it is not sure that they are all."""
+    timing: Timing = field(default_factory=Timing)
+    sentences: Sentences = field(default_factory=Sentences)
+    clauses: list[Clause] = field(default_factory=list)
+    text: str = ""
+    items: list[Item] = field(default_factory=list)
+    """Its output as written so far; the first may be a message, the others are calls."""
+    told: list[str] = field(default_factory=list)
+    """Ids of the items that the client knows of."""
+    tokens: tuple[int, int] = (0, 0)
+    finish: str | None = None
+    started: bool = False
+    """The client knows of the reply."""
+
+    @property
+    def sounding(self) -> bool:
+        return self.timing.told is not None and self.settings.audio
+
+    @property
+    def complete(self) -> bool:
+        return self.finish is not None and all(clause.said for clause in self.clauses)
+
+    @property
+    def samples(self) -> int:
+        return sum(clause.samples for clause in self.clauses)
+
+    def played_until(self) -> float:
+        """When the last sample so far will have been played, by a client that plays at once."""
+        return (self.timing.told or 0.0) + self.samples / VOICE_RATE
+
+    def heard_at(self, now: float) -> str:
+        if self.timing.told is None:
+            return ""
+        return self.heard(int((now - self.timing.told) * VOICE_RATE))
+
+    def heard(self, samples: int) -> str:
+        """What is heard in so many samples from its beginning."""
+        text, left = "", max(0, samples)
+        for clause in self.clauses:
+            text += clause.heard(left)
+            if left < clause.samples or not clause.said:
+                break
+            left -= clause.samples
+        return text
+
+    def note_written(self, written: ChatDelta, now: float) -> None:
+        if self.timing.token is None:
+            self.timing.token = now
+        if not self.clauses:
+            self.timing.clause_engine_ms = written.engine_ms
+        self.text += written.text
+
+    def note_sound(self, engine_ms: float, now: float) -> None:
+        if self.timing.sound is None:
+            self.timing.sound = now
+            self.timing.sound_engine_ms = engine_ms

@@ -1,0 +1,115 @@
+"""Live sessions that are kept: their finals become the result of a job, as a recording's do."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from deployments.interfaces import RATE
+from serve_app.errors import ClientError
+from serve_app.jobs.job import Job, JobOptions, JobState
+from serve_app.jobs.pipeline import persistently
+from serve_app.jobs.quality import Quality
+from serve_app.jobs.queue import Ending, LeaseLost, Submitted, new_id
+from serve_app.jobs.result import Heard, Result, result
+from serve_app.jobs.submission import Jobs
+from serve_app.live.recording import Collector
+from serve_app.live.session import Event
+
+log = logging.getLogger("voxray.keeping")
+
+Refuse = Callable[[ClientError], None]
+
+
+class LiveRecording:
+    """One session's finals, until it ends."""
+
+    def __init__(self, live_recordings: "LiveRecordings", id_: str) -> None:
+        self._live_recordings = live_recordings
+        self._id = id_
+        self._collector = Collector()
+
+    def begin(self, refuse: Refuse) -> None:
+        """`refuse` is called soon where there is no such transcription to fill."""
+        self._live_recordings.check(self._id, refuse)
+
+    def on_event(self, event: Event) -> None:
+        self._collector.on_event(event)
+
+    def ended(self, audio_ms: int) -> None:
+        self._live_recordings.save(self._id, self._collector, audio_ms)
+
+
+class LiveRecordings:
+    """Opens transcriptions for live sessions and writes them down; `run` owns the writing."""
+
+    def __init__(self, jobs: Jobs, engine: str) -> None:
+        self._jobs = jobs
+        self._engine = engine
+        self._begun: asyncio.Queue[tuple[str, Refuse]] = asyncio.Queue()
+        self._ended: asyncio.Queue[tuple[str, Collector, int]] = asyncio.Queue()
+        """Both bounded by the sessions that there may be."""
+
+    async def open(self, tenant: str, options: JobOptions) -> Job:
+        """A transcription that waits for its session. Raises `ClientError`."""
+        id_ = new_id()
+        key = self._jobs.objects.new_key(f"{tenant}/{id_}")
+        asked = Submitted(id_, tenant, options, "live", "", 0, "", None, key, "live")
+        job, _ = await self._jobs.queue.submit(asked, self._jobs.config.max_waiting)
+        return job
+
+    def kept(self, id_: str) -> LiveRecording:
+        """The session that comes for it."""
+        return LiveRecording(self, id_)
+
+    def check(self, id_: str, refuse: Refuse) -> None:
+        self._begun.put_nowait((id_, refuse))
+
+    def save(self, id_: str, collector: Collector, audio_ms: int) -> None:
+        self._ended.put_nowait((id_, collector, audio_ms))
+
+    async def run(self, tenant: str) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._check_all(tenant))
+            tasks.create_task(self._write_all(tenant))
+
+    async def _check_all(self, tenant: str) -> None:
+        while True:
+            id_, refuse = await self._begun.get()
+            try:
+                await self._waiting(tenant, id_)
+            except ClientError as error:
+                if error.code == "job_not_found":  # else the database is away: there is time
+                    refuse(error)
+
+    async def _write_all(self, tenant: str) -> None:
+        while True:
+            id_, collector, audio_ms = await self._ended.get()
+            try:
+                await self._write(tenant, id_, collector, audio_ms)
+            except (ClientError, LeaseLost) as error:
+                log.warning("session %s was not kept: %s", id_, type(error).__name__)
+
+    async def _write(self, tenant: str, id_: str, collector: Collector, audio_ms: int) -> None:
+        job = await persistently(lambda: self._waiting(tenant, id_))
+        body = _result(collector, audio_ms, self._engine).model_dump_json().encode()
+        await persistently(lambda: self._jobs.objects.put(job, "result", body))
+        changes: dict[str, Any] = {"engine": self._engine, "duration_s": audio_ms / 1000}
+        ending = Ending(JobState.COMPLETED)
+        await persistently(lambda: self._jobs.queue.end(job, ending, **changes))
+
+    async def _waiting(self, tenant: str, id_: str) -> Job:
+        """The transcription, if it still waits for its session. Raises `ClientError`."""
+        job = await self._jobs.queue.get(tenant, id_)
+        if job.kind != "live" or job.ended:
+            reason = f"{id_[:80]!r} waits for no session: this one is not kept"
+            raise ClientError("job_not_found", reason)
+        return job
+
+
+def _result(collector: Collector, audio_ms: int, engine: str) -> Result:
+    heard = Heard([it.spoken for it in collector.words], collector.language, None, None)
+    engines = {"transcriber": engine, "diarizer": None}
+    whole = result(heard, Quality.unknown(audio_ms * RATE // 1000), [], engines, True)
+    whole.quality = {}
+    return whole

@@ -1,0 +1,129 @@
+"""Recordings on their way in: streamed into the object store, then a row, then an answer."""
+
+import hashlib
+from collections.abc import AsyncIterator, Callable
+from typing import NamedTuple
+
+from serve_app.config import Config
+from serve_app.errors import ClientError
+from serve_app.jobs.database import Database
+from serve_app.jobs.job import Job, JobOptions, JobState
+from serve_app.jobs.media import HEAD_BYTES, media_type
+from serve_app.jobs.objects import Objects
+from serve_app.jobs.queue import Queue, Submitted, new_id
+from serve_app.jobs.result import Result
+from serve_app.jobs.webhooks.delivery import Webhooks
+
+
+class Particulars(NamedTuple):
+    """What comes with a recording."""
+
+    filename: str
+    options: JobOptions
+    idempotency_key: str | None
+
+
+class Upload(NamedTuple):
+    """A recording that comes in. Its particulars are known, and checked, once it was read."""
+
+    tenant: str
+    pieces: AsyncIterator[bytes]
+    expected_bytes: int
+    particulars: Callable[[], Particulars]
+
+
+class _Measured:
+    """The pieces of an upload as they pass: how many bytes, which, and of what type."""
+
+    def __init__(self, pieces: AsyncIterator[bytes], most: int) -> None:
+        self._pieces = pieces
+        self._most = most
+        self._hash = hashlib.sha256()
+        self.size = 0
+        self.media_type = ""
+
+    @property
+    def digest(self) -> str:
+        return self._hash.hexdigest()
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        head = b""
+        async for piece in self._pieces:
+            self._take(piece)
+            if not self.media_type:
+                head += piece
+                if len(head) < HEAD_BYTES:
+                    continue
+                self.media_type, piece = media_type(head), head
+            yield piece
+        if not self.size:
+            raise ClientError("empty_upload", "the form needs a field `file`, and it is empty")
+        if not self.media_type:
+            self.media_type = media_type(head)
+            yield head
+
+    def _take(self, piece: bytes) -> None:
+        self._hash.update(piece)
+        self.size += len(piece)
+        if self.size > self._most:
+            raise ClientError("upload_too_large", f"the recording is over {self._most} bytes")
+
+
+class Jobs:
+    """What clients may do with jobs. Everything raises `ClientError`."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config.jobs
+        self._database = Database(config.storage.database_url)
+        self.objects = Objects(config.storage)
+        self.queue = Queue(self._database, config.jobs.lease_s)
+        self.webhooks = Webhooks(self._database, config.jobs.webhook)
+
+    async def submit(self, upload: Upload) -> tuple[Job, bool]:
+        """The job, and whether it is new."""
+        self.objects.check_room(upload.expected_bytes)
+        id_ = new_id()
+        place = f"{upload.tenant}/{id_}"
+        sealed_key = self.objects.new_key(place)
+        measured = _Measured(upload.pieces, self.config.max_upload_bytes)
+        pieces = aiter(measured)
+        await self.objects.put_stream(f"{place}/audio", sealed_key, pieces)
+        try:
+            filename, options, idempotency_key = upload.particulars()
+            asked = Submitted(
+                id_,
+                upload.tenant,
+                options,
+                filename,
+                measured.media_type,
+                measured.size,
+                measured.digest,
+                idempotency_key,
+                sealed_key,
+            )
+            job, is_new = await self.queue.submit(asked, self.config.max_waiting)
+        except BaseException:
+            await self.objects.delete(place)
+            raise
+        if not is_new:
+            await self.objects.delete(place)
+        return job, is_new
+
+    async def delete(self, job: Job) -> Job | None:
+        """Cancelled, or being cancelled; None where it had ended and is forgotten now."""
+        after = await self.queue.cancel(job)
+        if after is None or after.ended:
+            await self.objects.delete(f"{job.tenant}/{job.id}")
+        return after
+
+    async def result(self, job: Job) -> Result:
+        """Of a job that is completed."""
+        if job.state is not JobState.COMPLETED:
+            raise ClientError("job_not_completed", f"the job is {job.state}: it has no result")
+        body = await self.objects.read(job, "result")
+        if body is None:
+            raise ClientError("storage_damaged", "the result is no longer there")
+        return Result.model_validate_json(body)
+
+    async def close(self) -> None:
+        await self._database.close()

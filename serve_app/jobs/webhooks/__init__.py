@@ -1,0 +1,1 @@
+"""Calls to whoever waits for a job."""

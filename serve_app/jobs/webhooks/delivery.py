@@ -1,0 +1,218 @@
+"""Webhooks on their way: signed, tried again with backoff, and in the end dead and listed.
+
+Signatures as https://www.standardwebhooks.com has them: HMAC-SHA256 over `id.timestamp.body`.
+"""
+
+import asyncio
+import base64
+import binascii
+import hashlib
+import hmac
+import logging
+import os
+import time
+from typing import Any, NamedTuple
+
+import httpx2 as httpx
+import sqlalchemy as sa
+
+from serve_app.config import WebhookConfig
+from serve_app.errors import ClientError
+from serve_app.jobs.database import Database, now
+from serve_app.jobs.tables import deliveries
+from serve_app.jobs.webhooks.addresses import AddressRefused, check_url, resolve
+
+log = logging.getLogger("voxray.webhooks")
+
+POLL_S = 0.5
+AT_ONCE = 8
+"""One that does not answer must not keep the others waiting."""
+
+LONGEST_PAUSE_S = 3600.0
+PREFIX = "whsec_"
+
+
+class Delivery(NamedTuple):
+    """A webhook's row."""
+
+    id: str
+    job_id: str
+    url: str
+    body: str
+    state: str
+    attempts: int
+    due: float
+    created: float
+    outcome: str | None
+
+    @classmethod
+    def of(cls, row: Any) -> "Delivery":
+        return cls(*(row[name] for name in cls._fields))
+
+    def view(self) -> dict[str, Any]:
+        told = self._asdict()
+        del told["body"]
+        return told | {"object": "webhook_delivery"}
+
+
+def sign(secret: bytes, id_: str, timestamp: int, body: str) -> str:
+    """The header `webhook-signature`."""
+    signed = hmac.new(secret, f"{id_}.{timestamp}.{body}".encode(), hashlib.sha256).digest()
+    return f"v1,{base64.b64encode(signed).decode()}"
+
+
+def secret_of(config: WebhookConfig) -> bytes | None:
+    """None where there is none. Raises `ValueError` for one that is none."""
+    text = os.environ.get(config.secret_variable, "")
+    if not text:
+        return None
+    try:
+        return base64.b64decode(text.removeprefix(PREFIX), validate=True)
+    except binascii.Error as error:
+        raise ValueError(f"{config.secret_variable} is not {PREFIX} and base64") from error
+
+
+def check_webhook(url: str, config: WebhookConfig) -> None:
+    """Before a job is taken. Raises `ClientError`."""
+    check_url(url, config.allow_private)
+    if secret_of(config) is None:
+        reason = f"there is nothing to sign webhooks with: {config.secret_variable} is not set"
+        raise ClientError("webhook_refused", reason)
+
+
+class Webhooks:
+    """Delivers what is due, while `run` runs. Several workers share the list."""
+
+    def __init__(self, database: Database, config: WebhookConfig) -> None:
+        self._database = database
+        self._config = config
+        self._secret = secret_of(config)
+
+    async def run(self) -> None:
+        async with (
+            httpx.AsyncClient(
+                timeout=self._config.timeout_s, follow_redirects=False, trust_env=False
+            ) as client,
+            asyncio.TaskGroup() as tasks,
+        ):
+            places = asyncio.Semaphore(AT_ONCE)
+            while True:
+                await places.acquire()
+                if delivery := await self._next():
+                    call = tasks.create_task(self._see_through(client, delivery))
+                    call.add_done_callback(lambda _: places.release())
+                else:
+                    places.release()
+                    await asyncio.sleep(POLL_S)
+
+    async def _next(self) -> Delivery | None:
+        try:
+            return await self._claim()
+        except ClientError as error:
+            log.warning("no webhook can be delivered: %s", error.code)
+            return None
+
+    async def _see_through(self, client: httpx.AsyncClient, delivery: Delivery) -> None:
+        failure = await self._deliver(client, delivery)
+        try:
+            await self._settle(delivery, failure)
+        except ClientError as error:  # it is due again in a while, under the same id
+            log.warning("webhook %s: its outcome was not kept: %s", delivery.id, error.code)
+
+    async def listed(self, tenant: str, state: str | None, limit: int) -> list[Delivery]:
+        """The newest first."""
+        wanted = deliveries.select().where(deliveries.c.tenant == tenant)
+        if state:
+            wanted = wanted.where(deliveries.c.state == state)
+        async with self._database.read() as connection:
+            rows = await connection.execute(
+                wanted.order_by(deliveries.c.created.desc()).limit(limit)
+            )
+            return [Delivery.of(row) for row in rows.mappings().all()]
+
+    async def again(self, tenant: str, id_: str) -> Delivery:
+        """A dead one is tried again from now on. Raises `ClientError` `not_found`."""
+        mine = (deliveries.c.tenant == tenant) & (deliveries.c.id == id_)
+        values = {"state": "waiting", "attempts": 0, "due": now()}
+        async with self._database.write() as connection:
+            row = await connection.execute(
+                deliveries.update()
+                .where(mine & (deliveries.c.state == "dead"))
+                .values(values)
+                .returning(*deliveries.c)
+            )
+            found = row.mappings().first()
+        if not found:
+            raise ClientError("not_found", f"there is no dead webhook {id_[:80]!r}")
+        return Delivery.of(found)
+
+    async def forget(self, retention_s: float) -> None:
+        """Those that are over for so long."""
+        over = deliveries.c.state != "waiting"
+        async with self._database.write() as connection:
+            old = deliveries.c.created < now() - retention_s
+            await connection.execute(deliveries.delete().where(over & old))
+
+    async def _claim(self) -> Delivery | None:
+        """The next that is due; it is another worker's if this one says nothing in time."""
+        due = (deliveries.c.state == "waiting") & (deliveries.c.due <= now())
+        candidate = (
+            sa.select(deliveries.c.id)
+            .where(due)
+            .order_by(deliveries.c.due)
+            .limit(1)
+            .with_for_update(skip_locked=True)
+        )
+        async with self._database.read() as connection:
+            if await connection.scalar(sa.select(deliveries.c.id).where(due).limit(1)) is None:
+                return None
+        async with self._database.write() as connection:
+            row = await connection.execute(
+                deliveries.update()
+                .where(deliveries.c.id == candidate.scalar_subquery())
+                .values(due=now() + 3 * self._config.timeout_s, attempts=deliveries.c.attempts + 1)
+                .returning(*deliveries.c)
+            )
+            found = row.mappings().first()
+        return Delivery.of(found) if found else None
+
+    async def _deliver(self, client: httpx.AsyncClient, delivery: Delivery) -> str | None:
+        """Why it was not taken; None if it was."""
+        if self._secret is None:
+            return f"{self._config.secret_variable} is not set"
+        timestamp = int(time.time())
+        headers = {
+            "content-type": "application/json",
+            "webhook-id": delivery.id,
+            "webhook-timestamp": str(timestamp),
+            "webhook-signature": sign(self._secret, delivery.id, timestamp, delivery.body),
+        }
+        try:
+            async with asyncio.timeout(self._config.timeout_s):
+                target = await resolve(delivery.url, self._config.allow_private)
+                call = client.stream(
+                    "POST",
+                    target.url,
+                    content=delivery.body,
+                    headers={**headers, "host": target.host},
+                    extensions={"sni_hostname": target.name},
+                )
+                async with call as answer:  # what it says beyond its status is not read
+                    return None if answer.is_success else f"HTTP {answer.status_code}"
+        except AddressRefused as error:
+            return str(error)
+        except TimeoutError:
+            return "no answer in time"
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            return type(error).__name__
+
+    async def _settle(self, delivery: Delivery, failure: str | None) -> None:
+        pause_s = min(LONGEST_PAUSE_S, self._config.retry_backoff_s * 2 ** (delivery.attempts - 1))
+        dead = delivery.attempts >= self._config.max_attempts
+        state = "delivered" if failure is None else "dead" if dead else "waiting"
+        values = {"state": state, "outcome": failure, "due": now() + pause_s}
+        if failure:
+            log.warning("webhook %s: %s (try %d)", delivery.id, failure, delivery.attempts)
+        async with self._database.write() as connection:
+            mine = deliveries.c.id == delivery.id
+            await connection.execute(deliveries.update().where(mine).values(values))

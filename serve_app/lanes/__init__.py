@@ -1,0 +1,1 @@
+"""Many sessions over few connections: one lane for each pair of ingress and model replica."""

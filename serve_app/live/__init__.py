@@ -1,0 +1,1 @@
+"""Live transcription sessions: decisions in `session`, what they do in `driver`."""

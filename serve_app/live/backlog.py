@@ -1,0 +1,44 @@
+"""Events that wait for a client that does not read. Pure.
+
+Of partials in a row only the newest is kept; finals and notices never go missing: when too many
+of those wait, the client is given up.
+"""
+
+from collections import deque
+
+from serve_app.live.session import Close, Event, TranscriptUpdate
+
+
+class ReaderTooSlow(Exception):
+    """More waits than may."""
+
+
+class Backlog:
+    """A queue of at most `bound` events that must not be dropped."""
+
+    __slots__ = ("_bound", "_events", "dropped")
+
+    def __init__(self, bound: int) -> None:
+        self._bound = bound
+        self._events: deque[Event] = deque()
+        self.dropped = 0
+
+    def __bool__(self) -> bool:
+        return bool(self._events)
+
+    def put(self, event: Event) -> None:
+        """Raises `ReaderTooSlow`."""
+        if self._events and _is_partial(event) and _is_partial(self._events[-1]):
+            self._events[-1] = event
+            self.dropped += 1
+            return
+        if len(self._events) >= self._bound and not isinstance(event, Close):
+            raise ReaderTooSlow
+        self._events.append(event)
+
+    def take(self) -> Event:
+        return self._events.popleft()
+
+
+def _is_partial(event: Event) -> bool:
+    return isinstance(event, TranscriptUpdate) and not event.final

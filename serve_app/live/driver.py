@@ -1,0 +1,267 @@
+"""Drives live sessions: gives each its streams in the lanes, its clock, and does what it orders.
+
+Knows sessions and lanes; does not know sockets or the wire. A session's events go to its sink: a
+socket, or a recording's collector.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+
+import anyio
+
+from deployments.interfaces import Hypothesis, Speech, VadInput, VadResult
+from serve_app.config import Config, Limits
+from serve_app.errors import ClientError
+from serve_app.lanes.pool import Lanes, LaneStream, LaneTimings, ReplicaSet
+from serve_app.live.backlog import ReaderTooSlow
+from serve_app.live.session import (
+    ClientVanished,
+    Close,
+    DetectSpeech,
+    Event,
+    Fact,
+    Listening,
+    Order,
+    Quarantined,
+    Recognize,
+    Session,
+    SessionMetrics,
+    Ticked,
+    TranscriberAttached,
+    VadAttached,
+)
+from serve_app.observability.metrics import Metrics
+
+log = logging.getLogger("voxray.live")
+
+LANE_PATIENCE_S = 5.0
+TICK_S = 1.0
+
+Sink = Callable[[Event], None]
+"""Gets a session's events as they happen; may raise `ReaderTooSlow`."""
+
+Abandon = Callable[[str], None]
+"""Gets the error code of a session that ends without having told its client."""
+
+
+class _VadStreamOwner:
+    __slots__ = ("_live",)
+
+    def __init__(self, live: "LiveSession") -> None:
+        self._live = live
+
+    def attached(self) -> None:
+        self._live.feed(VadAttached())
+
+    def answered(self, answer: VadResult) -> None:
+        self._live.feed(answer)
+
+    def busy(self) -> bool:
+        return False  # no audio ends a VAD
+
+    def quarantined(self) -> None:
+        """Never busy, so never this."""
+
+
+class _TranscriberStreamOwner:
+    __slots__ = ("_live",)
+
+    def __init__(self, live: "LiveSession") -> None:
+        self._live = live
+
+    def attached(self) -> None:
+        self._live.feed(TranscriberAttached())
+
+    def answered(self, answer: Hypothesis) -> None:
+        self._live.feed(answer)
+
+    def busy(self) -> bool:
+        return self._live.awaits_words
+
+    def quarantined(self) -> None:
+        self._live.feed(Quarantined())
+
+
+class LiveSession:
+    """One session with its streams; `feed` tells it what happened and does what it orders."""
+
+    __slots__ = (
+        "_abandon",
+        "_session",
+        "_sink",
+        "_speech",
+        "_vad",
+        "closed",
+        "progressed",
+        "unread_since",
+    )
+
+    def __init__(self, session: Session, sink: Sink, abandon: Abandon) -> None:
+        self._session = session
+        self._sink = sink
+        self._abandon = abandon
+        self._vad: LaneStream | None = None
+        self._speech: LaneStream | None = None
+        self.closed: SessionMetrics | None = None
+        self.progressed: Callable[[], None] | None = None
+        """Called, where somebody wants to know, after whatever happened."""
+        self.unread_since: float | None = None
+        """When the client stopped reading, if it has."""
+
+    @property
+    def ahead(self) -> int:
+        """Samples received that have not been dealt with."""
+        return self._session.ahead
+
+    @property
+    def awaits_words(self) -> bool:
+        return self._session.awaits_words
+
+    def join(self, vad: Lanes, transcriber: Lanes) -> None:
+        # A lane may stream an owner at once, and attaching already feeds the session: names first.
+        self._vad = LaneStream(vad, _VadStreamOwner(self))
+        self._speech = LaneStream(transcriber, _TranscriberStreamOwner(self))
+        vad.attach(self._vad)
+        transcriber.attach(self._speech)
+
+    def leave(self) -> None:
+        """Give the streams back; the models drop what they hold. Safe to call twice."""
+        self._session.on(ClientVanished(), 0.0)
+        for stream in (self._vad, self._speech):
+            if stream:
+                stream.leave()
+        self._vad = self._speech = None
+
+    def feed(self, fact: Fact) -> None:
+        """Never raises: a session that fails must not fail the others on its lane."""
+        try:
+            for order in self._session.on(fact, time.monotonic()):
+                self._do(order)
+            if self.progressed:
+                self.progressed()
+        except ReaderTooSlow:
+            self.fail("client_too_slow")
+        except Exception:
+            log.exception("a session failed on %s", type(fact).__name__)
+            self.fail("internal_error")
+
+    def metrics(self) -> SessionMetrics:
+        return self.closed or self._session.metrics()
+
+    def fail(self, code: str) -> None:
+        """End at once; what the client has not read by now is lost to it."""
+        if self.closed is None:
+            self.closed = self._session.metrics()
+            self._session.on(ClientVanished(), 0.0)
+            self._abandon(code)
+
+    def _do(self, order: Order) -> None:
+        match order:
+            case DetectSpeech(pcm, resume):
+                if self._vad:
+                    self._vad.put((pcm, resume))
+            case Recognize(utterance, pcm, ended, options):
+                if self._speech:
+                    self._speech.put((utterance, pcm, ended, options), ended)
+            case Close(_, metrics):
+                self.closed = metrics
+                self._sink(order)
+            case _:
+                self._sink(order)
+
+
+class LiveSessions:
+    """Every live session of this ingress: admission, clock, streams."""
+
+    def __init__(
+        self, config: Config, vad: ReplicaSet, transcriber: ReplicaSet, metrics: Metrics
+    ) -> None:
+        self._config = config
+        self._metrics = metrics
+        self._open: set[LiveSession] = set()
+        self.vad = Lanes(
+            vad, LaneTimings(config.vad.batch_interval_ms / 1000, LANE_PATIENCE_S), VadInput
+        )
+        self.transcriber = Lanes(
+            transcriber,
+            LaneTimings(config.transcriber.batch_interval_ms / 1000, LANE_PATIENCE_S),
+            Speech,
+        )
+
+    def configure(self, config: Config) -> None:
+        """Of new sessions; those that are open keep what they began with."""
+        self._config = config
+
+    @property
+    def limits(self) -> Limits:
+        return self._config.limits
+
+    @property
+    def count(self) -> int:
+        return len(self._open)
+
+    @property
+    def ready(self) -> bool:
+        return self.vad.count > 0 and self.transcriber.count > 0
+
+    def admit(self) -> None:
+        """Raises `ClientError` when no session is free."""
+        if self.count >= self.limits.max_sessions:
+            self._metrics.refused_sessions += 1
+            raise ClientError(
+                "too_many_sessions",
+                f"all {self.limits.max_sessions} sessions of this ingress are taken",
+                self.limits.retry_after_s,
+            )
+
+    def open(
+        self,
+        sink: Sink,
+        abandon: Abandon,
+        limits: Limits | None = None,
+        listening: Listening | None = None,
+    ) -> LiveSession:
+        """A new session, attached. The caller gives it to `close` whatever happens.
+
+        Raises `ClientError` when no session is free.
+        """
+        self.admit()
+        vad = self._config.vad
+        listening = listening or Listening(vad.endpoint(), vad.prefix_padding_ms)
+        session = Session(limits or self.limits, listening, time.monotonic())
+        live = LiveSession(session, sink, abandon)
+        self._open.add(live)
+        self._metrics.total_sessions += 1
+        self._metrics.active_sessions = self.count
+        live.join(self.vad, self.transcriber)
+        return live
+
+    def close(self, live: LiveSession) -> None:
+        metrics = live.metrics()
+        live.leave()
+        self._open.discard(live)
+        self._metrics.active_sessions = self.count
+        self._metrics.count_session(metrics)
+
+    def shut(self) -> None:
+        """The ingress goes away: every client is told to connect again."""
+        for live in list(self._open):
+            live.fail("server_restarting")
+
+    async def run(self) -> None:
+        """Keep lanes and clock going until cancelled."""
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self.vad.run)
+            tasks.start_soon(self.transcriber.run)
+            tasks.start_soon(self._tick)
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(TICK_S)
+            latest = time.monotonic() - self.limits.client_write_timeout_s
+            for live in list(self._open):
+                live.feed(Ticked())
+                if live.unread_since is not None and live.unread_since < latest:
+                    live.fail("client_too_slow")

@@ -1,0 +1,1 @@
+"""Weights of models on disk, and the GPU memory that they need."""

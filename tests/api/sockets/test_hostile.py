@@ -1,0 +1,223 @@
+"""Bodies and frames meant to do harm: refused in shape, and the next good one is served."""
+
+import asyncio
+import base64
+import json
+import random
+import socket
+import time
+import traceback
+from collections.abc import Iterator
+from typing import Any
+
+import httpx2 as httpx
+import jwt
+import pytest
+import websockets
+from websockets.asyncio.client import connect
+
+from serve_app.errors import ClientError
+from serve_app.security import client_secret
+from tests.fakes import served
+
+GOOD = {"messages": [{"role": "user", "content": "hi"}]}
+DEEP = b"[" * 200_000
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    with served() as address:
+        yield address
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b"null",
+        b"\xff\xfe\x00",
+        DEEP,
+        b'{"messages":' + DEEP,
+        b'{"messages":[{"role":"user","content":"\\ud800"}]}',
+        b'{"messages":[]}',
+        b'{"messages":[{"role":"king","content":"x"}]}',
+        b'{"messages":[{"role":"user","content":[{"type":"image_url"}]}]}',
+        b'{"messages":[{"role":"user","content":"x"}],"n":5}',
+        b'{"messages":[{"role":"user","content":"x"}],"temperature":NaN}',
+        b'{"messages":[{"role":"user","content":"x"}],"max_tokens":-1}',
+        json.dumps({"messages": [{"role": "user", "content": "x" * 400_001}]}).encode(),
+        json.dumps(
+            {**GOOD, "tools": [{"type": "function", "function": {"name": "f"}}] * 129}
+        ).encode(),
+    ],
+    ids=range(15),
+)
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/audio/speech"])
+def test_a_bad_body_is_refused_in_shape(address: str, path: str, body: bytes) -> None:
+    headers = {"Content-Type": "application/json"}
+    answer = httpx.post(f"http://{address}{path}", content=body, headers=headers, timeout=10)
+    assert answer.status_code in (200, 400, 413, 422)
+    if answer.status_code != 200:
+        assert set(answer.json()["error"]) == {"message", "type", "param", "code"}
+        assert "Traceback" not in answer.text
+    good = httpx.post(f"http://{address}/v1/chat/completions", json=GOOD)
+    assert good.status_code == 200
+
+
+@pytest.mark.parametrize(
+    "text", ["a" * 4096, "💥" * 1000, "\x00\x01 hi", "<speak>hi</speak>", "  ,  hi", "\u202ehi"]
+)
+def test_any_text_can_be_spoken(address: str, text: str) -> None:
+    answer = httpx.post(f"http://{address}/v1/audio/speech", json={"input": text})
+    assert answer.status_code in (200, 400)
+    assert answer.content if answer.status_code == 200 else answer.json()["error"]["code"]
+
+
+def test_a_body_that_never_comes_occupies_its_socket_only(address: str) -> None:
+    host, port = address.split(":")
+    sockets = []
+    for _ in range(20):
+        slow = socket.create_connection((host, int(port)))
+        slow.sendall(
+            b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n"
+            b"Content-Type: application/json\r\n\r\n{"
+        )
+        sockets.append(slow)
+    began = time.monotonic()
+    assert httpx.post(f"http://{address}/v1/chat/completions", json=GOOD).status_code == 200
+    assert time.monotonic() - began < 2
+    for slow in sockets:
+        slow.close()
+
+
+def test_a_client_that_goes_away_stops_its_answer(address: str) -> None:
+    host, port = address.split(":")
+    body = json.dumps({"input": "One two three. " * 200}).encode()
+    gone = socket.create_connection((host, int(port)))
+    gone.sendall(
+        b"POST /v1/audio/speech HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        b"Content-Length: %d\r\n\r\n%s" % (len(body), body)
+    )
+    gone.recv(100)
+    gone.close()
+    time.sleep(0.5)
+    metrics = f"http://{address}/speech-to-speech/metrics"
+    before = httpx.get(metrics).json()["made"]["speaker"]
+    time.sleep(0.3)
+    assert httpx.get(metrics).json()["made"]["speaker"] == before | {"running": 0}
+
+
+def test_the_largest_event_is_taken_and_a_larger_one_closes_the_socket(address: str) -> None:
+    async def go() -> None:
+        async with connect(f"ws://{address}/v1/realtime", max_size=None) as ws:
+            await ws.recv()
+            await ws.send(
+                '{"type":"session.update","session":{"type":"transcription",'
+                '"audio":{"input":{"turn_detection":null}}}}'
+            )
+            await ws.recv()
+            audio = base64.b64encode(bytes(11 << 20)).decode()  # 15 MiB of base64
+            await ws.send(json.dumps({"type": "input_audio_buffer.append", "audio": audio}))
+            await ws.send('{"type":"nonsense"}')
+            async with asyncio.timeout(30):
+                while json.loads(await ws.recv())["type"] != "error":
+                    continue
+            with pytest.raises(websockets.ConnectionClosed):
+                await ws.send("x" * (17 << 20))
+                while True:
+                    await ws.recv()
+            assert ws.close_code == 1009
+
+    asyncio.run(go())
+
+
+def test_a_storm_of_events_harms_nobody_else(address: str) -> None:
+    async def go() -> None:
+        async with connect(f"ws://{address}/v1/realtime") as storm:
+            for _ in range(3000):
+                await storm.send('{"type":"response.cancel"}')
+            async with connect(f"ws://{address}/v1/realtime") as calm:
+                async with asyncio.timeout(5):
+                    assert json.loads(await calm.recv())["type"] == "session.created"
+
+    asyncio.run(go())
+
+
+def test_items_are_bounded(address: str) -> None:
+    async def go() -> str:
+        async with connect(f"ws://{address}/v1/realtime") as ws:
+            item = {"type": "message", "role": "user", "content": []}
+            for _ in range(513):
+                await ws.send(json.dumps({"type": "conversation.item.create", "item": item}))
+            async with asyncio.timeout(20):
+                while True:
+                    event = json.loads(await ws.recv())
+                    if event["type"] == "error":
+                        return str(event["error"]["code"])
+
+    assert asyncio.run(go()) == "too_many_items"
+
+
+KEY = b"k" * 64
+
+
+def secret(**changed: Any) -> str:
+    asked = {"session": {"type": "realtime"}, "expires_at": 100, "nonce": "n", **changed}
+    return client_secret.mint(KEY, **asked)
+
+
+def token(algorithm: str = "HS256", without: str = "", **changed: Any) -> str:
+    """A secret that `mint` would not make."""
+    made = secret().removeprefix("ek_")
+    claims = jwt.decode(made, options={"verify_signature": False}) | changed
+    claims.pop(without, None)
+    return "ek_" + jwt.encode(claims, "" if algorithm == "none" else KEY, algorithm)
+
+
+def test_a_client_secret_is_worth_what_was_signed() -> None:
+    assert client_secret.opened(KEY, secret(), 99.0) == {"type": "realtime"}
+
+
+@pytest.mark.parametrize(
+    "forged",
+    [
+        lambda: secret()[:-2],
+        lambda: secret().replace(".", "A.", 1),
+        lambda: secret().split(".")[0] + ".",
+        lambda: client_secret.mint(b"o" * 64, {}, 100, "n"),
+        lambda: token(algorithm="none"),
+        lambda: token(algorithm="HS512"),
+        lambda: token(aud="elsewhere"),
+        lambda: token(iss="somebody"),
+        lambda: token(without="exp"),
+        lambda: token(session="A" * 100),
+        lambda: token(session=5),
+        lambda: "ek_",
+        lambda: "ek_é.é",
+        lambda: "ek_" + "A" * 5000,
+    ],
+)
+def test_a_forged_secret_opens_nothing(forged: Any) -> None:
+    with pytest.raises(ClientError, match="not valid"):
+        client_secret.opened(KEY, forged(), 1.0)
+
+
+def test_a_secret_expires_and_has_a_size() -> None:
+    with pytest.raises(ClientError, match="no longer"):
+        client_secret.opened(KEY, secret(), 100.0)
+    noise = random.Random(1).randbytes(20_000).hex()
+    with pytest.raises(ClientError, match="too large"):
+        secret(session={"instructions": noise})
+
+
+def test_bad_keys_leave_nothing_behind() -> None:
+    def depth(error: BaseException) -> int:
+        return len(list(traceback.walk_tb(error.__traceback__)))
+
+    depths = set()
+    for _ in range(3):
+        with pytest.raises(ClientError) as refused:
+            client_secret.opened(KEY, "ek_nonsense", 1.0)
+        depths.add(depth(refused.value))
+    assert len(depths) == 1

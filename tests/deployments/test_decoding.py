@@ -1,0 +1,120 @@
+"""Decoding: from a path or from a source that is asked, channels apart, noise taken away."""
+
+import asyncio
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from deployments.decoding import Bounds, Decoding, Info, Undecodable, decoding
+from deployments.interfaces import RATE
+from loadtest.speech import wav
+from tests.api.test_application import FORMATS, encoded
+from tests.server import children
+
+
+class Bytes:
+    """A `Source`; counts what it is asked for."""
+
+    def __init__(self, body: bytes, fail_after: int = 1 << 60) -> None:
+        self._body = body
+        self._fail_after = fail_after
+        self.size = len(body)
+        self.read_bytes = 0
+
+    async def read(self, start: int, end: int) -> bytes:
+        self.read_bytes += end - start
+        if self.read_bytes > self._fail_after:
+            raise OSError("the store is away")
+        return self._body[start:end]
+
+
+def decoded(source: Path | Bytes, bounds: Bounds = Bounds(1000, 60)) -> tuple[Info, bytes]:  # noqa: B008
+    async def go() -> tuple[Info, bytes]:
+        async with decoding(source, bounds) as it:
+            return it.info, b"".join([window async for window in it.windows()])
+
+    return asyncio.run(go())
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_source_is_read_as_a_file_is(talk: bytes, tmp_path: Path, name: str) -> None:
+    body = encoded(talk, *FORMATS[name])
+    file = tmp_path / "file"
+    file.write_bytes(body)
+    info, pcm = decoded(Bytes(body))
+    assert (info, pcm) == decoded(file)
+    assert info.channels == 1 and info.duration_s == pytest.approx(len(pcm) / 2 / RATE, abs=0.2)
+
+
+def test_channels_stay_apart(talk: bytes) -> None:
+    both = np.stack([np.frombuffer(talk, np.int16), np.zeros(len(talk) // 2, np.int16)], axis=1)
+    info, pcm = decoded(Bytes(wav(both.tobytes(), channels=2)), Bounds(1000, 60, True))
+    assert (info.channels, info.file_channels) == (2, 2) and pcm == both.tobytes()
+
+
+@pytest.mark.parametrize("level", [100, 300])
+def test_noise_is_taken_away_and_speech_stays_where_it_is(talk: bytes, level: int) -> None:
+    clean = np.frombuffer(talk, np.int16).astype(np.float64)
+    noisy = clean + np.random.default_rng(0).normal(0, level, len(clean))
+    noise_db = 20 * np.log10(level / 32768)
+    _, pcm = decoded(
+        Bytes(wav(noisy.astype(np.int16).tobytes())), Bounds(1000, 60, False, noise_db)
+    )
+    cleaned = np.frombuffer(pcm, np.int16).astype(np.float64)
+    assert len(cleaned) == len(clean)
+    pause = slice(-9000, -2000)
+    assert cleaned[pause].std() < 0.5 * noisy[pause].std()
+    product = np.fft.irfft(np.fft.rfft(cleaned) * np.conj(np.fft.rfft(clean)))
+    assert int(np.argmax(product)) == 0, "no sample late"
+
+
+def test_a_source_that_fails_is_not_the_recordings_fault(talk: bytes) -> None:
+    body = wav(talk * 4)
+    for after in (0, 600_000):
+        with pytest.raises(OSError, match="away"):
+            decoded(Bytes(body, after))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"RIFF",
+        b"RIFF\x24\x00\x00\x00WAVEfmt " + bytes(40),
+        b"OggS" + bytes(200),
+        b"fLaC" + bytes(90),
+        b"\xff\xfb" * 50,
+    ],
+)
+def test_what_is_no_recording_is_said_to_be_none(body: bytes) -> None:
+    with pytest.raises(Undecodable) as refused:
+        info, pcm = decoded(Bytes(body))
+        assert pcm == b"" and info, "or it holds nothing"
+        raise Undecodable("unreadable_audio", "")
+    assert refused.value.code == "unreadable_audio"
+
+
+def test_leaving_ends_the_process(talk: bytes) -> None:
+    async def go() -> None:
+        async with decoding(Bytes(wav(talk * 50)), Bounds(10_000, 60)) as it:
+            assert isinstance(it, Decoding)
+            await anext(it.windows())
+            assert children("deployments.decoding")
+        assert not children("deployments.decoding")
+
+    asyncio.run(go())
+
+
+def test_leaving_what_nobody_reads_leaves_nothing_behind(talk: bytes) -> None:
+    """The pipe is full when its reader leaves."""
+
+    async def go() -> None:
+        before = psutil.Process().num_fds()
+        async with asyncio.timeout(20), decoding(Bytes(wav(talk * 50)), Bounds(10_000, 60)):
+            await asyncio.sleep(3)
+        assert not children("deployments.decoding")
+        assert psutil.Process().num_fds() <= before
+
+    asyncio.run(go())

@@ -1,0 +1,120 @@
+"""What ends its engine twice is found, and nobody else suffers for it."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from deployments.interfaces import AudioDelta, SpeechRequest
+from serve_app.errors import ClientError
+from serve_app.lanes.pool import Lanes, LaneTimings
+from serve_app.lanes.quarantine import Quarantine
+from serve_app.lanes.requests import Calls
+
+POISON = "poison"
+
+
+def test_alone_aboard_of_two_losses_is_guilty() -> None:
+    quarantine: Quarantine[str] = Quarantine()
+    assert quarantine.lost(["a"]) is None
+    assert quarantine.lost(["a"]) == "a"
+    assert quarantine.lost(["a"]) is None, "it begins anew"
+
+
+def test_in_company_suspects_are_tried_one_at_a_time() -> None:
+    quarantine: Quarantine[str] = Quarantine()
+    assert quarantine.lost(["a", "b", "c"]) is None
+    assert quarantine.lost(["a", "b", "c"]) is None
+    assert quarantine.next_trial() == "a" and quarantine.next_trial() is None
+    assert quarantine.must_wait("b") and not quarantine.must_wait("a")
+    quarantine.cleared("a")
+    assert quarantine.next_trial() == "b"
+    assert quarantine.lost(["b", "new"]) == "b"
+    assert quarantine.next_trial() == "c"
+
+
+@given(st.integers(1, 8), st.integers(0, 7))
+def test_whoever_it_is_is_found_and_nobody_else(owners: int, poison: int) -> None:
+    guilty = poison % owners
+    quarantine: Quarantine[int] = Quarantine()
+    aboard, waiting, losses = list(range(owners)), set[int](), 0
+    answered: list[int] = []
+    while guilty in aboard or waiting:
+        if guilty in aboard:
+            losses += 1
+            found = quarantine.lost(aboard)
+            waiting |= {owner for owner in aboard if quarantine.must_wait(owner)}
+            aboard = [r for r in aboard if r not in waiting and r != found]
+            if found is not None:
+                assert found == guilty
+        for owner in aboard:
+            if owner != guilty:
+                answered.append(owner)
+                quarantine.cleared(owner)
+        aboard = [owner for owner in aboard if owner == guilty]
+        if (turn := quarantine.next_trial()) is not None:
+            waiting.discard(turn)
+            aboard.append(turn)
+    assert losses <= 3 and sorted(answered) == [r for r in range(owners) if r != guilty]
+
+
+class Supervised:
+    """Replicas that end when they are asked the poison; each answers after a moment."""
+
+    def __init__(self) -> None:
+        self.ended = 0
+
+    async def replicas(self) -> list[str]:
+        return [f"replica-{self.ended}", f"replica-{self.ended + 1}"]
+
+    async def connect(self, name: str) -> "Supervised.Connection":
+        return Supervised.Connection(self)
+
+    class Connection:
+        def __init__(self, replica_set: "Supervised") -> None:
+            self.replica_set = replica_set
+            self.answers: asyncio.Queue[list[AudioDelta]] = asyncio.Queue()
+
+        async def exchange(self, batch: Sequence[Any], left: Sequence[int], _: int) -> None:
+            if any(say.text == POISON for say in batch):
+                self.replica_set.ended += 1
+                raise ConnectionError
+            asyncio.get_running_loop().call_later(0.03, self._answer, list(batch))
+
+        def _answer(self, batch: list[SpeechRequest]) -> None:
+            self.answers.put_nowait([AudioDelta(say.session, b"12", True) for say in batch])
+
+        async def receive(self) -> list[AudioDelta]:
+            return await self.answers.get()
+
+        def close(self) -> None: ...
+
+
+def test_a_request_that_ends_its_engine_twice_is_refused_from_then_on() -> None:
+    async def say(calls: Calls, text: str) -> bytes:
+        return b"".join([it.pcm async for it in calls.stream(text, "voice", 1.0, 0)])
+
+    async def go() -> None:
+        replica_set = Supervised()
+        lanes = Lanes(replica_set, LaneTimings(0.005, 1.0), SpeechRequest)
+        calls = Calls(lanes, 20.0, "speech_failed")
+        running = asyncio.create_task(lanes.run())
+        await asyncio.sleep(0.3)
+        poisoned = asyncio.create_task(say(calls, POISON))
+        company = [asyncio.create_task(say(calls, f"good {n}")) for n in range(5)]
+        assert await asyncio.gather(*company) == [b"12"] * 5
+        with pytest.raises(ClientError) as refused:
+            await poisoned
+        assert refused.value.code == "request_quarantined" and refused.value.status == 422
+        ended = replica_set.ended
+        assert 2 <= ended <= 3
+        with pytest.raises(ClientError):
+            await say(calls, POISON)
+        assert replica_set.ended == ended, "the engine was not asked again"
+        assert await say(calls, "good again") == b"12"
+        running.cancel()
+
+    asyncio.run(go())

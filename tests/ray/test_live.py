@@ -1,0 +1,276 @@
+"""The whole application on a real Ray cluster, started as a person starts it."""
+
+import asyncio
+import json
+import os
+import re
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2 as httpx
+import psutil
+import pytest
+import websockets
+from websockets.asyncio.client import connect
+
+from loadtest.speech import wav
+from tests.api.sockets.test_conversation_socket import Wire, audio
+from tests.api.sockets.test_live_socket import PATH, chunks, converse, of, words
+from tests.api.sockets.test_realtime import TRANSCRIBED, Client, at_24k, play
+from tests.readme import commands, run_shell
+from tests.server import PORT, Server, running, stop, voxray
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
+
+TCP_PORT = 18_767
+FAST = {"upscale_delay_s": 0, "downscale_delay_s": 1}
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Sim engines; two of everything, so that nothing depends on one replica's memory."""
+    two = {"scale": {"min_replicas": 2, "max_replicas": 2}}
+    scaling = {"min_replicas": 2, "max_replicas": 3, "sessions_per_replica": 8, **FAST}
+    args = {
+        "profile": "sim",
+        "ingress": two,
+        "vad": two,
+        "transcriber": {"scale": scaling},
+        "chat": two,
+        "speaker": two,
+        "tcp": {"port": TCP_PORT},
+        "limits": {"max_sessions": 20},
+    }
+    with running(tmp_path_factory.mktemp("sim"), args) as started:
+        yield started
+
+
+def test_words_come_back_through_everything(server: Server, speech: bytes) -> None:
+    events, code = converse(server.address, *chunks(speech))
+    assert words(events) and of("final", events)[0]["engine"] == "sim" and code == 1000
+    again, _ = converse(server.address, *chunks(speech, 250))
+    assert words(again) == words(events)
+    rest = httpx.post(f"{server.url}/v1/transcribe", content=wav(speech), timeout=30).json()
+    assert rest["text"] == words(events)
+
+
+def test_a_spoken_conversation_through_everything(server: Server, speech: bytes) -> None:
+    async def story(client: Client) -> None:
+        await client.update(**TRANSCRIBED)
+        await client.speak(at_24k(speech))
+        await client.until("rate_limits.updated")
+
+    client = play(server.address, story)
+    done = client.of("response.done")[0]["response"]
+    assert done["status"] == "completed" and client.of("response.output_audio.delta")
+    told = httpx.get(f"{server.url}/speech-to-speech/metrics", timeout=20).json()
+    assert told["replies"]["completed"] >= 1 and told["success_rate"] == 1.0
+    assert told["latency_ms"]["max"] > 0 and told["made"]["chat"]["running"] == 0
+    stages = httpx.get(f"{server.url}/speech-to-speech/performance", timeout=20).json()["stages"]
+    assert stages["vad_ms"]["p50"] >= 300 and stages["overhead_ms"]["count"] >= 1
+
+
+def test_a_client_secret_made_by_one_ingress_opens_the_other(server: Server) -> None:
+    async def opens(secret: str) -> None:
+        headers = {"Authorization": f"Bearer {secret}"}
+        url = f"ws://{server.address}/v1/realtime"
+        sockets = [await connect(url, additional_headers=headers) for _ in range(6)]
+        for socket in sockets:  # HAProxy deals them out to both
+            assert json.loads(await socket.recv())["session"]["instructions"] == "Sing."
+            await socket.close()
+
+    body = {"session": {"type": "realtime", "instructions": "Sing."}}
+    secret = httpx.post(f"{server.url}/v1/realtime/client_secrets", json=body).json()
+    asyncio.run(opens(secret["value"]))
+
+
+def test_both_ingresses_share_the_tcp_port(server: Server, speech: bytes) -> None:
+    wires = [Wire(TCP_PORT) for _ in range(8)]
+    for wire in wires:
+        wire.send(audio(speech, mode="transcribe"))
+    assert all((wire.receive() or {})["transcription"] for wire in wires)
+    for wire in wires:
+        wire.socket.close()
+    listening = {
+        connection.pid
+        for connection in psutil.net_connections("tcp")
+        if connection.status == psutil.CONN_LISTEN and connection.laddr[1:] == (TCP_PORT,)
+    }
+    assert listening == set(server.pids("Ingress"))
+
+
+@pytest.mark.parametrize("deployment", ["Chat", "Speaker"])
+def test_a_reply_goes_on_or_fails_plainly_when_its_replica_dies(
+    server: Server, speech: bytes, deployment: str
+) -> None:
+    async def story(client: Client) -> None:
+        await client.update()
+        victim = server.pids(deployment)[0]
+        os.kill(victim, signal.SIGKILL)
+        for _ in range(3):
+            await client.speak(at_24k(speech))
+            done = await client.until("response.done", 30)
+            assert done["response"]["status"] in ("completed", "failed")
+        assert done["response"]["status"] == "completed", "the one left has taken over"
+
+    play(server.address, story)
+    wait_for(lambda: len(server.pids(deployment)) == 2, 60)
+
+
+def test_silence_produces_no_words(server: Server) -> None:
+    events, _ = converse(server.address, *chunks(bytes(64_000)))
+    assert [event["type"] for event in events] == ["session", "closed"]
+
+
+@pytest.mark.parametrize("deployment", ["Transcriber", "Vad"])
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_replica_lost_in_mid_utterance_loses_no_word(
+    server: Server, talk: bytes, deployment: str, how: signal.Signals
+) -> None:
+    unbroken, _ = converse(server.address, *chunks(talk))
+    victims = server.pids(deployment)
+    assert len(victims) >= 2
+
+    async def go() -> list[list[dict[str, Any]]]:
+        sockets = [await connect(f"ws://{server.address}{PATH}") for _ in range(6)]
+        gathering = [asyncio.create_task(gather(socket)) for socket in sockets]
+        for number, chunk in enumerate(chunks(talk)):
+            if number == 20:  # in the middle of the first sentence
+                os.kill(victims[0], how)
+            for socket in sockets:
+                await socket.send(chunk)
+            await asyncio.sleep(0.1)
+        for socket in sockets:
+            await socket.send('{"type":"stop"}')
+        return await asyncio.gather(*gathering)
+
+    async def gather(socket: Any) -> list[dict[str, Any]]:
+        return [json.loads(frame) async for frame in socket]
+
+    try:
+        for events in asyncio.run(asyncio.wait_for(go(), 90)):
+            assert not of("error", events), "the client sees no error"
+            assert words(events) == words(unbroken)
+    finally:
+        if psutil.pid_exists(victims[0]):
+            os.kill(victims[0], signal.SIGKILL)
+    wait_for(lambda: len(alive(server, deployment, victims[0])) >= 2, 60)
+
+
+def alive(server: Server, deployment: str, but: int) -> list[int]:
+    return [pid for pid in server.pids(deployment) if pid != but]
+
+
+def wait_for(condition: Any, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.2)
+
+
+def test_sessions_scale_the_transcriber_up_and_back_down(server: Server) -> None:
+    async def hold() -> None:
+        sockets = [await connect(f"ws://{server.address}{PATH}") for _ in range(22)]
+        deadline = time.monotonic() + 60
+        while len(server.pids("Transcriber")) < 3:
+            assert time.monotonic() < deadline, "it did not scale up"
+            for socket in sockets:
+                await socket.send(bytes(3200))
+            await asyncio.sleep(0.5)
+        for socket in sockets:
+            await socket.close()
+
+    asyncio.run(hold())
+    wait_for(lambda: len(server.pids("Transcriber")) == 2, 90)
+
+
+def test_overload_is_refused_honestly_and_harms_nobody(server: Server, speech: bytes) -> None:
+    async def go() -> None:
+        open_, refused = [], []
+        for _ in range(60):
+            began = time.monotonic()
+            try:
+                open_.append(await connect(f"ws://{server.address}{PATH}"))
+            except websockets.InvalidStatus as error:
+                refused.append((error.response, time.monotonic() - began))
+        assert 20 <= len(open_) <= 40 and len(refused) == 60 - len(open_)
+        assert all(answer.status_code == 503 for answer, _ in refused)
+        assert all(answer.headers["Retry-After"] for answer, _ in refused)
+        for chunk in chunks(speech):
+            await open_[0].send(chunk)
+        await open_[0].send('{"type":"stop"}')
+        events = [json.loads(frame) async for frame in open_[0]]
+        assert words(events)
+        for socket in open_[1:]:
+            await socket.close()
+
+    asyncio.run(go())
+    wait_for(lambda: server.get("/v1/health")["active_sessions"] == 0, 5)
+
+
+def test_a_client_that_vanishes_is_gone_within_two_seconds(server: Server) -> None:
+    async def vanish() -> None:
+        for _ in range(10):
+            socket = await connect(f"ws://{server.address}{PATH}")
+            await socket.send(bytes(3200))
+            socket.transport.abort()
+
+    asyncio.run(vanish())
+    wait_for(lambda: server.get("/v1/health")["active_sessions"] == 0, 2)
+
+
+def test_metrics_speak_for_all_replicas_and_prometheus_has_them(server: Server) -> None:
+    metrics = server.get("/v1/metrics")
+    assert metrics["ingress_replicas"] == 2
+    assert metrics["live"]["total_sessions"] >= metrics["live"]["refused_sessions"] > 0
+
+    def exported() -> bool:
+        found = Path("/tmp/ray/prom_metrics_service_discovery.json")
+        targets = [t for group in json.loads(found.read_text()) for t in group["targets"]]
+        pages = [httpx.get(f"http://{target}/metrics").text for target in targets]
+        return any("voxray_live_total_sessions" in page for page in pages)
+
+    wait_for(exported, 30)
+
+
+def test_locust_shows_the_shape_of_a_load(server: Server, tmp_path: Path) -> None:
+    (command,) = commands("docs/capacity.md")
+    late = 3  # what it exits with on a machine too busy to tell
+    shown = run_shell(f"{command} --only-summary 2>&1", server, tmp_path, (0, late))
+    assert re.search(r"WS\s+chunk\s+\d", shown) and "late at p99" in shown
+
+
+def test_status_shows_deployments(server: Server) -> None:
+    shown = voxray("status", "--server", server.url)
+    assert shown.returncode == 0
+    assert all(name in shown.stdout for name in ("Ingress", "Vad", "Transcriber", "HEALTHY"))
+
+
+def test_everything_listens_on_loopback_only(server: Server) -> None:
+    ours = {process.pid for process in server.descendants()}
+    for connection in psutil.net_connections("tcp"):
+        if connection.status == psutil.CONN_LISTEN and connection.pid in ours and connection.laddr:
+            process = psutil.Process(connection.pid)
+            if process.name() == "haproxy" or connection.laddr.port in (
+                8265,
+                *range(30_000, 31_000),
+            ):
+                assert connection.laddr.ip == "127.0.0.1", process.name()
+
+
+def test_a_second_server_says_that_the_port_is_taken_and_by_what(server: Server) -> None:
+    second = voxray("run", "--port", str(PORT))
+    assert second.returncode == 1
+    assert f"port {PORT}" in second.stderr and "a running voxray" in second.stderr
+
+
+def test_ctrl_c_leaves_no_process_behind(server: Server) -> None:
+    ours = server.descendants()
+    assert any("haproxy" in process.name() for process in ours)
+    stop(server)
+    assert server.process.returncode == 0
+    _, left = psutil.wait_procs(ours, timeout=5)
+    assert not left

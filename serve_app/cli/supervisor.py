@@ -64,6 +64,7 @@ def _adopt_orphans() -> None:
 def _run(serve: Serve, told: int) -> NoReturn:
     """The child's life. Its group is its own: a terminal's Ctrl-C reaches the parent only."""
     code = FAILED
+    _adopt_orphans()
     try:
         os.setpgid(0, 0)
         ignore_signals()
@@ -72,6 +73,7 @@ def _run(serve: Serve, told: int) -> NoReturn:
     except Exception as error:  # the outermost edge: say it plainly
         complain(f"could not start: {error}")
     finally:
+        _sweep()  # the parent does it, too, unless it was killed
         sys.stderr.flush()
         os._exit(code)
 
@@ -106,14 +108,16 @@ def _reaped() -> list[tuple[int, int]]:
     return ended
 
 
-def _sweep(child: int) -> None:
-    """Once the child has ended, or taken too long, whatever is left of its processes is killed."""
-    deadline = time.monotonic() + STOP_PATIENCE_S
+def _sweep(child: int | None = None) -> None:
+    """Once the child has ended, or taken too long, all processes below this one are killed."""
+    began = time.monotonic()
     known = _descendants()
     while known := {process for process in known | _descendants() if process.is_running()}:
-        late = time.monotonic() > deadline
-        if late or not any(process.pid == child for process in known):
+        waited_s = time.monotonic() - began
+        if waited_s > STOP_PATIENCE_S or all(process.pid != child for process in known):
             _kill(known)
+        if waited_s > 2 * STOP_PATIENCE_S:
+            return complain(f"these cannot be killed: {[process.pid for process in known]}")
         time.sleep(SWEEP_S)
         _reaped()
 

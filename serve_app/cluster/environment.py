@@ -7,6 +7,7 @@ itself, and `voxray env` prints them for `ray start` on a cluster.
 import contextlib
 import os
 import resource
+import shutil
 import socket
 import sys
 import tempfile
@@ -25,7 +26,7 @@ def serve_environment(public: bool, max_session_s: float) -> dict[str, str]:
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
         "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "1",  # else logs reach their files 1,000 at once
-        "RAY_SERVE_HAPROXY_BINARY_PATH": str(Path(sys.executable).parent / "voxray-haproxy"),
+        "RAY_SERVE_HAPROXY_BINARY_PATH": _our_haproxy(),
         "RAY_SERVE_HAPROXY_STATS_PORT": str(_free_port(8404)),
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(_free_port(9101)),
         "RAY_SERVE_HAPROXY_NBTHREAD": str(min(4, os.cpu_count() or 1)),
@@ -46,6 +47,15 @@ def serve_environment(public: bool, max_session_s: float) -> dict[str, str]:
         "RAY_USAGE_STATS_ENABLED": "0",
         "VOXRAY_HAPROXY_PUBLIC": "1" if public else "0",
     }
+
+
+def _our_haproxy() -> str:
+    """The command beside this one, or beside Python, or on the path. Raises `FileNotFoundError`."""
+    beside = (str(Path(program).parent) for program in (sys.argv[0], sys.executable))
+    path = os.pathsep.join((*beside, os.environ.get("PATH", "")))
+    if not (found := shutil.which("voxray-haproxy", path=path)):
+        raise FileNotFoundError("the command voxray-haproxy is missing: install voxray again")
+    return found
 
 
 def _free_port(wanted: int) -> int:

@@ -9,6 +9,7 @@ from pydantic.fields import FieldInfo
 
 from serve_app.config import Config
 from serve_app.errors import CODES
+from serve_app.observability.table import TABLE
 
 DOCS = Path(__file__).parent
 
@@ -79,6 +80,23 @@ def errors() -> str:
     return f"| code | meaning | HTTP | close |\n|---|---|---|---|\n{rows}\n"
 
 
+def metrics() -> str:
+    """Every metric."""
+    rows = "\n".join(
+        f"| `{it.name}` | {it.kind.value} | {it.unit} "
+        f"| {', '.join(f'`{label}`' for label in it.labels) or '-'} | {it.help} |"
+        for it in TABLE
+    )
+    return f"| metric | kind | unit | labels | what |\n|---|---|---|---|---|\n{rows}\n"
+
+
+def with_metrics(page: str) -> str:
+    """The page with its table of metrics as the code has it."""
+    begin, end = "<!-- metrics -->\n", "<!-- /metrics -->"
+    before, rest = page.split(begin)
+    return before + begin + metrics() + end + rest.split(end)[1]
+
+
 def with_errors(page: str) -> str:
     """The page with its table of errors as the code has it."""
     begin, end = "<!-- errors -->\n", "<!-- /errors -->"
@@ -90,6 +108,8 @@ def main() -> None:
     (DOCS / "configuration.md").write_text(configuration())
     protocol = DOCS / "protocol.md"
     protocol.write_text(with_errors(protocol.read_text()))
+    observability = DOCS / "observability.md"
+    observability.write_text(with_metrics(observability.read_text()))
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ import time
 from collections.abc import Sequence
 from contextlib import aclosing
 from dataclasses import asdict
+from itertools import pairwise, repeat
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +33,12 @@ from deployments.interfaces import (
 )
 from deployments.speaker.sim import SimSpeaker
 from deployments.transcriber.sim import SimTranscriber
+from loadtest.percentile import percentile
 from loadtest.server import voxray_server
 from loadtest.talker import Plan
 from serve_app.conversation.clauses import Sentences
-from serve_app.observability.metrics import percentile
+from serve_app.observability.histogram import Histogram, State
+from serve_app.observability.table import BUCKETS_S
 
 PORT = 8192
 TOKEN_MS = 2.0
@@ -121,20 +124,24 @@ def measure_answers(
             before = _overheads(address)
             result = talk(Plan(url, count, args.turns, together, False))
             values = result["first_audio_ms"]
-            own = sorted(_overheads(address)[len(before) :])
+            own = _overheads(address, before)
             ratio = percentile(sorted(values), 0.5) / sum_ms
             kind = f"{name}, end together" if together else name
-            note = f"  own {percentile(own, 0.5):5.1f} {percentile(own, 0.99):6.1f}  {ratio:.2f}x"
+            own_ms = [own.quantile(share) * 1000 for share in (0.5, 0.99)]
+            note = f"  own {own_ms[0]:5.1f} {own_ms[1]:6.1f}  {ratio:.2f}x"
             report(kind, result, spread(values), note)
-            rows[f"{kind} {count}"] = {**result, "own_ms": own}
+            rows[f"{kind} {count}"] = {**result, "own_ms_p50_p99": own_ms}
     return rows
 
 
-def _overheads(address: str) -> list[float]:
-    """voxray's own share of every turn so far, as it tells it."""
+def _overheads(address: str, before: Histogram | None = None) -> Histogram:
+    """voxray's own share of every turn so far, or since `before`, as it tells it."""
     performance = httpx.get(f"http://{address}/speech-to-speech/performance?raw=true").json()
-    newest: list[float] = performance["stages"]["overhead_ms"]["values"]
-    return newest
+    cumulative = list(performance["stages"]["overhead_ms"]["buckets"].values())
+    earlier = before.state().counts if before else repeat(0)
+    counts = [high - low for low, high in pairwise((0, *cumulative))]
+    new = tuple(count - known for count, known in zip(counts, earlier, strict=False))
+    return Histogram(State(new, 0.0, 0.0, BUCKETS_S[-1]))
 
 
 def measure_interruptions(args: argparse.Namespace) -> dict[str, Any]:

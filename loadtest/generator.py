@@ -15,8 +15,8 @@ from typing import Any
 import uvloop
 from picows import WSCloseCode, WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
 
+from loadtest.percentile import percentile
 from loadtest.speech import conversation
-from serve_app.observability.metrics import percentile
 
 LATE_MS = 20.0
 """A generator whose own sends are later than this at p99 measures itself."""

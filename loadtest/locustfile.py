@@ -20,8 +20,8 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 from loadtest.generator import LATE_MS
+from loadtest.percentile import percentile
 from loadtest.speech import conversation, wav
-from serve_app.observability.metrics import percentile
 
 CHUNK_MS = 100
 CHUNK_BYTES = CHUNK_MS * 32

@@ -52,10 +52,11 @@ from deployments.vad import Vad
 from serve_app.cluster.scaling import JOBS, SESSIONS, JobsPolicy, SessionsPolicy
 from serve_app.cluster.serve_handles import (
     ModelState,
-    PrometheusExporter,
+    Prometheus,
     ServeReplicaSet,
     broadcast,
-    keep_settings,
+    change_settings,
+    deployments,
     kept_settings,
     model_states,
 )
@@ -66,12 +67,15 @@ from serve_app.lanes.wire import Address, LaneServer
 from serve_app.models import weights
 from serve_app.models.gpu_plan import memory_share
 from serve_app.models.weights import Absent
-from serve_app.observability.metrics import Metrics, flat, merge, report
+from serve_app.observability import node
+from serve_app.observability.metrics import Metrics, Snapshot
+from serve_app.observability.table import MADE, MODEL_SESSIONS, REPLICAS
 
 log = logging.getLogger("voxray.app")
 
 APP_NAME = "voxray"
-EXPORT_EVERY_S = 5.0
+CATCH_UP_S = REFRESH_S = 5.0
+"""How often what is watched goes to Prometheus."""
 
 LOOK_BACK_S = 10.1
 """Serve wants it longer than its metrics' interval, which is 10 s."""
@@ -140,12 +144,38 @@ MODELS: dict[str, tuple[Any, type]] = {
 """What stands in front of an engine of each kind, and what it is asked."""
 
 
-class VadReplica:
+class Replica:
+    """What replicas of all deployments do: they count, and tell what they have counted."""
+
+    def __init__(self, deployment: str) -> None:
+        _log_like_serve()
+        replica = serve.get_replica_context().replica_id.unique_id
+        self._metrics = Metrics(Prometheus(deployment, replica))
+        self._metrics.watch(REPLICAS, lambda: 1, deployment)
+        self._refreshing = asyncio.get_running_loop().create_task(self._refresh())
+
+    async def _refresh(self) -> None:
+        while True:
+            self._metrics.refresh()
+            await asyncio.sleep(REFRESH_S)
+
+    async def snapshot(self) -> Snapshot:
+        return self._metrics.snapshot()
+
+    async def node(self) -> dict[str, Any]:
+        return await asyncio.to_thread(node.usage)
+
+    async def __del__(self) -> None:
+        self._refreshing.cancel()
+
+
+class VadReplica(Replica):
     """The VAD as Serve holds it: reached by lanes, scaled by its sessions."""
 
     def __init__(self) -> None:
-        _log_like_serve()
+        super().__init__("Vad")
         self._lanes = LaneServer(Vad(), VadInput)
+        self._metrics.watch(MODEL_SESSIONS, self._lanes.sessions, "Vad")
         self._address: Address | None = None
 
     async def reconfigure(self, _: dict[str, Any]) -> None:
@@ -161,14 +191,15 @@ class VadReplica:
         return {SESSIONS: self._lanes.sessions()}
 
     async def __del__(self) -> None:
+        await super().__del__()
         self._lanes.stop()
 
 
-class ModelReplica:
+class ModelReplica(Replica):
     """An engine as Serve holds it: loaded before it is reached, ended when its engine dies."""
 
     def __init__(self, kind: str, config: Config) -> None:
-        _log_like_serve()
+        super().__init__(kind.capitalize())
         if kind == "diarizer":
             os.nice(NICENESS)
         self._kind = kind
@@ -197,8 +228,15 @@ class ModelReplica:
         await self._model.start()
         self._lanes = LaneServer(self._model, item)
         self._address = await _serve_lanes(self._lanes)
+        self._watch(self._lanes)
         if hasattr(engine, "died"):
             self._tasks.append(asyncio.create_task(self._end_with(engine)))
+
+    def _watch(self, lanes: LaneServer) -> None:
+        deployment = self._kind.capitalize()
+        self._metrics.watch(MODEL_SESSIONS, lanes.sessions, deployment)
+        if hasattr(self._model, "stats"):
+            self._metrics.watch(MADE, lambda: self._model.stats()["made"], deployment)
 
     async def _end_with(self, engine: Supervised) -> None:
         """The engine is gone, so this process goes: its lanes break at once, their sessions speak
@@ -225,6 +263,7 @@ class ModelReplica:
         return list(await self._model.voices())
 
     async def __del__(self) -> None:
+        await super().__del__()
         for task in self._tasks:
             task.cancel()
         if self._lanes:
@@ -245,7 +284,7 @@ def _described(kind: str, config: Config) -> tuple[str, str | None, int]:
     return name, own.model if own else None, known.weights if known else 0
 
 
-class WorkerReplica:
+class WorkerReplica(Replica):
     """Sees jobs through, beside whatever else runs here: it gives way to live speech."""
 
     def __init__(
@@ -256,12 +295,13 @@ class WorkerReplica:
     ) -> None:
         from serve_app.jobs.worker import Worker  # not in every replica: half a second of imports
 
-        _log_like_serve()
+        super().__init__("Worker")
         os.nice(NICENESS)
         self._worker = Worker(
             config,
             ServeReplicaSet(transcriber, Hypothesis),
             ServeReplicaSet(diarizer, DiarizationResult),
+            self._metrics,
         )
         self._work = asyncio.get_running_loop().create_task(self._worker.run())
 
@@ -274,12 +314,13 @@ class WorkerReplica:
         return {JOBS: self._worker.load}
 
     async def __del__(self) -> None:
+        await super().__del__()
         self._work.cancel()
         await asyncio.gather(self._work, return_exceptions=True)
 
 
 @serve.ingress()
-class Ingress:
+class Ingress(Replica):
     """Sockets, REST, sessions. Holds no model."""
 
     def __init__(
@@ -290,17 +331,17 @@ class Ingress:
         chat: DeploymentHandle[Any],
         speaker: DeploymentHandle[Any],
         diarizer: DeploymentHandle[Any],
-        worker: DeploymentHandle[Any],  # taken so that Serve deploys it, too
+        worker: DeploymentHandle[Any],
         secret: bytes,
     ) -> None:
         from serve_app.api import Models  # not in every replica: a second of imports
 
-        _log_like_serve()
+        super().__init__("Ingress")
         self._config = config
-        self._metrics = Metrics()
         self._settings = RuntimeSettings(config)
         self._settings.apply(kept_settings())
         self._chat, self._speaker = chat, speaker
+        self._others = (vad, transcriber, chat, speaker, diarizer, worker)
         engine = engine_class("transcriber", config.transcriber_engine)
         self._models = Models(
             vad=ServeReplicaSet(vad, VadResult),
@@ -320,10 +361,12 @@ class Ingress:
             snapshots=self._snapshots,
             made=self._made,
             states=model_states,
+            deployments=self._deployments,
+            nodes=self._nodes,
             reconfigure=self._reconfigure_all,
             secret=secret,
         )
-        self._exporting = asyncio.get_running_loop().create_task(self._export())
+        self._catching_up = asyncio.get_running_loop().create_task(self._catch_up())
 
     def __serve_build_asgi_app__(self) -> Any:
         from serve_app.api import create_app
@@ -334,21 +377,42 @@ class Ingress:
         """Settings that were changed while we run."""
         self._settings.apply(changes)
 
-    async def _reconfigure_all(self, changes: dict[str, Any]) -> None:
-        """Every ingress replica, through a handle to ourselves; and those to come."""
-        await asyncio.to_thread(keep_settings, changes)
+    async def _reconfigure_all(self, asked: dict[str, Any]) -> dict[str, Any]:
+        """Every ingress replica, through a handle to ourselves; one that does not hear it now, or
+        starts later, reads what was kept."""
+        changes = await asyncio.to_thread(change_settings, asked)
         await broadcast(serve.get_deployment_handle("Ingress", APP_NAME), "reconfigure", changes)
+        return changes
+
+    async def _catch_up(self) -> None:
+        """With settings that were changed while this replica could not be reached."""
+        while True:
+            await asyncio.sleep(CATCH_UP_S)
+            changes = await asyncio.to_thread(kept_settings)
+            if changes != self._settings.changes:
+                self._settings.apply(changes)
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
         return {SESSIONS: self._metrics.active_sessions}
 
-    async def snapshot(self) -> dict[str, Any]:
-        return self._metrics.snapshot()
+    async def _ask_all(self, method: str) -> list[Any]:
+        """Every replica of every deployment, this one included."""
+        ours = serve.get_deployment_handle("Ingress", APP_NAME)
+        answers = await asyncio.gather(
+            *(broadcast(handle, method) for handle in (ours, *self._others))
+        )
+        return [answer for those in answers for answer in those]
 
-    async def _snapshots(self) -> list[dict[str, Any]]:
-        """Every ingress replica's, through a handle to ourselves."""
-        me = serve.get_deployment_handle("Ingress", APP_NAME)
-        return await broadcast(me, "snapshot") or [self._metrics.snapshot()]
+    async def _snapshots(self) -> list[Snapshot]:
+        return await self._ask_all("snapshot") or [self._metrics.snapshot()]
+
+    async def _nodes(self) -> list[dict[str, Any]]:
+        """Each machine once."""
+        found = {usage["node"]: usage for usage in await self._ask_all("node")}
+        return [found[name] for name in sorted(found)]
+
+    async def _deployments(self) -> dict[str, Any]:
+        return await asyncio.to_thread(deployments, APP_NAME)
 
     async def _voices(self) -> list[Voice]:
         answers = await broadcast(self._speaker, "voices")
@@ -361,11 +425,9 @@ class Ingress:
             "speaker": _sum(await broadcast(self._speaker, "made")),
         }
 
-    async def _export(self) -> None:
-        exporter = PrometheusExporter()
-        while True:
-            exporter.export(flat(report(merge([self._metrics.snapshot()]))))
-            await asyncio.sleep(EXPORT_EVERY_S)
+    async def __del__(self) -> None:
+        await super().__del__()
+        self._catching_up.cancel()
 
 
 def _sum(counts: list[dict[str, int]]) -> dict[str, int]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import anyio
 from fastapi import FastAPI
+from picows import WSUpgradeRequest, WSUpgradeResponseWithListener
 
 from deployments.interfaces import DiarizationInput, Voice
 from serve_app import __version__
@@ -35,8 +36,9 @@ from serve_app.jobs.diarization import Diarization
 from serve_app.jobs.live_recording import LiveRecordings
 from serve_app.jobs.submission import Jobs
 from serve_app.lanes.pool import Lanes, LaneTimings, ReplicaSet
-from serve_app.live.driver import LANE_PATIENCE_S, LiveSessions
-from serve_app.observability.metrics import Metrics
+from serve_app.live.driver import LANE_PATIENCE_S, LiveSessions, watch_lanes
+from serve_app.observability.metrics import Metrics, Snapshot
+from serve_app.observability.requests import CountRequests
 from serve_app.security.concurrency import ConcurrencyLimit
 from serve_app.security.middleware import RequestMiddleware
 
@@ -64,14 +66,19 @@ class Models:
     voices: Callable[[], Awaitable[Sequence[Voice]]]
     blends: bool = False
     """The speaker engine can blend voices."""
-    snapshots: Callable[[], Awaitable[list[dict[str, Any]]]] | None = None
-    """The metrics of all ingress replicas, this one's included; None where it is the only one."""
+    snapshots: Callable[[], Awaitable[list[Snapshot]]] | None = None
+    """The metrics of all replicas of all deployments; None where this is the only one."""
     made: Callable[[], Awaitable[dict[str, dict[str, int]]]] | None = None
     """How much Chat and Speaker have made."""
     states: Callable[[], Awaitable[list[dict[str, Any]]]] | None = None
     """Every model replica with its engine, model and state; None where models are in-process."""
-    reconfigure: Callable[[dict[str, Any]], Awaitable[None]] | None = None
-    """Tells all ingress replicas of changed settings; None where this is the only one."""
+    deployments: Callable[[], Awaitable[dict[str, Any]]] | None = None
+    """Every deployment with its status and its replicas by state; None where there is no Serve."""
+    nodes: Callable[[], Awaitable[list[dict[str, Any]]]] | None = None
+    """What is in use of every machine (`node.usage`); None where this is the only one."""
+    reconfigure: Callable[[dict[str, Any]], Awaitable[dict[str, Any]]] | None = None
+    """Changes settings on all ingress replicas, those to come included, and gives everything that
+    was changed since the start; None where this is the only one."""
     secret: bytes = field(default_factory=lambda: secrets.token_bytes(32), repr=False)
     """Signs client secrets; the same for all ingress replicas."""
 
@@ -99,10 +106,16 @@ def create_app(
         models.voices, config.voice, config.openai_voices, config.speaker.styles, models.blends
     )
     conversations = Conversations(config, sessions, models.chats, models.speaker, voices, counted)
+    settings.follow(conversations.configure)
+
+    def retry_after_s() -> int:
+        return settings.current.limits.retry_after_s
+
     terms = LaneTimings(config.diarizer.batch_interval_ms / 1000, LANE_PATIENCE_S)
     diarizers = Lanes(models.diarizer, terms, DiarizationInput)
+    watch_lanes(counted, "Diarizer", diarizers)
     diarization = Diarization(diarizers, config.diarizer.timeout_s)
-    submission = jobs.Submission(models, Jobs(config), config.limits, counted)
+    submission = jobs.Submission(models, Jobs(config), config.limits, retry_after_s)
     live_recordings = LiveRecordings(submission.jobs, models.engine)
 
     @asynccontextmanager
@@ -126,10 +139,13 @@ def create_app(
         summary="Speech on your own machines: live transcription, speech, conversations.",
     )
     app.add_middleware(RequestMiddleware, limits=config.limits, metrics=counted)
+    app.add_middleware(CountRequests, metrics=counted)  # the outermost: whoever answers is counted
     errors.install(app, counted)
     app.mount(SOCKET_IO, socket_io(models, sessions, counted))
     app.include_router(configuration.router(models, settings))
-    _add_routes(app, models, conversations, submission, live_recordings, diarization, counted)
+    _add_routes(
+        app, models, conversations, submission, live_recordings, diarization, counted, retry_after_s
+    )
     return app
 
 
@@ -141,29 +157,38 @@ def _add_routes(
     live_recordings: LiveRecordings,
     diarization: Diarization,
     metrics: Metrics,
+    retry_after_s: Callable[[], int],
 ) -> None:
     sessions, limits = conversations.sessions, conversations.config.limits
-    uploads = recordings.recording_limit(limits)
-    requests = ConcurrencyLimit(
-        limits.max_requests, "too_many_requests", "requests", limits.retry_after_s
-    )
-    app.include_router(status.router(models, conversations, metrics))
+    uploads = recordings.recording_limit(limits, retry_after_s)
+    requests = ConcurrencyLimit(limits.max_requests, "too_many_requests", "requests", retry_after_s)
+    app.include_router(status.router(models, conversations, metrics, submission.jobs.queue))
     app.include_router(status.conversation_router(models, metrics))
-    app.include_router(recordings.router(models, sessions, metrics, uploads))
+    app.include_router(recordings.router(models, sessions, uploads))
     apart = transcriptions.told_apart(diarization, limits)
-    app.include_router(transcriptions.router(models, sessions, metrics, uploads, apart))
-    app.include_router(jobs.router(submission, limits))
+    app.include_router(transcriptions.router(models, sessions, uploads, apart))
+    app.include_router(jobs.router(submission, retry_after_s))
     app.include_router(jobs.webhook_router(submission))
     app.include_router(paths.router(submission, live_recordings))
-    app.include_router(streaming.router(models, sessions, metrics))
-    app.include_router(speech.router(conversations, metrics, requests))
-    app.include_router(chat.router(models, conversations, metrics, requests))
+    app.include_router(streaming.router(models, sessions))
+    app.include_router(speech.router(conversations, requests))
+    app.include_router(chat.router(models, conversations, requests))
     app.include_router(catalog.router(models))
-    app.include_router(realtime.router(models, conversations, metrics))
-    upgrade.install(
-        {
-            live_socket.PATH: live_socket.route(models, sessions, metrics, live_recordings),
-            realtime.PATH: realtime.route(models, conversations, metrics),
-            conversation_socket.PATH: conversation_socket.route(models, conversations, metrics),
-        }
-    )
+    app.include_router(realtime.router(models, conversations))
+    sockets = {
+        live_socket.PATH: live_socket.route(models, sessions, metrics, live_recordings),
+        realtime.PATH: realtime.route(models, conversations, metrics),
+        conversation_socket.PATH: conversation_socket.route(models, conversations, metrics),
+    }
+    upgrade.install({path: _counted(path, it, metrics) for path, it in sockets.items()})
+
+
+def _counted(path: str, route: upgrade.Route, metrics: Metrics) -> upgrade.Route:
+    """Its handshakes are requests, too."""
+
+    def accept(request: WSUpgradeRequest) -> WSUpgradeResponseWithListener:
+        answer = route.accept(request)
+        metrics.count_request("GET", path, str(int(answer.response.status)))
+        return answer
+
+    return route._replace(accept=accept)

@@ -10,22 +10,12 @@ from serve_app.errors import ClientError
 
 def router(models: Any) -> APIRouter:
     routes = APIRouter(tags=["models"])
-    created = int(time.time())
-    listed = {
-        name: {
-            "id": name,
-            "object": "model",
-            "created": created,
-            "owned_by": "voxray",
-            "kind": kind,
-        }
-        for kind, name in models.engines().items()
-    }
+    listed = _listed(models.engines(), int(time.time()))
 
     @routes.get("/v1/models")
     async def list_models() -> dict[str, Any]:
         """One engine of each kind. Requests may name any model: these are the ones that answer."""
-        return {"object": "list", "data": list(listed.values())}
+        return {"object": "list", "data": listed}
 
     @routes.get("/v1/models/status")
     @routes.get("/models/status", include_in_schema=False)
@@ -45,11 +35,29 @@ def router(models: Any) -> APIRouter:
             "models": [*known, *missing],
         }
 
-    @routes.get("/v1/models/{model}")
+    @routes.get("/v1/models/{model:path}")
     async def model(model: str) -> dict[str, Any]:
-        if model not in listed:
-            reason = f"there is no model {model[:80]!r}; GET /v1/models lists those that there are"
-            raise ClientError("model_not_found", reason, param="model")
-        return listed[model]
+        """A listed model, by its id or by its engine's name."""
+        for one in listed:
+            if model in (one["id"], one["engine"]):
+                return one
+        reason = f"there is no model {model[:80]!r}; GET /v1/models lists those that there are"
+        raise ClientError("model_not_found", reason, param="model")
 
     return routes
+
+
+def _listed(engines: dict[str, str], created: int) -> list[dict[str, Any]]:
+    """The id of a model is its engine's name, as `kind/name` where several have that name."""
+    names = list(engines.values())
+    return [
+        {
+            "id": name if names.count(name) == 1 else f"{kind}/{name}",
+            "object": "model",
+            "created": created,
+            "owned_by": "voxray",
+            "kind": kind,
+            "engine": name,
+        }
+        for kind, name in engines.items()
+    ]

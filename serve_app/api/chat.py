@@ -16,7 +16,6 @@ from serve_app.api.streamed import DONE, EVENT_STREAM, Streamed, begun, event, w
 from serve_app.config import Limits
 from serve_app.conversation.driver import Conversations
 from serve_app.errors import ClientError
-from serve_app.observability.metrics import Metrics
 from serve_app.security.concurrency import ConcurrencyLimit
 
 
@@ -77,15 +76,12 @@ class ChatAsked(_Shape):
     response_format: ResponseFormat | None = None
 
 
-def router(
-    models: Any, conversations: Conversations, metrics: Metrics, places: ConcurrencyLimit
-) -> APIRouter:
+def router(models: Any, conversations: Conversations, places: ConcurrencyLimit) -> APIRouter:
     routes = APIRouter(prefix="/v1/chat", tags=["chat"])
 
     @routes.post("/completions")
     async def completions(asked: ChatAsked) -> Response:
         """A reply to a conversation, whole or as server-sent events."""
-        metrics.count_request()
         ask = _ask(asked, conversations.config.limits)
         written = _written(conversations, ask, places)
         head = {

@@ -12,11 +12,12 @@ def router(models: Any, settings: RuntimeSettings) -> APIRouter:
 
     @routes.post("/config/update")
     async def update(asked: Annotated[dict[str, Any], Body()]) -> dict[str, Any]:
-        """Sections with keys to change, as `{"limits": {"max_sessions": 500}}`; new sessions have
-        them. Everything that was changed since the start comes back."""
+        """Sections with keys to change, as `{"limits": {"max_sessions": 500}}`. `max_sessions`,
+        `retry_after_s` and `client_write_timeout_s` hold at once, the others for new sessions.
+        Everything that was changed since the start comes back."""
         changes = settings.checked(asked)
         if models.reconfigure:
-            await models.reconfigure(changes)
+            changes = await models.reconfigure(asked)
         else:
             settings.apply(changes)
         return {section: values for section, values in changes.items() if values}

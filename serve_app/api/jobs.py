@@ -1,7 +1,7 @@
 """`/v1/jobs`: recordings handed in, watched, read, exported and deleted."""
 
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from deployments.interfaces import SpeechOptions
 from serve_app.api.multipart import FileForm
 from serve_app.api.ranges import Range, range_of
-from serve_app.api.streamed import EVENT_STREAM, Streamed, event
+from serve_app.api.streamed import EVENT_STREAM, Streamed, begun, event
 from serve_app.config import Limits
 from serve_app.errors import ClientError, invalid
 from serve_app.jobs.export import FORMS, export
@@ -23,7 +23,6 @@ from serve_app.jobs.queue import Filter
 from serve_app.jobs.submission import Jobs, Particulars, Upload
 from serve_app.jobs.webhooks.delivery import check_webhook
 from serve_app.live.options import check_options
-from serve_app.observability.metrics import Metrics
 from serve_app.security.concurrency import ConcurrencyLimit
 
 TENANT = "default"
@@ -59,13 +58,18 @@ BODY = {
 class Submission:
     """Takes recordings in for every dialect that hands in jobs."""
 
-    def __init__(self, models: Any, jobs: Jobs, limits: Limits, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        models: Any,
+        jobs: Jobs,
+        limits: Limits,
+        retry_after_s: Callable[[], int],
+    ) -> None:
         self.jobs = jobs
         self._models = models
         self._limits = limits
-        self._metrics = metrics
         self._places = ConcurrencyLimit(
-            jobs.config.max_uploads, "too_many_requests", "uploads", limits.retry_after_s
+            jobs.config.max_uploads, "too_many_requests", "uploads", retry_after_s
         )
 
     async def take(self, request: Request, given: dict[str, Any] | None = None) -> tuple[Job, bool]:
@@ -73,7 +77,6 @@ class Submission:
 
         Raises `ClientError`.
         """
-        self._metrics.count_request()
         form = FileForm(request, self.jobs.config.upload_timeout_s)
         expected = int(request.headers.get("content-length") or 0)
         most = self.jobs.config.max_upload_bytes
@@ -113,11 +116,11 @@ class Submission:
         return await self.jobs.queue.get(TENANT, id_)
 
 
-def router(submission: Submission, limits: Limits) -> APIRouter:
+def router(submission: Submission, retry_after_s: Callable[[], int]) -> APIRouter:
     routes = APIRouter(prefix="/v1/jobs", tags=["jobs"])
     jobs = submission.jobs
     watchers = ConcurrencyLimit(
-        jobs.config.max_watchers, "too_many_requests", "event streams", limits.retry_after_s
+        jobs.config.max_watchers, "too_many_requests", "event streams", retry_after_s
     )
 
     @routes.post("", status_code=202, openapi_extra=BODY)
@@ -157,7 +160,7 @@ def router(submission: Submission, limits: Limits) -> APIRouter:
                 async for piece in _watch(submission, job):
                     yield piece
 
-        return Streamed(watched(), EVENT_STREAM)
+        return Streamed(await begun(watched()), EVENT_STREAM)
 
     @routes.get("/{id}/results")
     async def results(id_: Id) -> Response:

@@ -1,6 +1,7 @@
 """`POST /v1/transcribe`: one recording in the body, its transcript in the answer."""
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,7 +20,6 @@ from serve_app.live.driver import LiveSessions
 from serve_app.live.options import check_options
 from serve_app.live.session import SessionMetrics
 from serve_app.live.transcript import Form, Transcript, render
-from serve_app.observability.metrics import Metrics
 from serve_app.security.concurrency import ConcurrencyLimit
 
 MEDIA_TYPES = {"txt": "text/plain", "srt": "application/x-subrip", "vtt": "text/vtt"}
@@ -52,15 +52,13 @@ class Asked(BaseModel):
     format: Form = "json"
 
 
-def recording_limit(limits: Limits) -> ConcurrencyLimit:
+def recording_limit(limits: Limits, retry_after_s: Callable[[], int]) -> ConcurrencyLimit:
     return ConcurrencyLimit(
-        limits.max_recordings, "too_many_recordings", "recordings", limits.retry_after_s
+        limits.max_recordings, "too_many_recordings", "recordings", retry_after_s
     )
 
 
-def router(
-    models: Any, sessions: LiveSessions, metrics: Metrics, places: ConcurrencyLimit
-) -> APIRouter:
+def router(models: Any, sessions: LiveSessions, places: ConcurrencyLimit) -> APIRouter:
     routes = APIRouter(tags=["recordings"])
     limits = sessions.limits
 
@@ -72,7 +70,6 @@ def router(
         """Transcribe an audio file: wav, flac, mp3, ogg, opus, webm, m4a. The body is the file
         itself, or multipart with a `file`."""
         began = time.monotonic()
-        metrics.count_request()
         collected = recording.Collector()
         with places.slot():
             async with uploaded(request, limits) as (path, form):
@@ -80,7 +77,6 @@ def router(
                 options = _options(asked, models, limits)
                 session = await transcribe_file(sessions, collected, path, options)
         result = recording.transcript(collected, session, asked.language, models.engine, began)
-        metrics.request_ms.add(result.processing_ms)
         if asked.format == "json":
             return result
         return PlainTextResponse(

@@ -15,7 +15,6 @@ from serve_app.api.streamed import EVENT_STREAM, Streamed, begun, event, with_er
 from serve_app.conversation.clauses import Sentences, speakable
 from serve_app.conversation.driver import Conversations
 from serve_app.errors import ClientError
-from serve_app.observability.metrics import Metrics
 from serve_app.security.concurrency import ConcurrencyLimit
 
 RAW = ("wav", "pcm")
@@ -44,14 +43,13 @@ class SpeechAsked(BaseModel):
         return self.voice.id if isinstance(self.voice, VoiceId) else self.voice
 
 
-def router(conversations: Conversations, metrics: Metrics, places: ConcurrencyLimit) -> APIRouter:
+def router(conversations: Conversations, places: ConcurrencyLimit) -> APIRouter:
     routes = APIRouter(prefix="/v1/audio", tags=["speech"])
     limit = conversations.config.limits.max_speech_chars
 
     @routes.post("/speech", response_class=Response)
     async def speech(asked: SpeechAsked) -> Response:
         """Speak a text. The audio is sent clause by clause, as it is made."""
-        metrics.count_request()
         clauses = _clauses(asked.input, limit)
         voice = conversations.voices.resolve(asked.voice_name, asked.style)
         sounds = _sounds(conversations, clauses, voice, asked.speed)

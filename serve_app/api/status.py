@@ -1,24 +1,45 @@
-"""Health, readiness and metrics."""
+"""Health, readiness, status and metrics; answers speak for all replicas."""
 
+import asyncio
 import time
+from importlib.metadata import version
+from platform import python_version
 from typing import Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Query
 
+from serve_app import __version__
 from serve_app.conversation.driver import Conversations
 from serve_app.errors import ClientError
-from serve_app.observability.metrics import Metrics, merge, report
-from serve_app.observability.metrics import conversations as conversation_report
-from serve_app.observability.metrics import performance as performance_report
+from serve_app.jobs.job import JobState
+from serve_app.jobs.queue import Queue
+from serve_app.observability import node, table
+from serve_app.observability.metrics import Metrics, Total
+from serve_app.observability.report import conversations as conversation_report
+from serve_app.observability.report import performance as performance_report
+from serve_app.observability.report import report
+
+DATABASE_PATIENCE_S = 1.0
+"""Whoever asks how we are is answered, with or without the database."""
 
 
-async def total(models: Any, metrics: Metrics) -> dict[str, Any]:
-    """What all ingress replicas have counted."""
-    return merge(await models.snapshots() if models.snapshots else [metrics.snapshot()])
+async def total(models: Any, metrics: Metrics) -> Total:
+    """What all replicas have counted."""
+    return Total(await models.snapshots() if models.snapshots else [metrics.snapshot()])
 
 
-def router(models: Any, conversations: Conversations, metrics: Metrics) -> APIRouter:
-    """Routes that say how the application is; answers speak for all ingress replicas."""
+async def jobs_at_work(queue: Queue) -> dict[str, int | None]:
+    """Jobs that wait and that run; None where the database is away."""
+    try:
+        async with asyncio.timeout(DATABASE_PATIENCE_S):
+            counts = await queue.counts()
+    except (ClientError, TimeoutError):
+        return {"waiting": None, "running": None}
+    waiting = counts.pop(JobState.QUEUED)
+    return {"waiting": waiting, "running": sum(counts.values())}
+
+
+def router(models: Any, conversations: Conversations, metrics: Metrics, queue: Queue) -> APIRouter:
     routes = APIRouter(tags=["status"])
     began = time.monotonic()
     sessions = conversations.sessions
@@ -26,24 +47,54 @@ def router(models: Any, conversations: Conversations, metrics: Metrics) -> APIRo
     def is_ready() -> bool:
         return sessions.ready and conversations.ready
 
+    def state() -> str:
+        return "healthy" if is_ready() else "starting"
+
+    def active(counted: Total) -> dict[str, int]:
+        return {
+            "active_sessions": int(counted.sum(table.SESSIONS_ACTIVE)),
+            "active_connections": int(counted.sum(table.CONNECTIONS)),
+            "active_conversations": int(counted.sum(table.CONVERSATIONS_ACTIVE)),
+        }
+
     @routes.get("/v1/health")
     @routes.get("/health", include_in_schema=False)  # where vLLM has it, and its clients look
-    @routes.get("/status", include_in_schema=False)
     async def health() -> dict[str, Any]:
-        """Alive; how many sessions are open, and with what engines."""
-        counted = await total(models, metrics)
+        """Alive; how many sessions and jobs there are, and with what engines."""
+        counted, jobs = await asyncio.gather(total(models, metrics), jobs_at_work(queue))
         return {
-            "status": "ok" if is_ready() else "starting",
-            "active_sessions": counted["active_sessions"],
-            "active_connections": counted["active_connections"],
-            "active_conversations": counted["active_conversations"],
-            "ingress_replicas": counted["ingress_replicas"],
+            "status": state(),
+            **active(counted),
+            "active_jobs": jobs["running"],
+            "ingress_replicas": int(counted.by(table.REPLICAS).get("Ingress", 1)),
             "vad_lanes": sessions.vad.count,
             "transcriber_lanes": sessions.transcriber.count,
             "chat_lanes": conversations.chat.lanes.count,
             "speaker_lanes": conversations.speaker.lanes.count,
             "engine": models.engine,
             "engines": models.engines(),
+            "uptime_s": round(time.monotonic() - began, 1),
+        }
+
+    @routes.get("/v1/status")
+    @routes.get("/status", include_in_schema=False)
+    async def status() -> dict[str, Any]:
+        """Versions, engines with their states, replicas, machines, jobs and sessions."""
+        counted, jobs = await asyncio.gather(total(models, metrics), jobs_at_work(queue))
+        return {
+            "status": state(),
+            "versions": {
+                "voxray": __version__,
+                "python": python_version(),
+                "ray": version("ray"),
+            },
+            "engines": await _engines(models),
+            "deployments": await models.deployments() if models.deployments else {},
+            "nodes": await models.nodes()
+            if models.nodes
+            else [await asyncio.to_thread(node.usage)],
+            "jobs": jobs,
+            **active(counted),
             "uptime_s": round(time.monotonic() - began, 1),
         }
 
@@ -57,10 +108,22 @@ def router(models: Any, conversations: Conversations, metrics: Metrics) -> APIRo
 
     @routes.get("/v1/metrics")
     async def metrics_() -> dict[str, Any]:
-        """Requests, sessions, latencies and errors since the start; percentiles of the newest."""
+        """Requests, sessions, latencies and errors of all replicas since their start, then every
+        metric as Prometheus has it. Percentiles are estimated from histograms."""
         return report(await total(models, metrics))
 
     return routes
+
+
+async def _engines(models: Any) -> list[dict[str, Any]]:
+    """Every model replica's engine and state; engines in this process are simply there."""
+    if models.states:
+        known: list[dict[str, Any]] = await models.states()
+        return known
+    return [
+        {"kind": kind, "engine": name, "model": None, "state": "warm", "percent": 100}
+        for kind, name in models.engines().items()
+    ]
 
 
 def conversation_router(models: Any, metrics: Metrics) -> APIRouter:
@@ -74,8 +137,10 @@ def conversation_router(models: Any, metrics: Metrics) -> APIRouter:
         return conversation_report(await total(models, metrics)) | {"made": made}
 
     @routes.get("/performance")
-    async def performance(raw: bool = False) -> dict[str, Any]:
-        """Every stage of the newest turns, in ms; `raw`: with the values themselves."""
+    async def performance(
+        raw: bool = Query(False, description="With the buckets of every histogram."),
+    ) -> dict[str, Any]:
+        """Every stage of all turns, in ms."""
         return performance_report(await total(models, metrics), raw)
 
     return routes

@@ -28,7 +28,6 @@ from serve_app.live import recording
 from serve_app.live.driver import LiveSessions
 from serve_app.live.options import check_options
 from serve_app.live.transcript import Segment, WordOut, ms, render
-from serve_app.observability.metrics import Metrics
 from serve_app.security.concurrency import ConcurrencyLimit
 
 TEXT_FORMS = {"text": "txt", "srt": "srt", "vtt": "vtt"}
@@ -88,14 +87,13 @@ def told_apart(diarization: Diarization, limits: Limits) -> Apart:
 
 
 def router(
-    models: Any, sessions: LiveSessions, metrics: Metrics, places: ConcurrencyLimit, apart: Apart
+    models: Any, sessions: LiveSessions, places: ConcurrencyLimit, apart: Apart
 ) -> APIRouter:
     routes = APIRouter(prefix="/v1/audio", tags=["transcriptions"])
 
     @routes.post("/transcriptions")
     async def transcriptions(request: Request) -> Response:
         """Transcribe an audio file (multipart, field `file`)."""
-        metrics.count_request()
         async with AsyncExitStack() as held:
             held.enter_context(places.slot())
             path, form = await held.enter_async_context(uploaded(request, sessions.limits))

@@ -3,17 +3,21 @@ replicas that no handle reaches yet, in Ray's key-value store."""
 
 import asyncio
 import time
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import orjson
 import psutil
 import ray
+from ray import serve
 from ray.experimental import internal_kv
 from ray.serve.exceptions import DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
 from ray.util import metrics as prometheus
 
 from serve_app.lanes.wire import Address, LaneConnection
+from serve_app.observability.table import BUCKETS_S, Metric
 
 SURVEY_TIMEOUT_S = 3.0
 
@@ -116,9 +120,13 @@ def _model_states() -> list[dict[str, Any]]:
 SETTINGS = b"voxray:settings"
 
 
-def keep_settings(changes: dict[str, Any]) -> None:
-    """For replicas that start later."""
+def change_settings(asked: dict[str, Any]) -> dict[str, Any]:
+    """Keep changed settings where every ingress replica finds them; all that was changed so far."""
+    changes = kept_settings()
+    for section, values in asked.items():
+        changes[section] = changes.get(section, {}) | values
     internal_kv._internal_kv_put(SETTINGS, orjson.dumps(changes))
+    return changes
 
 
 def kept_settings() -> dict[str, Any]:
@@ -127,14 +135,40 @@ def kept_settings() -> dict[str, Any]:
     return changes
 
 
-class PrometheusExporter:
-    """Shows a flat snapshot of numbers on Ray's Prometheus endpoint, as gauges `voxray_*`."""
+def deployments(app: str) -> dict[str, Any]:
+    """Every deployment's status, and how many replicas it has in each state. Blocks."""
+    found = serve.status().applications.get(app)
+    return {
+        name: {"status": it.status.value, "replicas": dict(it.replica_states)}
+        for name, it in (found.deployments if found else {}).items()
+    }
 
-    def __init__(self) -> None:
-        self._gauges: dict[str, prometheus.Gauge] = {}
 
-    def export(self, numbers: dict[str, float]) -> None:
-        for name, value in numbers.items():
-            if name not in self._gauges:
-                self._gauges[name] = prometheus.Gauge(f"voxray_{name}", description=name)
-            self._gauges[name].set(value)
+class Prometheus:
+    """`metrics.Sink`: the series of one replica on Ray's Prometheus endpoint, as `ray_voxray_*`."""
+
+    def __init__(self, deployment: str, replica: str) -> None:
+        self._own = {"source": deployment, "replica": replica}
+        self._instruments: dict[str, Any] = {}
+
+    def count(self, metric: Metric, labels: tuple[str, ...], by: float) -> None:
+        self._instrument(metric, prometheus.Counter).inc(by, _tags(metric, labels))
+
+    def set(self, metric: Metric, labels: tuple[str, ...], value: float) -> None:
+        self._instrument(metric, prometheus.Gauge).set(value, _tags(metric, labels))
+
+    def observe(self, metric: Metric, labels: tuple[str, ...], value: float) -> None:
+        histogram = partial(prometheus.Histogram, boundaries=list(BUCKETS_S))
+        self._instrument(metric, histogram).observe(value, _tags(metric, labels))
+
+    def _instrument(self, metric: Metric, new: Callable[..., Any]) -> Any:
+        known = self._instruments.get(metric.name)
+        if known is None:
+            tags = (*metric.labels, *self._own)
+            known = new(metric.name, description=metric.help, tag_keys=tags)
+            self._instruments[metric.name] = known.set_default_tags(self._own)
+        return known
+
+
+def _tags(metric: Metric, labels: tuple[str, ...]) -> dict[str, str]:
+    return dict(zip(metric.labels, labels, strict=True))

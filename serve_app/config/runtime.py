@@ -21,7 +21,8 @@ RUNNING: dict[str, tuple[str, ...]] = {
     ),
     "vad": ("aggressiveness", "min_silence_ms", "min_speech_ms", "prefix_padding_ms"),
 }
-"""What new live sessions look up; all else is built in when the server starts."""
+"""`max_sessions`, `retry_after_s` and `client_write_timeout_s` hold at once; the others for new
+sessions, while those that are open keep what they began with. All else is built in at the start."""
 
 Changes = Mapping[str, Mapping[str, Any]]
 
@@ -30,9 +31,17 @@ class RuntimeSettings:
     """The configuration with what was changed since the start; whoever `follows` is told."""
 
     def __init__(self, config: Config) -> None:
-        self._config = config
+        self._config = self._current = config
         self._changes: dict[str, dict[str, Any]] = {}
         self._followers: list[Callable[[Config], None]] = []
+
+    @property
+    def current(self) -> Config:
+        return self._current
+
+    @property
+    def changes(self) -> Changes:
+        return self._changes
 
     def follow(self, follower: Callable[[Config], None]) -> None:
         self._followers.append(follower)
@@ -56,6 +65,7 @@ class RuntimeSettings:
         """Changes that were `checked`, here or elsewhere."""
         config = self._with(changes)
         self._changes = {section: dict(values) for section, values in changes.items()}
+        self._current = config
         for follower in self._followers:
             follower(config)
 

@@ -35,11 +35,12 @@ from serve_app.errors import ClientError
 from serve_app.lanes.pool import Lanes, LaneTimings, ReplicaSet
 from serve_app.lanes.requests import Call, Calls
 from serve_app.live.backlog import ReaderTooSlow
-from serve_app.live.driver import LANE_PATIENCE_S, LiveSession, LiveSessions
+from serve_app.live.driver import LANE_PATIENCE_S, LiveSession, LiveSessions, watch_lanes
 from serve_app.live.session import Close, ErrorReport, Listening
 from serve_app.live.session import Event as SessionEvent
 from serve_app.live.session import Fact as SessionFact
 from serve_app.observability.metrics import Metrics
+from serve_app.observability.table import CONVERSATIONS, SESSIONS_REFUSED
 
 log = logging.getLogger("voxray.conversation")
 
@@ -207,8 +208,14 @@ class Conversations:
             config.speaker.timeout_s,
             "speech_failed",
         )
+        watch_lanes(metrics, "Chat", self.chat.lanes)
+        watch_lanes(metrics, "Speaker", self.speaker.lanes)
         self._tasks: asyncio.TaskGroup | None = None
         self._open: set[Conversation] = set()
+
+    def configure(self, config: Config) -> None:
+        """Of new conversations; those that are open keep what they began with."""
+        self.config = config
 
     @property
     def ready(self) -> bool:
@@ -229,7 +236,7 @@ class Conversations:
         """Raises `ClientError` when no conversation is free."""
         limits = self.config.limits
         if len(self._open) >= limits.max_conversations:
-            self.metrics.refused_sessions += 1
+            self.metrics.count(SESSIONS_REFUSED)
             raise ClientError(
                 "too_many_conversations",
                 f"all {limits.max_conversations} conversations of this ingress are taken",
@@ -277,7 +284,7 @@ class Conversations:
         live = self.sessions.open(conversation.on_event, abandon, self._limits(), listening)
         conversation.live = live
         self._open.add(conversation)
-        self.metrics.conversations += 1
+        self.metrics.count(CONVERSATIONS)
         self.metrics.active_conversations = len(self._open)
         return conversation
 

@@ -78,3 +78,11 @@ def label(speaker: int | None) -> str | None:
         return None
     letters = chr(ord("A") + speaker % 26)
     return letters if speaker < 26 else f"{label(speaker // 26 - 1)}{letters}"
+
+
+def number_of(label_: str) -> int:
+    """The speaker of a label."""
+    number = 0
+    for letter in label_:
+        number = number * 26 + ord(letter) - ord("A") + 1
+    return number - 1

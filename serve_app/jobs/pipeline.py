@@ -116,7 +116,7 @@ class Pipeline:
             probe = await self._probe()
             if body := await known(probe):
                 return body
-            whole = self._aligned(probe, *await work)
+            whole = await asyncio.to_thread(self._aligned, probe, *await work)
         finally:
             work.cancel()
             await asyncio.gather(work, return_exceptions=True)

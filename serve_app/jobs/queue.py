@@ -297,10 +297,16 @@ class Queue:
 
     async def load(self) -> int:
         """Jobs that wait or are at work: what workers are scaled by."""
-        busy = jobs.c.state.in_([JobState.QUEUED, *CLAIMED]) & (jobs.c.kind == "file")
+        return sum((await self.counts()).values())
+
+    async def counts(self) -> dict[JobState, int]:
+        """Jobs that wait or are at work, by state."""
+        states = (JobState.QUEUED, *sorted(CLAIMED))
+        busy = jobs.c.state.in_(states) & (jobs.c.kind == "file")
+        counted = sa.select(jobs.c.state, sa.func.count()).where(busy).group_by(jobs.c.state)
         async with self._database.read() as connection:
-            count = sa.select(sa.func.count()).select_from(jobs).where(busy)
-            return int(await connection.scalar(count) or 0)
+            found = {JobState(state): count for state, count in await connection.execute(counted)}
+        return {state: found.get(state, 0) for state in states}
 
     async def _write(self, job: Job, values: dict[str, Any]) -> Job:
         async with self._database.write() as connection:

@@ -1,5 +1,6 @@
 """How far a job is, as its pipeline knows it and its lease's keeper writes it down. Pure."""
 
+from collections.abc import Callable
 from typing import Any
 
 from serve_app.jobs.job import STEP_SHARES, progress
@@ -14,9 +15,14 @@ class Report:
         self.duration_s: float | None = None
         self.checkpoints = 0
         """Kept by this worker: what would not have to be done again."""
+        self.on_step: Callable[[], None] = lambda: None
+        """Called when the step has changed, so that it can be written down at once."""
 
     def skip(self, step: str) -> None:
+        before = self.step
         self.shares[step] = 1.0
+        if self.step != before:
+            self.on_step()
 
     def warn(self, warning: str) -> None:
         if warning not in self.warnings:

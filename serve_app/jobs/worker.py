@@ -20,11 +20,17 @@ from serve_app.jobs.queue import MOST_LOSSES, Ending, LeaseLost, Queue
 from serve_app.jobs.recogniser import Recogniser, TranscriptionFailed
 from serve_app.jobs.webhooks.delivery import Webhooks
 from serve_app.lanes.pool import Lanes, LaneTimings, ReplicaSet
-from serve_app.live.driver import LANE_PATIENCE_S
+from serve_app.live.driver import LANE_PATIENCE_S, watch_lanes
+from serve_app.observability.metrics import Metrics
+from serve_app.observability.table import JOB_SECONDS, JOBS, JOBS_ENDED, JOBS_RETRIED
 
 log = logging.getLogger("voxray.jobs")
 
 COUNT_S = 1.0
+
+PROGRESS_S = 1.0
+"""How often a job's progress is written down; a new step is at once."""
+
 SWEEP_S = 60.0
 LOST_S = 300.0
 """After the longest session may last, one that is still open has lost its ingress."""
@@ -43,8 +49,15 @@ PASSED = ("engine_timeout", *PASSING)
 class Worker:
     """Jobs at once as `scale.sessions_per_replica` says, while `run` runs."""
 
-    def __init__(self, config: Config, transcriber: ReplicaSet, diarizer: ReplicaSet) -> None:
+    def __init__(
+        self,
+        config: Config,
+        transcriber: ReplicaSet,
+        diarizer: ReplicaSet,
+        metrics: Metrics | None = None,
+    ) -> None:
         self._config = config
+        self._metrics = metrics or Metrics()
         self._engines: dict[str, str | None] = {
             "transcriber": config.transcriber_engine,
             "diarizer": config.diarizer_engine,
@@ -60,6 +73,8 @@ class Worker:
         telling_apart = LaneTimings(config.diarizer.batch_interval_ms / 1000, LANE_PATIENCE_S)
         self._transcriber = Lanes(transcriber, listening, Speech)
         self._diarizer = Lanes(diarizer, telling_apart, DiarizationInput)
+        watch_lanes(self._metrics, "Transcriber", self._transcriber)
+        watch_lanes(self._metrics, "Diarizer", self._diarizer)
         self._recogniser = Recogniser(
             self._transcriber, jobs.windows_at_once, jobs.window_timeout_s
         )
@@ -96,7 +111,10 @@ class Worker:
     async def _count(self) -> None:
         while True:
             with contextlib.suppress(ClientError):  # the database is away: as it was
-                self.load = await self._queue.load()
+                counts = await self._queue.counts()
+                self.load = sum(counts.values())
+                for state, count in counts.items():
+                    self._metrics.set(JOBS, count, state.value)
             await asyncio.sleep(COUNT_S)
 
     async def _see_through(self, job: Job) -> None:
@@ -178,21 +196,25 @@ class Worker:
             return Ending(JobState.FAILED, code, reason)
         delay_s = self._config.jobs.retry_backoff_s * 2 ** (attempts - 1)
         log.warning("job %s: %s, tried again in %g s", job.id, code, delay_s)
+        self._metrics.count(JOBS_RETRIED, code)
         await persistently(lambda: self._queue.again(job, delay_s, attempts))
         return None
 
     async def _keep_lease(self, job: Job, pipeline: Pipeline) -> Ending:
-        """Renew the lease and write progress down, until the job is told to end. Raises
-        `LeaseLost`."""
-        every_s = min(1.0, self._config.jobs.lease_s / 4)
+        """Renew the lease and write progress down, every step as it begins, until the job is
+        told to end. Raises `LeaseLost`."""
+        every_s = min(PROGRESS_S, self._config.jobs.lease_s / 4)
+        stepped = asyncio.Event()
+        pipeline.report.on_step = stepped.set
+        changes: dict[str, Any] = {"step": pipeline.report.step}
         while True:
-            await asyncio.sleep(every_s)
-            try:
-                state = await self._queue.renew(job, **self._changes(pipeline))
-            except ClientError:
-                continue  # the database is away: the work goes on
-            if state is JobState.CANCELLING:
-                return Ending(JobState.CANCELLED)
+            with contextlib.suppress(ClientError):  # the database is away: the work goes on
+                if await self._queue.renew(job, **changes) is JobState.CANCELLING:
+                    return Ending(JobState.CANCELLED)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stepped.wait(), every_s)
+            stepped.clear()
+            changes = self._changes(pipeline)
 
     def _changes(self, pipeline: Pipeline) -> dict[str, Any]:
         return {"engine": self._engines["transcriber"], **pipeline.report.changes()}
@@ -201,6 +223,8 @@ class Worker:
         """Raises `LeaseLost`."""
         await persistently(lambda: self._queue.end(job, ending, **changes))
         log.info("job %s: %s %s", job.id, ending.state.value, ending.error_code or "")
+        self._metrics.count(JOBS_ENDED, ending.state.value)
+        self._metrics.observe(JOB_SECONDS, max(0.0, time.time() - (job.started or job.created)))
         if ending.state is JobState.CANCELLED:
             await persistently(lambda: self._objects.delete(f"{job.tenant}/{job.id}"))
         elif ending.state is JobState.COMPLETED:

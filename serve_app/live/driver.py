@@ -33,6 +33,7 @@ from serve_app.live.session import (
     VadAttached,
 )
 from serve_app.observability.metrics import Metrics
+from serve_app.observability.table import LANES, LANES_LOST, SESSIONS, SESSIONS_REFUSED
 
 log = logging.getLogger("voxray.live")
 
@@ -89,6 +90,7 @@ class LiveSession:
 
     __slots__ = (
         "_abandon",
+        "_count_final",
         "_session",
         "_sink",
         "_speech",
@@ -98,8 +100,15 @@ class LiveSession:
         "unread_since",
     )
 
-    def __init__(self, session: Session, sink: Sink, abandon: Abandon) -> None:
+    def __init__(
+        self,
+        session: Session,
+        sink: Sink,
+        abandon: Abandon,
+        count_final: Callable[[float], None] = lambda latency_s: None,
+    ) -> None:
         self._session = session
+        self._count_final = count_final
         self._sink = sink
         self._abandon = abandon
         self._vad: LaneStream | None = None
@@ -137,7 +146,10 @@ class LiveSession:
     def feed(self, fact: Fact) -> None:
         """Never raises: a session that fails must not fail the others on its lane."""
         try:
-            for order in self._session.on(fact, time.monotonic()):
+            orders = self._session.on(fact, time.monotonic())
+            for latency_s in self._session.take_latencies():
+                self._count_final(latency_s)
+            for order in orders:
                 self._do(order)
             if self.progressed:
                 self.progressed()
@@ -189,6 +201,8 @@ class LiveSessions:
             LaneTimings(config.transcriber.batch_interval_ms / 1000, LANE_PATIENCE_S),
             Speech,
         )
+        watch_lanes(metrics, "Vad", self.vad)
+        watch_lanes(metrics, "Transcriber", self.transcriber)
 
     def configure(self, config: Config) -> None:
         """Of new sessions; those that are open keep what they began with."""
@@ -209,7 +223,7 @@ class LiveSessions:
     def admit(self) -> None:
         """Raises `ClientError` when no session is free."""
         if self.count >= self.limits.max_sessions:
-            self._metrics.refused_sessions += 1
+            self._metrics.count(SESSIONS_REFUSED)
             raise ClientError(
                 "too_many_sessions",
                 f"all {self.limits.max_sessions} sessions of this ingress are taken",
@@ -231,9 +245,9 @@ class LiveSessions:
         vad = self._config.vad
         listening = listening or Listening(vad.endpoint(), vad.prefix_padding_ms)
         session = Session(limits or self.limits, listening, time.monotonic())
-        live = LiveSession(session, sink, abandon)
+        live = LiveSession(session, sink, abandon, self._metrics.count_final)
         self._open.add(live)
-        self._metrics.total_sessions += 1
+        self._metrics.count(SESSIONS)
         self._metrics.active_sessions = self.count
         live.join(self.vad, self.transcriber)
         return live
@@ -265,3 +279,8 @@ class LiveSessions:
                 live.feed(Ticked())
                 if live.unread_since is not None and live.unread_since < latest:
                     live.fail("client_too_slow")
+
+
+def watch_lanes(metrics: Metrics, deployment: str, lanes: Lanes) -> None:
+    metrics.watch(LANES, lambda: lanes.count, deployment)
+    metrics.watch(LANES_LOST, lambda: lanes.losses, deployment)

@@ -338,6 +338,8 @@ class _Tally:
     seatings: int = 0
     latency_sum: float = 0.0
     latency_max: float = 0.0
+    latencies: list[float] = field(default_factory=list)
+    """Of finals, not taken yet."""
 
 
 class Session:
@@ -773,6 +775,7 @@ class Session:
         self._tally.words += len(utterance.words)
         self._tally.latency_sum += latency
         self._tally.latency_max = max(self._tally.latency_max, latency)
+        self._tally.latencies.append(latency)
 
     def _transcript(self, utterance: _Utterance, final: bool, until: int) -> TranscriptUpdate:
         words = tuple(utterance.words)
@@ -837,6 +840,13 @@ class Session:
         )
         self._tally.errors += 1
         return [ErrorReport(error), self._close(1011)]
+
+    def take_latencies(self) -> list[float]:
+        """Seconds from the end of an utterance to its final, of finals since the last call."""
+        taken = self._tally.latencies
+        if taken:
+            self._tally.latencies = []
+        return taken
 
     def metrics(self) -> SessionMetrics:
         tally = self._tally

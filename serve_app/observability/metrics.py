@@ -1,210 +1,192 @@
-"""What this ingress counts, and how the counts of several become one answer."""
+"""What one replica counts, by the table; and how the counts of all replicas become one."""
 
 import time
-from collections import deque
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple, Protocol
 
-from serve_app.conversation.reply import Stages
 from serve_app.conversation.turn import ReplyEnded
 from serve_app.live.session import SessionMetrics
+from serve_app.observability.histogram import Histogram
+from serve_app.observability.table import (
+    AUDIO,
+    CONNECTIONS,
+    CONVERSATIONS_ACTIVE,
+    ERRORS,
+    FINAL_SECONDS,
+    REPLAYS,
+    REPLIES,
+    REQUEST_RATE,
+    REQUEST_SECONDS,
+    REQUESTS,
+    SESSIONS_ACTIVE,
+    STAGE_SECONDS,
+    TABLE,
+    UTTERANCES,
+    WORDS,
+    Kind,
+    Metric,
+)
 
-WINDOW = 4096
-"""Latencies kept for percentiles: the newest ones, so that they speak of now."""
+RATE_WINDOW_S = 60
 
-RATE_WINDOW_S = 60.0
+Labels = tuple[str, ...]
+Snapshot = dict[str, dict[Labels, Any]]
+"""Values by metric and labels: numbers, or histograms' states."""
 
 
-class Latencies:
-    """The newest latencies of one kind, in ms."""
+class Sink(Protocol):
+    """Where else everything goes at once: Prometheus, through Ray."""
 
-    def __init__(self) -> None:
-        self._newest: deque[float] = deque(maxlen=WINDOW)
+    def count(self, metric: Metric, labels: Labels, by: float) -> None: ...
 
-    def add(self, ms: float) -> None:
-        self._newest.append(ms)
+    def set(self, metric: Metric, labels: Labels, value: float) -> None: ...
 
-    def values(self) -> list[float]:
-        return list(self._newest)
+    def observe(self, metric: Metric, labels: Labels, value: float) -> None: ...
+
+
+class _Watched(NamedTuple):
+    metric: Metric
+    labels: Labels
+    read: Callable[[], float]
 
 
 class Metrics:
-    """Counters of one ingress replica. Requests are REST calls and live sessions alike."""
+    """The metrics of one replica."""
 
-    def __init__(self) -> None:
+    def __init__(self, sink: Sink | None = None) -> None:
+        self._sink = sink
+        self._values: dict[str, dict[Labels, float]] = {}
+        self._histograms: dict[str, dict[Labels, Histogram]] = {}
+        self._watched: list[_Watched] = []
+        self._rate = _Rate()
         self.active_connections = 0
         self.active_sessions = 0
-        self.total_requests = 0
-        self.total_sessions = 0
-        self.refused_sessions = 0
-        self.errors: dict[str, int] = {}
-        self.audio_ms = 0
-        self.utterances = 0
-        self.words = 0
-        self.replays = 0
-        self.dropped_partials = 0
-        self.request_ms = Latencies()
-        self.final_ms = Latencies()
-        self._recent: deque[float] = deque(maxlen=WINDOW)
-        self.conversations = 0
         self.active_conversations = 0
-        self.replies: dict[str, int] = {}
-        self.stage_ms = {name: Latencies() for name in Stages._fields}
+        self.watch(CONNECTIONS, lambda: self.active_connections)
+        self.watch(SESSIONS_ACTIVE, lambda: self.active_sessions)
+        self.watch(CONVERSATIONS_ACTIVE, lambda: self.active_conversations)
+        self.watch(REQUEST_RATE, lambda: self._rate.per_second(time.monotonic()))
 
-    def count_request(self) -> None:
-        self.total_requests += 1
-        self._recent.append(time.monotonic())
+    def count(self, metric: Metric, *labels: str, by: float = 1.0) -> None:
+        if by > 0:
+            values = self._values.setdefault(metric.name, {})
+            values[labels] = values.get(labels, 0.0) + by
+            if self._sink:
+                self._sink.count(metric, labels, by)
+
+    def set(self, metric: Metric, value: float, *labels: str) -> None:
+        self._values.setdefault(metric.name, {})[labels] = value
+        if self._sink:
+            self._sink.set(metric, labels, value)
+
+    def observe(self, metric: Metric, seconds: float, *labels: str) -> None:
+        known = self._histograms.setdefault(metric.name, {})
+        known.setdefault(labels, Histogram()).observe(seconds)
+        if self._sink:
+            self._sink.observe(metric, labels, seconds)
+
+    def watch(self, metric: Metric, read: Callable[[], float], *labels: str) -> None:
+        """A gauge, or a counter that is kept elsewhere: read when somebody asks."""
+        self._watched.append(_Watched(metric, labels, read))
+
+    def refresh(self) -> None:
+        """Read what is watched."""
+        for metric, labels, read in self._watched:
+            if metric.kind is Kind.GAUGE:
+                self.set(metric, read(), *labels)
+            else:
+                known = self._values.get(metric.name, {}).get(labels, 0.0)
+                self.count(metric, *labels, by=read() - known)
+
+    def snapshot(self) -> Snapshot:
+        self.refresh()
+        histograms = {
+            name: {labels: one.state() for labels, one in known.items()}
+            for name, known in self._histograms.items()
+        }
+        return {name: dict(values) for name, values in self._values.items()} | histograms
+
+    # What several places count.
+
+    def count_request(self, method: str, route: str, status: str) -> None:
+        self.count(REQUESTS, method, route, status)
+        self._rate.add(time.monotonic())
+
+    def time_request(self, route: str, seconds: float) -> None:
+        self.observe(REQUEST_SECONDS, seconds, route)
 
     def count_error(self, code: str) -> None:
-        self.errors[code] = self.errors.get(code, 0) + 1
+        self.count(ERRORS, code)
+
+    def count_final(self, latency_s: float) -> None:
+        self.observe(FINAL_SECONDS, latency_s)
 
     def count_session(self, session: SessionMetrics) -> None:
-        self.audio_ms += session.audio_ms
-        self.utterances += session.utterances
-        self.words += session.words
-        self.replays += session.replays
-        if session.finals:
-            self.final_ms.add(session.final_latency_ms_avg)
+        self.count(AUDIO, by=session.audio_ms / 1000)
+        self.count(UTTERANCES, by=session.utterances)
+        self.count(WORDS, by=session.words)
+        self.count(REPLAYS, by=session.replays)
 
     def count_reply(self, ended: ReplyEnded) -> None:
-        self.replies[ended.status] = self.replies.get(ended.status, 0) + 1
+        self.count(REPLIES, ended.status)
         if ended.status == "completed" and ended.stages.total_ms:
-            for name, value in ended.stages._asdict().items():
-                self.stage_ms[name].add(value)
-
-    def snapshot(self) -> dict[str, Any]:
-        """Everything, in a form that `merge` adds up."""
-        since = time.monotonic() - RATE_WINDOW_S
-        return {
-            "active_connections": self.active_connections,
-            "active_sessions": self.active_sessions,
-            "total_requests": self.total_requests,
-            "recent_requests": sum(1 for at in self._recent if at >= since),
-            "total_sessions": self.total_sessions,
-            "refused_sessions": self.refused_sessions,
-            "audio_ms": self.audio_ms,
-            "utterances": self.utterances,
-            "words": self.words,
-            "replays": self.replays,
-            "dropped_partials": self.dropped_partials,
-            "errors": dict(self.errors),
-            "request_ms": self.request_ms.values(),
-            "final_ms": self.final_ms.values(),
-            "conversations": self.conversations,
-            "active_conversations": self.active_conversations,
-            "replies": dict(self.replies),
-            **{f"stage_{name}": kept.values() for name, kept in self.stage_ms.items()},
-        }
+            for name, ms in ended.stages._asdict().items():
+                self.observe(STAGE_SECONDS, ms / 1000, name.removesuffix("_ms"))
 
 
-def merge(snapshots: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Add up the snapshots of all ingress replicas."""
-    total: dict[str, Any] = {"ingress_replicas": len(snapshots)}
-    for snapshot in snapshots:
-        for name, value in snapshot.items():
-            if isinstance(value, dict):
-                merged = total.setdefault(name, {})
-                for key, count in value.items():
-                    merged[key] = merged.get(key, 0) + count
-            else:
-                total[name] = total[name] + value if name in total else value
-    return total
+class _Rate:
+    """Events of the last minute, by the second."""
+
+    def __init__(self) -> None:
+        self._seconds: dict[int, int] = {}
+
+    def add(self, now: float) -> None:
+        second = int(now)
+        if second not in self._seconds:
+            self._seconds = {s: n for s, n in self._seconds.items() if s > second - RATE_WINDOW_S}
+        self._seconds[second] = self._seconds.get(second, 0) + 1
+
+    def per_second(self, now: float) -> float:
+        since = int(now) - RATE_WINDOW_S
+        return sum(n for s, n in self._seconds.items() if s > since) / RATE_WINDOW_S
 
 
-def report(total: dict[str, Any]) -> dict[str, Any]:
-    """The answer of GET /v1/metrics. Latencies in ms, rates a second or as shares."""
-    errors = sum(total["errors"].values())
-    return {
-        "ingress_replicas": total["ingress_replicas"],
-        "active_connections": total["active_connections"],
-        "active_sessions": total["active_sessions"],
-        "total_requests": total["total_requests"],
-        "requests_per_second": round(total["recent_requests"] / RATE_WINDOW_S, 3),
-        **_spread(total["request_ms"]),
-        "error_rate": round(errors / max(1, total["total_requests"]), 4),
-        "errors": total["errors"],
-        "live": {
-            "total_sessions": total["total_sessions"],
-            "refused_sessions": total["refused_sessions"],
-            "audio_ms": total["audio_ms"],
-            "utterances": total["utterances"],
-            "words": total["words"],
-            "replays": total["replays"],
-            "dropped_partials": total["dropped_partials"],
-            "final_latency": _spread(total["final_ms"]),
-        },
-        "conversations": {
-            "active": total["active_conversations"],
-            "total": total["conversations"],
-            "replies": sum(total["replies"].values()),
-            "failed_replies": total["replies"].get("failed", 0),
-        },
-    }
+class Total:
+    """The metrics of all replicas together."""
 
+    def __init__(self, snapshots: Iterable[Mapping[str, Mapping[Labels, Any]]]) -> None:
+        self._values: dict[str, dict[Labels, float]] = {metric.name: {} for metric in TABLE}
+        self._histograms: dict[str, dict[Labels, Histogram]] = {it.name: {} for it in TABLE}
+        for snapshot in snapshots:
+            for metric in TABLE:
+                for labels, value in snapshot.get(metric.name, {}).items():
+                    self._add(metric, tuple(labels), value)
 
-def conversations(total: dict[str, Any]) -> dict[str, Any]:
-    """The answer of GET /speech-to-speech/metrics: replies by outcome."""
-    replies = total["replies"]
-    failed = replies.get("failed", 0)
-    made = sum(replies.values())
-    return {
-        "active_conversations": total["active_conversations"],
-        "total_conversations": total["conversations"],
-        "total_replies": made,
-        "replies": replies,
-        "success_rate": round(1 - failed / made, 4) if made else 1.0,
-        "latency_ms": _extent(total["stage_total_ms"]),
-    }
+    def _add(self, metric: Metric, labels: Labels, value: Any) -> None:
+        if metric.kind is Kind.HISTOGRAM:
+            known = self._histograms[metric.name].setdefault(labels, Histogram())
+            known.add(Histogram(value))
+            return
+        values = self._values[metric.name]
+        together = max(values.get(labels, value), value)
+        values[labels] = together if metric.merge == "max" else values.get(labels, 0.0) + value
 
+    def values(self, metric: Metric) -> dict[Labels, float]:
+        return self._values[metric.name]
 
-def performance(total: dict[str, Any], raw: bool = False) -> dict[str, Any]:
-    """The answer of GET /speech-to-speech/performance: every stage of a turn, in ms."""
-    stages = {name: total[f"stage_{name}"] for name in Stages._fields}
-    return {
-        "stages": {
-            name: _extent(values) | ({"values": values} if raw else {})
-            for name, values in stages.items()
-        }
-    }
+    def sum(self, metric: Metric) -> float:
+        return sum(self.values(metric).values())
 
+    def by(self, metric: Metric) -> dict[str, float]:
+        """By its only label."""
+        return {labels[0]: value for labels, value in self.values(metric).items()}
 
-def _extent(latencies: list[float]) -> dict[str, float]:
-    ordered = sorted(latencies)
-    return {
-        "average": round(sum(ordered) / len(ordered), 2) if ordered else 0.0,
-        "min": ordered[0] if ordered else 0.0,
-        "max": ordered[-1] if ordered else 0.0,
-        "p50": percentile(ordered, 0.50),
-        "p95": percentile(ordered, 0.95),
-        "p99": percentile(ordered, 0.99),
-        "count": len(ordered),
-    }
+    def histograms(self, metric: Metric) -> dict[Labels, Histogram]:
+        return self._histograms[metric.name]
 
-
-def _spread(latencies: list[float]) -> dict[str, float]:
-    ordered = sorted(latencies)
-    return {
-        "avg_latency_ms": round(sum(ordered) / len(ordered), 2) if ordered else 0.0,
-        "p50_latency_ms": percentile(ordered, 0.50),
-        "p95_latency_ms": percentile(ordered, 0.95),
-        "p99_latency_ms": percentile(ordered, 0.99),
-    }
-
-
-def percentile(ordered: Sequence[float], share: float) -> float:
-    """Nearest rank of a sorted sequence; 0 of an empty one."""
-    if not ordered:
-        return 0.0
-    return round(ordered[min(len(ordered) - 1, int(share * len(ordered)))], 2)
-
-
-def flat(report_: dict[str, Any], prefix: str = "") -> dict[str, float]:
-    """A report as the flat numbers that Prometheus takes; counts by error code stay in JSON."""
-    numbers: dict[str, float] = {}
-    for name, value in report_.items():
-        if isinstance(value, dict):
-            if name != "errors":
-                numbers |= flat(value, f"{prefix}{name}_")
-        else:
-            numbers[prefix + name] = float(value)
-    return numbers
+    def whole(self, metric: Metric) -> Histogram:
+        """Over all labels."""
+        whole = Histogram()
+        for one in self.histograms(metric).values():
+            whole.add(one)
+        return whole

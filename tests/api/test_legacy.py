@@ -11,10 +11,17 @@ import httpx2 as httpx
 import pytest
 import socketio
 from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect as websocket
 
 from loadtest.speech import wav
+from serve_app.api import older_views
+from serve_app.config import Config
+from serve_app.jobs.alignment import label
+from serve_app.jobs.job import STEP_SHARES, JobState
 from tests.api.sockets.test_live_socket import PATH, chunks, converse, events_of, of, words
-from tests.jobs.test_jobs import ENDED, Client, code_of, config, running
+from tests.fakes import served
+from tests.jobs.test_jobs import ENDED, Client, code_of, config, long, running, slow
 
 
 @pytest.fixture(scope="module")
@@ -28,18 +35,109 @@ def post(client: Client, path: str, **options: Any) -> httpx.Response:
 
 
 def test_upload_status_results_and_deletion(client: Client, talk: bytes) -> None:
-    answer = post(client, "/api/upload?num_speakers=3", files={"file": ("a.wav", wav(talk))})
+    answer = post(client, "/api/upload?num_speakers=2", files={"file": ("a.wav", wav(talk))})
     id_ = answer.json()["job_id"]
-    assert answer.status_code == 202 and answer.json()["options"]["speakers"] == 3
+    assert answer.status_code == 202
+    assert answer.json().keys() == {"job_id", "status", "message"}
+    assert answer.json()["status"] == "queued" and id_ in answer.json()["message"]
+    assert client.job(id_)["options"]["speakers"] == 2
     client.until(id_, *ENDED)
-    assert client.get(f"/api/status/{id_}").json()["status"] == "completed"
-    assert client.get(f"/api/results/{id_}").json()["full_text"]
+    assert client.get(f"/api/status/{id_}").json() == {
+        "job_id": id_,
+        "status": "completed",
+        "progress": 100.0,
+        "step": "Completed",
+        "error": None,
+    }
     assert id_ in [job["id"] for job in client.get("/api/jobs").json()["jobs"]]
     assert client.get(f"/api/export/{id_}/srt").text.startswith("1\n")
     assert httpx.delete(f"{client.url}/api/jobs/{id_}").status_code == 204
     assert client.get(f"/api/status/{id_}").status_code == 404
     wrong = post(client, "/api/upload?num_speakers=0", files={"file": ("a.wav", wav(talk))})
     assert (wrong.status_code, code_of(wrong)) == (400, "invalid_request")
+    assert client.get(f"/api/results/{id_}").status_code == 404
+
+
+def test_older_results_field_by_field(client: Client, talk: bytes) -> None:
+    answer = post(client, "/api/upload?num_speakers=2", files={"file": ("a.wav", wav(talk))})
+    id_ = answer.json()["job_id"]
+    client.until(id_, *ENDED)
+    ours = client.get(f"/v1/jobs/{id_}/results").json()
+    result = client.get(f"/api/results/{id_}").json()
+    assert result == {
+        "segments": [
+            {"start": it["start_ms"] / 1000, "end": it["end_ms"] / 1000, "text": it["text"]}
+            for it in ours["segments"]
+        ],
+        "aligned_segments": [
+            {
+                "start": it["start_ms"] / 1000,
+                "end": it["end_ms"] / 1000,
+                "text": it["text"],
+                "speaker": {"A": "SPEAKER_00", "B": "SPEAKER_01"}[it["speaker"]],
+            }
+            for it in ours["aligned_segments"]
+        ],
+        "full_text": ours["full_text"],
+        "language": ours["language"],
+        "duration": ours["duration_ms"] / 1000,
+        "speaker_turns": [
+            {
+                "speaker": {"A": "SPEAKER_00", "B": "SPEAKER_01"}[it["speaker"]],
+                "start": it["start_ms"] / 1000,
+                "end": it["end_ms"] / 1000,
+            }
+            for it in ours["speaker_turns"]
+        ],
+        "provider": "sim",
+        "performance_metrics": result["performance_metrics"],
+    }
+    assert result["segments"] and result["speaker_turns"]
+    metrics = result["performance_metrics"]
+    assert metrics["total_duration"] == ours["performance_metrics"]["total_s"]
+    assert {"transcribe", "diarize", "align"} <= metrics["stages"].keys()
+
+
+def test_older_status_while_it_works(tmp_path: Path, talk: bytes) -> None:
+    with running(config(tmp_path), transcriber=slow(1.0)) as client:
+        files = {"file": ("a.wav", wav(long(talk, 60)))}
+        id_ = post(client, "/api/upload", files=files).json()["job_id"]
+        client.until(id_, "running")
+        shown = client.get(f"/api/status/{id_}").json()
+        early = client.get(f"/api/results/{id_}")
+        assert (shown["job_id"], shown["status"], shown["error"]) == (id_, "processing", None)
+        assert 0 <= shown["progress"] < 100 and shown["step"] in older_views.STEPS.values()
+        assert early.status_code == 202 and early.json()["status"] == "processing"
+        client.delete(id_)
+        client.until(id_, *ENDED)
+        cancelled = client.get(f"/api/status/{id_}").json()
+        assert (cancelled["status"], cancelled["step"]) == ("failed", "Cancelled")
+        assert cancelled["error"] == "The job was cancelled"
+
+
+def test_a_failed_job_says_why_in_the_older_shape(client: Client) -> None:
+    answer = post(client, "/api/upload", files={"file": ("a.wav", wav(b"")[:44])})
+    client.until(answer.json()["job_id"], *ENDED)
+    shown = client.get(f"/api/status/{answer.json()['job_id']}").json()
+    assert (shown["status"], shown["step"]) == ("failed", "Failed") and shown["error"]
+
+
+def test_older_uploads_that_are_refused(tmp_path: Path, client: Client, talk: bytes) -> None:
+    wrong = post(client, "/api/upload", files={"file": ("a.txt", b"no recording, only some text")})
+    assert (wrong.status_code, code_of(wrong)) == (400, "unsupported_media")
+    assert Config(profile="sim").jobs.max_upload_bytes == 500 * 1024 * 1024
+    with served(config(tmp_path, max_upload_bytes=1000)) as address:
+        files = {"file": ("a.wav", wav(talk))}
+        large = httpx.post(f"http://{address}/api/upload", files=files, timeout=30)
+        assert (large.status_code, code_of(large)) == (413, "upload_too_large")
+
+
+def test_every_step_has_a_sentence_and_every_label_its_number() -> None:
+    assert STEP_SHARES.keys() <= older_views.STEPS.keys()
+    assert set(JobState) == older_views.STATUSES.keys()
+    for number in (0, 1, 25, 26, 51, 52, 701, 702):
+        assert older_views.speaker(label(number)) == f"SPEAKER_{number:02}"
+    assert older_views.speaker(None) is None
 
 
 def test_transcriptions(client: Client, talk: bytes) -> None:
@@ -125,7 +223,9 @@ def test_a_chunked_body_is_answered_while_it_comes(client: Client, talk: bytes) 
 
 
 def test_health_ready_and_models(client: Client) -> None:
-    assert client.get("/health").json()["engine"] == client.get("/status").json()["engine"] == "sim"
+    health = client.get("/health").json()
+    assert (health["status"], health["active_jobs"], health["engine"]) == ("healthy", 0, "sim")
+    assert client.get("/status").json().keys() == client.get("/v1/status").json().keys()
     assert client.get("/ready").json() == {"status": "ready"}
     assert client.get("/models/status").json() == client.get("/v1/models/status").json()
 
@@ -203,6 +303,29 @@ def test_settings_change_for_new_sessions(tmp_path: Path, talk: bytes) -> None:
         assert len(of("final", converse(address, *chunks(talk))[0])) == 1
         more = post(client, "/config/update", json={"limits": {"max_sessions": 1}})
         assert more.json() == {"vad": {"min_silence_ms": 1500}, "limits": {"max_sessions": 1}}
+
+
+def test_retry_after_changes_for_every_route(tmp_path: Path, talk: bytes) -> None:
+    at = config(tmp_path, max_uploads=1, max_watchers=1)
+    limits = at.limits.model_copy(update={"max_recordings": 1, "max_sessions": 1})
+    with served(at.model_copy(update={"limits": limits})) as address:
+        url = f"http://{address}"
+        client = Client(address)
+        job = client.submit(wav(talk)).json()["id"]
+        post(client, "/config/update", json={"limits": {"retry_after_s": 17}})
+        with httpx.stream("GET", f"{url}/v1/jobs/{job}/events", timeout=30) as watching:
+            lines = watching.iter_lines()
+            next(lines)
+            refused = httpx.get(f"{url}/v1/jobs/{job}/events", timeout=30)
+        assert (refused.status_code, refused.headers["retry-after"]) == (429, "17")
+        with websocket(f"ws://{address}{PATH}") as first:
+            first.recv()
+            for path in (PATH, "/v1/realtime", "/ws"):
+                with pytest.raises(InvalidStatus) as full, websocket(f"ws://{address}{path}"):
+                    pass
+                assert full.value.response.headers["retry-after"] == "17", path
+            busy = post(client, "/v1/transcribe", content=wav(talk))
+            assert (busy.status_code, busy.headers["retry-after"]) == (503, "17")
 
 
 @pytest.mark.parametrize(

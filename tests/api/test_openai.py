@@ -54,8 +54,11 @@ def file(speech: bytes) -> tuple[str, bytes, str]:
 
 
 def test_models(client: openai.OpenAI) -> None:
-    (listed,) = client.models.list().data
-    assert listed.id == "sim" and client.models.retrieve("sim").object == "model"
+    listed = client.models.list().data
+    kinds = ["transcriber", "chat", "speaker", "diarizer"]
+    assert [model.id for model in listed] == [f"{kind}/sim" for kind in kinds]
+    assert all(client.models.retrieve(model.id) == model for model in listed)
+    assert client.models.retrieve("sim") == listed[0], "an engine's name is found, too"
     with pytest.raises(openai.NotFoundError) as error:
         client.models.retrieve("gpt-9")
     assert error.value.code == "model_not_found" and error.value.request_id

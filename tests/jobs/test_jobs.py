@@ -1,5 +1,6 @@
 """Jobs as a client sees them: the application and a worker in this process, real stores."""
 
+import asyncio
 import io
 import json
 import os
@@ -18,6 +19,11 @@ import pytest
 from deployments.interfaces import RATE
 from loadtest.speech import wav
 from serve_app.config import Config
+from serve_app.jobs import worker
+from serve_app.jobs.diarization import Diarization
+from serve_app.jobs.job import STEP_SHARES, Job, JobState
+from serve_app.jobs.queue import Queue
+from serve_app.jobs.recogniser import Recogniser
 from tests.fakes import LocalReplicaSet, served, sim_transcriber, working
 
 ENDED = ("completed", "failed", "cancelled")
@@ -130,6 +136,42 @@ def test_a_recording_comes_to_words_speakers_and_turns(client: Client, talk: byt
         "diarize_s",
         "align_s",
     } <= set(metrics)
+
+
+def test_every_step_is_written_down_as_it_begins(
+    tmp_path: Path, talk: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not only when progress is written next: here that is never. The stages wait until somebody
+    can read that they have begun."""
+    steps: list[str] = []
+    renew, hear, turns = Queue.renew, Recogniser.hear, Diarization.turns
+
+    async def noted(queue: Queue, job: Job, **changes: Any) -> JobState:
+        state = await renew(queue, job, **changes)
+        steps.append(changes["step"])
+        return state
+
+    async def told(step: str) -> None:
+        async with asyncio.timeout(20):
+            while step not in steps:
+                await asyncio.sleep(0.01)
+
+    async def heard(*args: Any) -> Any:
+        await told("transcribe")
+        return await hear(*args)
+
+    async def diarized(*args: Any) -> Any:
+        found = await turns(*args)
+        await told("diarize")
+        return found
+
+    monkeypatch.setattr(worker, "PROGRESS_S", 1000.0)
+    monkeypatch.setattr(Queue, "renew", noted)
+    monkeypatch.setattr(Recogniser, "hear", heard)
+    monkeypatch.setattr(Diarization, "turns", diarized)
+    with running(config(tmp_path, lease_s=4000)) as client:
+        client.done(wav(talk))
+    assert steps[:3] == list(STEP_SHARES)[:3] and steps[3:] in ([], ["align"])
 
 
 def test_progress_and_partials_are_streamed(tmp_path: Path, talk: bytes) -> None:

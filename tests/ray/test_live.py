@@ -222,16 +222,32 @@ def test_a_client_that_vanishes_is_gone_within_two_seconds(server: Server) -> No
     wait_for(lambda: server.get("/v1/health")["active_sessions"] == 0, 2)
 
 
+NAMES = {
+    "voxray_http_requests_total",
+    "voxray_http_request_duration_seconds_bucket",
+    "voxray_final_latency_seconds_count",
+    "voxray_sessions_total",
+    "voxray_replicas",
+    "voxray_lanes",
+    "voxray_jobs",
+}
+
+
 def test_metrics_speak_for_all_replicas_and_prometheus_has_them(server: Server) -> None:
     metrics = server.get("/v1/metrics")
     assert metrics["ingress_replicas"] == 2
+    assert metrics["error_rate"] <= 1
+    status = server.get("/v1/status")
+    assert {"Ingress", "Vad", "Worker"} <= status["deployments"].keys() and status["nodes"]
     assert metrics["live"]["total_sessions"] >= metrics["live"]["refused_sessions"] > 0
 
     def exported() -> bool:
         found = Path("/tmp/ray/prom_metrics_service_discovery.json")
         targets = [t for group in json.loads(found.read_text()) for t in group["targets"]]
         pages = [httpx.get(f"http://{target}/metrics").text for target in targets]
-        return any("voxray_live_total_sessions" in page for page in pages)
+        return NAMES <= {
+            line.split("{")[0].removeprefix("ray_") for page in pages for line in page.splitlines()
+        }
 
     wait_for(exported, 30)
 

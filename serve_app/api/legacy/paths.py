@@ -1,4 +1,5 @@
-"""Paths that clients of older servers call: thin aliases of what is elsewhere."""
+"""Paths that clients of older servers call. `/api/upload`, `/api/status` and `/api/results` keep
+the older shapes; the others are thin aliases of what is elsewhere."""
 
 from typing import Annotated, Any
 
@@ -7,7 +8,8 @@ from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, ConfigDict
 
 from serve_app.api import jobs as routes_of_jobs
-from serve_app.api.jobs import TENANT, Id, Submission, deletion_of, export_of, result_of
+from serve_app.api import older_views
+from serve_app.api.jobs import TENANT, Id, Submission, deletion_of, export_of
 from serve_app.api.sockets.live_socket import PATH as STREAM
 from serve_app.jobs.job import JobState
 from serve_app.jobs.live_recording import LiveRecordings
@@ -33,22 +35,23 @@ def router(submission: Submission, live_recordings: LiveRecordings) -> APIRouter
     async def upload(
         request: Request, num_speakers: Annotated[int | None, Query(ge=1, le=20)] = None
     ) -> JSONResponse:
-        """`POST /v1/jobs`."""
+        """Hand in a recording (multipart, field `file`)."""
         given = {"speakers": num_speakers} if num_speakers else None
         job, _ = await submission.take(request, given)
-        (shown,) = await submission.shown(job)
-        return JSONResponse({"job_id": job.id, **shown}, 202)
+        return JSONResponse(older_views.accepted(job), 202)
 
     @routes.get("/status/{id}")
     async def status(id_: Id) -> dict[str, Any]:
-        """`GET /v1/jobs/{id}`."""
-        (shown,) = await submission.shown(await submission.get(id_))
-        return {"job_id": id_, "status": shown["state"], **shown}
+        """`status`, `progress` from 0 to 100, and the step as a sentence."""
+        return older_views.status(await submission.get(id_))
 
     @routes.get("/results/{id}")
     async def results(id_: Id) -> Response:
-        """`GET /v1/jobs/{id}/results`."""
-        return await result_of(submission, await submission.get(id_))
+        """The result in seconds; 202 with the status while there is none."""
+        job = await submission.get(id_)
+        if not job.ended:
+            return JSONResponse(older_views.status(job), 202, {"Retry-After": "1"})
+        return JSONResponse(older_views.results(await submission.jobs.result(job)))
 
     @routes.get("/jobs")
     async def list_jobs(
@@ -65,7 +68,9 @@ def router(submission: Submission, live_recordings: LiveRecordings) -> APIRouter
     @routes.post("/transcribe/upload", status_code=202, openapi_extra=routes_of_jobs.BODY)
     async def transcribe_upload(request: Request) -> JSONResponse:
         """`POST /v1/jobs`."""
-        return await upload(request)
+        job, _ = await submission.take(request)
+        (shown,) = await submission.shown(job)
+        return JSONResponse(shown, 202)
 
     @routes.post("/transcribe/start", status_code=201)
     async def start(asked: LiveAsked | None = None) -> dict[str, Any]:

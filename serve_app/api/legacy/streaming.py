@@ -19,13 +19,12 @@ from serve_app.errors import ClientError
 from serve_app.live.driver import LiveSession, LiveSessions
 from serve_app.live.recording import AHEAD_SHARE
 from serve_app.live.session import ClientErred, Close, Event, Fact, UtteranceEvent
-from serve_app.observability.metrics import Metrics
 
 PIECE_BYTES = 32_000
 UPLOAD = {"requestBody": {"required": True, "content": {"application/octet-stream": {}}}}
 
 
-def router(models: Any, sessions: LiveSessions, metrics: Metrics) -> APIRouter:
+def router(models: Any, sessions: LiveSessions) -> APIRouter:
     routes = APIRouter(prefix="/transcribe", tags=["older paths"])
 
     @routes.post("/stream", openapi_extra=UPLOAD)
@@ -37,7 +36,6 @@ def router(models: Any, sessions: LiveSessions, metrics: Metrics) -> APIRouter:
         language: str | None = None,
     ) -> Response:
         """Raw samples in a chunked body; what `WS /v1/transcribe/stream` says as events."""
-        metrics.count_request()
         dialect = NativeDialect(sessions.limits, uuid.uuid4().hex, models.engine, models.languages)
         start = {"type": "start", "sample_rate": sample_rate, "encoding": encoding}
         start |= {"channels": channels, **({"language": language} if language else {})}

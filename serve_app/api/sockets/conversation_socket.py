@@ -28,7 +28,6 @@ def route(models: Any, conversations: Conversations, metrics: Metrics) -> Route:
     max_bytes = conversations.config.limits.max_event_bytes
 
     def accept(_: WSUpgradeRequest) -> WSUpgradeResponseWithListener:
-        metrics.count_request()
         try:
             conversations.admit()
         except ClientError as error:

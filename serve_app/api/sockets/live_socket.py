@@ -29,6 +29,7 @@ from serve_app.live.session import (
     UtteranceFailed,
 )
 from serve_app.observability.metrics import Metrics
+from serve_app.observability.table import PARTIALS_DROPPED
 
 PATH = "/v1/transcribe/stream"
 MAX_MESSAGE_BYTES = 2 << 20
@@ -47,7 +48,6 @@ def route(
     """Answers handshakes: a session each, or 503 with Retry-After."""
 
     def accept(request: WSUpgradeRequest) -> WSUpgradeResponseWithListener:
-        metrics.count_request()
         try:
             sessions.admit()
         except ClientError as error:
@@ -85,7 +85,7 @@ class LiveSocket(Socket):
 
     def closed(self) -> None:
         if self._live:
-            self._metrics.dropped_partials += self._backlog.dropped
+            self._metrics.count(PARTIALS_DROPPED, by=self._backlog.dropped)
             self._sessions.close(self._live)
             if self._kept:
                 self._kept.ended(self._live.metrics().audio_ms)

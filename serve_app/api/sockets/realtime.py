@@ -39,13 +39,12 @@ class SecretAsked(BaseModel):
     session: dict[str, Any] = {}
 
 
-def router(models: Any, conversations: Conversations, metrics: Metrics) -> APIRouter:
+def router(models: Any, conversations: Conversations) -> APIRouter:
     routes = APIRouter(prefix="/v1/realtime", tags=["realtime"])
 
     @routes.post("/client_secrets")
     async def client_secrets(asked: SecretAsked) -> dict[str, Any]:
         """A key for a browser: it opens realtime sessions, and nothing else, until it expires."""
-        metrics.count_request()
         now = int(time.time())
         expires_at = now + asked.expires_after.seconds
         session = _session(conversations, asked.session)
@@ -62,7 +61,6 @@ def route(models: Any, conversations: Conversations, metrics: Metrics) -> Route:
     max_bytes = conversations.config.limits.max_event_bytes
 
     def accept(request: WSUpgradeRequest) -> WSUpgradeResponseWithListener:
-        metrics.count_request()
         offered = _offered(request)
         try:
             session = _asked_session(request, offered, models, conversations)

@@ -102,7 +102,6 @@ class SocketIo:
         self.app = socketio.ASGIApp(self._server, socketio_path="")
 
     async def _connect(self, sid: str, _: Any, __: Any = None) -> None:
-        self._metrics.count_request()
         dialect = NativeDialect(
             self._sessions.limits, uuid.uuid4().hex, self._models.engine, self._models.languages
         )

@@ -76,7 +76,6 @@ class TcpPort:
 
     async def _converse(self, reader: asyncio.StreamReader, connection: "_Connection") -> None:
         while (message := await self._read(reader)) is not None:
-            self._metrics.count_request()
             await connection.answer(message)
 
     async def _read(self, reader: asyncio.StreamReader) -> bytes | None:

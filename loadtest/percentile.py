@@ -1,0 +1,10 @@
+"""Percentiles of measured values."""
+
+from collections.abc import Sequence
+
+
+def percentile(ordered: Sequence[float], share: float) -> float:
+    """Nearest rank of a sorted sequence; 0 of an empty one."""
+    if not ordered:
+        return 0.0
+    return round(ordered[min(len(ordered) - 1, int(share * len(ordered)))], 2)

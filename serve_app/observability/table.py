@@ -1,0 +1,144 @@
+"""Every metric of every replica: its name, kind, unit and labels, and how replicas add up. Pure.
+
+JSON (`GET /v1/metrics`), Prometheus and docs/observability.md are made from this table.
+"""
+
+from enum import StrEnum
+from typing import Literal, NamedTuple
+
+
+class Kind(StrEnum):
+    COUNTER = "counter"
+    GAUGE = "gauge"
+    HISTOGRAM = "histogram"
+
+
+class Metric(NamedTuple):
+    name: str
+    kind: Kind
+    unit: str
+    labels: tuple[str, ...]
+    help: str
+    merge: Literal["sum", "max"] = "sum"
+    """Of gauges: `max` where every replica tells the same fact."""
+
+
+BUCKETS_S = (
+    *(0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.075),
+    *(0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 7.5),
+    *(10.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0),
+)
+"""Upper bounds of every histogram's buckets, in seconds; the same everywhere: they add up."""
+
+TABLE: list[Metric] = []
+
+
+def _metric(
+    name: str,
+    kind: Kind,
+    unit: str,
+    labels: tuple[str, ...],
+    help_: str,
+    merge: Literal["sum", "max"] = "sum",
+) -> Metric:
+    TABLE.append(Metric(f"voxray_{name}", kind, unit, labels, help_, merge))
+    return TABLE[-1]
+
+
+def _counter(name: str, unit: str, help_: str, *labels: str) -> Metric:
+    return _metric(name, Kind.COUNTER, unit, labels, help_)
+
+
+def _gauge(
+    name: str, unit: str, help_: str, *labels: str, merge: Literal["sum", "max"] = "sum"
+) -> Metric:
+    return _metric(name, Kind.GAUGE, unit, labels, help_, merge)
+
+
+def _histogram(name: str, help_: str, *labels: str) -> Metric:
+    return _metric(name, Kind.HISTOGRAM, "seconds", labels, help_)
+
+
+REPLICAS = _gauge("replicas", "replicas", "Replicas that answer.", "deployment")
+
+# Requests.
+REQUESTS = _counter(
+    "http_requests_total",
+    "requests",
+    "HTTP requests and WebSocket handshakes by their answer's status; `aborted` where the client "
+    "left before there was one.",
+    *("method", "route", "status"),
+)
+REQUEST_SECONDS = _histogram(
+    "http_request_duration_seconds",
+    "From a request to the end of its answer, streams included; no WebSockets.",
+    "route",
+)
+REQUEST_RATE = _gauge(
+    "http_requests_per_second", "requests per second", "Mean of the last 60 seconds."
+)
+ERRORS = _counter(
+    "errors_total",
+    "errors",
+    "Errors that clients were told, by code; one request or session may be told several.",
+    "code",
+)
+
+# Live sessions.
+CONNECTIONS = _gauge("connections_active", "connections", "WebSocket and TCP connections open.")
+SESSIONS_ACTIVE = _gauge(
+    "sessions_active",
+    "sessions",
+    "Live sessions open: sockets, conversations, recordings of POST /v1/transcribe.",
+)
+SESSIONS = _counter("sessions_total", "sessions", "Live sessions opened.")
+SESSIONS_REFUSED = _counter(
+    "sessions_refused_total", "sessions", "Sessions and conversations refused: all were taken."
+)
+AUDIO = _counter("audio_seconds_total", "seconds", "Audio received; counted at a session's end.")
+UTTERANCES = _counter("utterances_total", "utterances", "Utterances heard.")
+WORDS = _counter("words_total", "words", "Words recognised.")
+FINAL_SECONDS = _histogram(
+    "final_latency_seconds", "From the confirmed end of an utterance to its final, each final."
+)
+REPLAYS = _counter(
+    "replays_total",
+    "replays",
+    "Times that a session sent audio again because its model replica was lost.",
+)
+PARTIALS_DROPPED = _counter(
+    "partials_dropped_total", "partials", "Partials left out for clients that do not keep up."
+)
+LANES = _gauge("lanes", "lanes", "Lanes open from this replica.", "deployment")
+LANES_LOST = _counter("lanes_lost_total", "lanes", "Lanes that broke or drained.", "deployment")
+
+# Conversations.
+CONVERSATIONS_ACTIVE = _gauge("conversations_active", "conversations", "Conversations open.")
+CONVERSATIONS = _counter("conversations_total", "conversations", "Conversations opened.")
+REPLIES = _counter("replies_total", "replies", "Replies ended, by outcome.", "status")
+STAGE_SECONDS = _histogram(
+    "turn_stage_seconds", "Where the time of a completed reply's turn went.", "stage"
+)
+
+# Model replicas.
+MODEL_SESSIONS = _gauge(
+    "model_sessions", "sessions", "Sessions or requests on a model replica's lanes.", "deployment"
+)
+MADE = _counter(
+    "model_output_total",
+    "tokens or samples",
+    "Tokens (Chat) and samples (Speaker) made.",
+    "deployment",
+)
+
+# Jobs.
+JOBS = _gauge(
+    "jobs",
+    "jobs",
+    "Jobs that wait or run, by state; every worker tells the same.",
+    "state",
+    merge="max",
+)
+JOBS_ENDED = _counter("jobs_ended_total", "jobs", "Jobs ended by this worker, by state.", "state")
+JOBS_RETRIED = _counter("jobs_retried_total", "jobs", "Jobs put back to be tried again.", "code")
+JOB_SECONDS = _histogram("job_duration_seconds", "From a job's first start to its end.")

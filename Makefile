@@ -12,7 +12,7 @@ run: $(VENV)/run.done
 	@PATH="$(abspath $(BIN)):$$PATH" exec $(BIN)/voxray run $(RUN)
 
 test: $(VENV)/test.done $(VENV)/clients.done
-	$(BIN)/pytest $(TESTS)
+	$(BIN)/python -m $(if $(TESTS),pytest $(TESTS),tests.suite)
 
 # The real models, tiny, through the real libraries: an environment of its own, without a GPU.
 test-models: $(VENV)/models.done

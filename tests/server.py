@@ -2,7 +2,6 @@
 
 import contextlib
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -15,8 +14,9 @@ import httpx2 as httpx
 import psutil
 import yaml
 
+from tests.ports import free_port
+
 BIN = Path(sys.executable).parent
-PORT = 8765
 READY_S = 120
 
 
@@ -68,18 +68,17 @@ def voxray(*args: str, timeout: float = 90) -> subprocess.CompletedProcess[str]:
 
 
 @contextlib.contextmanager
-def running(
-    folder: Path, args: dict[str, Any], port: int = PORT, ready_s: float = READY_S
-) -> Iterator[Server]:
+def running(folder: Path, args: dict[str, Any], ready_s: float = READY_S) -> Iterator[Server]:
     """A server with these `args`, stopped with Ctrl-C at the end."""
-    with starting(folder, args, port) as server:
+    with starting(folder, args) as server:
         await_ready(server, ready_s)
         yield server
 
 
 @contextlib.contextmanager
-def starting(folder: Path, args: dict[str, Any], port: int = PORT) -> Iterator[Server]:
+def starting(folder: Path, args: dict[str, Any]) -> Iterator[Server]:
     """The same, not ready yet."""
+    port = free_port()
     args = {"storage": {"directory": str(folder / "data")}, **args}
     config = folder / "serve_config.yaml"
     application = {
@@ -117,9 +116,3 @@ def stop(server: Server, number: signal.Signals = signal.SIGINT) -> None:
     if server.process.poll() is None:
         server.process.send_signal(number)
     server.process.wait(60)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

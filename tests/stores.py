@@ -13,18 +13,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.ports import free_port
+
 BUCKET = "recordings"
 CREDENTIALS = {
     "AWS_ACCESS_KEY_ID": "test",
     "AWS_SECRET_ACCESS_KEY": "test",
     "AWS_REGION": "us-east-1",
 }
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _await_port(port: int, process: "subprocess.Popen[bytes]") -> None:
@@ -108,7 +104,8 @@ class Postgres:
 def postgres() -> Iterator[Postgres]:
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
     if not found:
-        pytest.skip("PostgreSQL is not installed: apt-get install postgresql")
+        absent = pytest.fail if os.environ.get("CI") else pytest.skip
+        absent("PostgreSQL is not installed: apt-get install postgresql")
     folder = Path(tempfile.mkdtemp(prefix="voxray-pg-", dir="/tmp"))
     server = Postgres(folder, found[-1].parent)
     try:

@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from tests.api.sockets.test_live_socket import PATH
-from tests.server import Server, await_ready, free_port, starting, stop
+from tests.server import Server, await_ready, starting, stop
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(180)]
 
@@ -52,7 +52,7 @@ def assert_ends(server: Server, number: signal.Signals) -> None:
 def test_a_signal_ends_it_while_it_starts(
     tmp_path: Path, number: signal.Signals, name: str
 ) -> None:
-    with starting(tmp_path, SIM, free_port()) as server:
+    with starting(tmp_path, SIM) as server:
         await_process(server, name)
         assert_ends(server, number)
 
@@ -70,7 +70,7 @@ def handshake(server: Server) -> str:
 
 def test_ready_means_that_the_next_socket_works(tmp_path: Path) -> None:
     """From the start on, every handshake is refused as not yet, then accepted; and SIGTERM ends."""
-    with starting(tmp_path, SIM, free_port()) as server:
+    with starting(tmp_path, SIM) as server:
         heads: list[str] = []
         ready = threading.Event()
 

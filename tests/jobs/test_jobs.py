@@ -95,6 +95,11 @@ def without_worker(folder: Path, **jobs: Any) -> Iterator[Client]:
         yield Client(address)
 
 
+def traces(folder: Path, id_: str) -> list[str]:
+    """Folders of a job, while others delete them."""
+    return [place for place, _, _ in os.walk(folder) if id_ in place]
+
+
 def slow(seconds: float = 1.0) -> LocalReplicaSet:
     return LocalReplicaSet(sim=sim_transcriber(latency_ms=seconds * 1000))
 
@@ -447,10 +452,10 @@ def test_a_large_upload_is_never_whole_in_memory(tmp_path: Path) -> None:
 def test_deleting_an_ended_job_forgets_it_and_its_files(tmp_path: Path, talk: bytes) -> None:
     with running(config(tmp_path)) as client:
         id_ = client.done(wav(talk))["id"]
-        assert list(tmp_path.rglob(f"*{id_}*"))
+        assert traces(tmp_path, id_)
         assert client.delete(id_).status_code == 204
         assert client.get(f"/v1/jobs/{id_}").status_code == 404 == client.delete(id_).status_code
-        assert not list(tmp_path.rglob(f"*{id_}*"))
+        assert not traces(tmp_path, id_)
 
 
 def test_a_waiting_job_is_cancelled_at_once(tmp_path: Path, talk: bytes) -> None:
@@ -477,7 +482,7 @@ def test_a_running_job_is_cancelled_in_every_step(tmp_path: Path, talk: bytes, w
         assert (answer.status_code, answer.json()["state"]) == (202, "cancelling")
         client.until(id_, "cancelled", seconds=5)
         deadline = time.monotonic() + 5
-        while list(tmp_path.rglob(f"*{id_}*")) or len(mute.left) < len(mute.heard):
+        while traces(tmp_path, id_) or len(mute.left) < len(mute.heard):
             assert time.monotonic() < deadline, "its files are deleted, and the model was told"
             time.sleep(0.05)
 

@@ -18,8 +18,6 @@ from tests.stores import BUCKET, S3, Postgres
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
 
-PORT = 8775
-
 
 @pytest.fixture(scope="module")
 def server(
@@ -50,7 +48,7 @@ def server(
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("VOXRAY_DATABASE_URL", postgres.url)
         patch.setenv("VOXRAY_STORAGE_KEY", "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=")
-        with running(tmp_path_factory.mktemp("jobs"), args, PORT) as started:
+        with running(tmp_path_factory.mktemp("jobs"), args) as started:
             yield started
 
 

@@ -20,12 +20,13 @@ from loadtest.speech import wav
 from tests.api.sockets.test_conversation_socket import Wire, audio
 from tests.api.sockets.test_live_socket import PATH, chunks, converse, of, words
 from tests.api.sockets.test_realtime import TRANSCRIBED, Client, at_24k, play
+from tests.ports import free_port
 from tests.readme import commands, run_shell
-from tests.server import PORT, Server, running, stop, voxray
+from tests.server import Server, running, stop, voxray
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
 
-TCP_PORT = 18_767
+TCP_PORT = free_port()
 FAST = {"upscale_delay_s": 0, "downscale_delay_s": 1}
 
 
@@ -278,9 +279,9 @@ def test_everything_listens_on_loopback_only(server: Server) -> None:
 
 
 def test_a_second_server_says_that_the_port_is_taken_and_by_what(server: Server) -> None:
-    second = voxray("run", "--port", str(PORT))
+    second = voxray("run", "--port", str(server.port))
     assert second.returncode == 1
-    assert f"port {PORT}" in second.stderr and "a running voxray" in second.stderr
+    assert f"port {server.port}" in second.stderr and "a running voxray" in second.stderr
 
 
 def test_ctrl_c_leaves_no_process_behind(server: Server) -> None:

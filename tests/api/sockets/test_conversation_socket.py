@@ -13,12 +13,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from websockets.asyncio.client import connect
 
 from loadtest.speech import wav
 from serve_app.config import Config
 from tests.fakes import models, served
+from tests.ports import free_port
 
 Message = dict[str, Any]
 
@@ -144,15 +146,14 @@ def test_what_is_wrong_is_said_and_the_connection_lives(
 
 # TCP.
 
-PORT = 18_766
-
 
 @pytest.fixture(scope="module")
 def tcp() -> Iterator[int]:
-    tcp = {"port": PORT, "read_timeout_s": 0.5, "max_connections": 3}
+    port = free_port()
+    tcp = {"port": port, "read_timeout_s": 0.5, "max_connections": 3}
     config = Config.model_validate({"profile": "sim", "tcp": tcp})
     with served(config), served(config):  # two replicas share the port
-        yield PORT
+        yield port
 
 
 class Wire:
@@ -253,5 +254,10 @@ def test_tcp_many_at_once(tcp: int, speech: bytes) -> None:
 
 
 def test_tcp_is_off_unless_configured() -> None:
-    with served(), pytest.raises(ConnectionRefusedError):
-        Wire(Config().tcp.port or 8766)
+    def listening() -> set[int]:
+        found = psutil.Process().net_connections("tcp")
+        return {it.laddr.port for it in found if it.status == psutil.CONN_LISTEN}
+
+    before = listening()
+    with served() as address:
+        assert listening() - before == {int(address.rsplit(":", 1)[1])}

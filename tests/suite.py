@@ -1,0 +1,70 @@
+"""`make test`: the tests without Ray on all cores, then those with Ray alone, and one summary.
+
+Tests with Ray start clusters and watch the clock, so nothing runs beside them. The exit code is 1
+when either part failed; the last line has pytest's own form. Coverage is that of the first part:
+Ray runs the application in processes of its own.
+"""
+
+import subprocess
+import sys
+import tempfile
+import xml.etree.ElementTree as ElementTree
+from collections import Counter
+from pathlib import Path
+
+import coverage
+
+INTERRUPTED = 2
+LEAST_COVERED = 10
+PARALLEL = ("-n", "2", "--dist", "loadfile", "-m", "not ray", "--cov", "--cov-report=")
+ALONE = ("-m", "ray")
+
+
+def main(folder: Path) -> int:
+    counts: Counter[str] = Counter()
+    codes = []
+    for name, options in (("parallel", PARALLEL), ("ray", ALONE)):
+        report = folder / f"{name}.xml"
+        codes.append(run(*options, f"--junit-xml={report}"))
+        if codes[-1] >= INTERRUPTED:
+            return codes[-1]
+        counts += counted(report)
+    print_coverage()
+    print(f"{counts['passed']} passed, {counts['failed']} failed, {counts['skipped']} skipped")
+    return max(codes)
+
+
+def run(*options: str) -> int:
+    return subprocess.run([sys.executable, "-m", "pytest", *options]).returncode
+
+
+def counted(report: Path) -> Counter[str]:
+    counts: Counter[str] = Counter()
+    for suite in ElementTree.parse(report).getroot().iter("testsuite"):
+        total, failed, errors, skipped = (
+            int(suite.attrib[key]) for key in ("tests", "failures", "errors", "skipped")
+        )
+        counts += Counter(
+            passed=total - failed - errors - skipped, failed=failed + errors, skipped=skipped
+        )
+    return counts
+
+
+def print_coverage() -> None:
+    measured = coverage.Coverage()
+    measured.load()
+    shares = []
+    total, missed = 0, 0
+    for file in measured.get_data().measured_files():
+        _, lines, _, missing, _ = measured.analysis2(file)
+        total, missed = total + len(lines), missed + len(missing)
+        if lines:
+            shares.append((1 - len(missing) / len(lines), Path(file).relative_to(Path.cwd())))
+    print(f"\ncoverage without Ray: {1 - missed / total:.0%} of {total} lines; least covered:")
+    for share, path in sorted(shares)[:LEAST_COVERED]:
+        print(f"  {share:4.0%}  {path}")
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as reports:
+        sys.exit(main(Path(reports)))

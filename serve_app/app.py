@@ -61,8 +61,8 @@ from serve_app.cluster.serve_handles import (
     model_states,
 )
 from serve_app.config import Config, Scale, engine_settings
-from serve_app.config.engines import HasWeights, OnVllm
 from serve_app.config.runtime import RuntimeSettings
+from serve_app.config.weighted import HasWeights, OnVllm
 from serve_app.lanes.wire import Address, LaneServer
 from serve_app.models import weights
 from serve_app.models.gpu_plan import memory_share

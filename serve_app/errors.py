@@ -173,3 +173,7 @@ def invalid(
     param = ".".join(part for part in (within, field(first["loc"], value)) if part)
     said = f"{param}: {reason(first)}" if param else reason(first)
     return ClientError(code, said, param=param or None)
+
+
+class ProtocolViolation(Exception):
+    """Something happened that cannot happen in this state."""

@@ -61,8 +61,10 @@ PURE = [
     "serve_app/cluster/scaling.py",
     "serve_app/conversation/clauses.py",
     "serve_app/config/runtime.py",
+    "serve_app/live/events.py",
     "serve_app/live/session.py",
     "serve_app/live/transcript.py",
+    "serve_app/conversation/events.py",
     "serve_app/conversation/turn.py",
 ]
 IMPURE = {"asyncio", "time", "logging", "threading", "random", "os", "anyio", "datetime"}

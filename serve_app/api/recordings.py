@@ -17,8 +17,8 @@ from serve_app.config import Limits
 from serve_app.errors import ClientError, invalid
 from serve_app.live import recording
 from serve_app.live.driver import LiveSessions
+from serve_app.live.events import SessionMetrics
 from serve_app.live.options import check_options
-from serve_app.live.session import SessionMetrics
 from serve_app.live.transcript import Form, Transcript, render
 from serve_app.security.concurrency import ConcurrencyLimit
 

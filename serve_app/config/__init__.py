@@ -1,3 +1,19 @@
 """The configuration: one frozen tree, filled once from `args` in serve_config.yaml."""
 
-from serve_app.config.root import *  # noqa: F403
+from serve_app.config.engines import ConversationConfig, SpeakerConfig, TcpConfig
+from serve_app.config.jobs import JobsConfig, StorageConfig, WebhookConfig
+from serve_app.config.limits import Limits, Scale
+from serve_app.config.root import Config, engine_settings
+
+__all__ = [
+    "Config",
+    "ConversationConfig",
+    "JobsConfig",
+    "Limits",
+    "Scale",
+    "SpeakerConfig",
+    "StorageConfig",
+    "TcpConfig",
+    "WebhookConfig",
+    "engine_settings",
+]

@@ -1,202 +1,271 @@
-"""The configuration of engines whose weights are not in a wheel: where they are, what they take."""
+"""The configuration of the deployments and of the engines that need no weights."""
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-
-class ConfigModel(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class HasWeights(ConfigModel):
-    """An engine with weights; `files` are those it reads, of all that a repository holds."""
-
-    model: str
-
-    @property
-    def files(self) -> tuple[str, ...]:
-        raise NotImplementedError
-
-    @property
-    def tokens(self) -> int:
-        """Tokens whose keys and values must have room in memory at once."""
-        return 0
-
-    @property
-    def at_once(self) -> int:
-        """Requests that are worked on in one step."""
-        raise NotImplementedError
+from deployments.interfaces import Endpoint
+from serve_app.config.limits import Scale
+from serve_app.config.model import ConfigModel
+from serve_app.config.weighted import (
+    KokoroConfig,
+    VllmChatConfig,
+    VoxtralConfig,
+    VoxtralRealtimeConfig,
+    VoxtralTransformersConfig,
+)
 
 
-class OnVllm(HasWeights):
-    """What all of vLLM's engines have."""
+class IngressConfig(ConfigModel):
+    """Sockets and REST."""
 
-    stall_s: float = Field(
-        10.0,
+    scale: Scale = Scale(min_replicas=1, max_replicas=4, sessions_per_replica=1000)
+
+
+class VadConfig(ConfigModel):
+    """Speech start and end."""
+
+    engine: Literal["webrtc"] = Field("webrtc", description="`webrtc`: the WebRTC VAD.")
+    aggressiveness: int = Field(
+        2, ge=0, le=3, description="0 hears speech most readily, 3 is the strictest."
+    )
+    min_speech_ms: int = Field(60, ge=20, description="Milliseconds of voice that start speech.")
+    min_silence_ms: int = Field(500, ge=20, description="Milliseconds of silence that end speech.")
+    prefix_padding_ms: int = Field(
+        300, ge=0, description="Milliseconds of audio before speech that its utterance includes."
+    )
+    batch_interval_ms: float = Field(
+        15.0, gt=0, description="Milliseconds between a lane's calls, at least."
+    )
+    scale: Scale = Scale(sessions_per_replica=1000)
+
+    def endpoint(self) -> Endpoint:
+        """Of a live transcription session."""
+        return Endpoint(self.aggressiveness, self.min_speech_ms, self.min_silence_ms)
+
+
+class SimConfig(ConfigModel):
+    """The stand-in engine."""
+
+    latency_ms: float = Field(50.0, ge=0, description="Milliseconds from audio to words.")
+    words_per_second: float = Field(2.5, gt=0, le=100, description="Words in a second of speech.")
+    error_rate: float = Field(0.0, ge=0, le=1, description="Share of utterances that fail.")
+    seed: int = Field(0, ge=0, description="The same seed and audio give the same words.")
+
+
+class PocketSphinxConfig(ConfigModel):
+    """The embedded engine."""
+
+    decoders: int = Field(
+        8, ge=1, description="Decoder processes of a replica at most: utterances decoded at once."
+    )
+    batch_decoders: int = Field(
+        2, ge=1, description="More of them for recordings; they give way to live speech."
+    )
+
+
+class TranscriberConfig(ConfigModel):
+    """Words of speech."""
+
+    engine: str = Field(
+        "",
+        description="`pocketsphinx`, `voxtral-realtime`, `voxtral`, `voxtral-transformers`, "
+        "`sim`, or `module:Class` of your own; empty: the profile's.",
+    )
+    engine_args: dict[str, Any] = Field(
+        default_factory=dict, description="Keyword arguments for an engine of your own."
+    )
+    batch_interval_ms: float = Field(
+        40.0, gt=0, description="Milliseconds between a lane's calls, at least."
+    )
+    sim: SimConfig = SimConfig()
+    pocketsphinx: PocketSphinxConfig = PocketSphinxConfig()
+    voxtral_realtime: VoxtralRealtimeConfig = VoxtralRealtimeConfig()
+    voxtral: VoxtralConfig = VoxtralConfig()
+    voxtral_transformers: VoxtralTransformersConfig = VoxtralTransformersConfig()
+    scale: Scale = Scale(sessions_per_replica=1000)
+
+
+class ChatSimConfig(ConfigModel):
+    """The stand-in engine."""
+
+    first_token_ms: float = Field(50.0, ge=0, description="Milliseconds to the first token.")
+    token_ms: float = Field(10.0, ge=0, description="Milliseconds from token to token.")
+    tokens: int = Field(26, ge=1, description="Tokens of a reply, a word each.")
+
+
+class OpenAIConfig(ConfigModel):
+    """Any OpenAI-compatible chat server."""
+
+    base_url: str = Field("http://127.0.0.1:11434/v1", description="Where its API begins.")
+    model: str = Field("", description="The model's name there; must be set.")
+    api_key_variable: str = Field(
+        "OPENAI_API_KEY", description="The environment variable that holds its key."
+    )
+    timeout_s: float = Field(30.0, gt=0, description="Seconds without a token before giving up.")
+    connect_timeout_s: float = Field(3.0, gt=0, description="Seconds for connecting.")
+    retries: int = Field(2, ge=0, description="Tries more, with backoff, before the first token.")
+    breaker_failures: int = Field(
+        5, ge=1, description="Failures in a row after which requests fail at once for a while."
+    )
+    breaker_open_s: float = Field(10.0, gt=0, description="Seconds of that while.")
+
+
+class ChatConfig(ConfigModel):
+    """Replies."""
+
+    engine: str = Field(
+        "",
+        description="`eliza`, `vllm`, `openai`, `sim`, or `module:Class`; empty: the profile's.",
+    )
+    engine_args: dict[str, Any] = Field(
+        default_factory=dict, description="Keyword arguments for an engine of your own."
+    )
+    batch_interval_ms: float = Field(
+        5.0, gt=0, description="Milliseconds between a lane's calls, at least."
+    )
+    timeout_s: float = Field(60.0, gt=0, description="Seconds to the next piece of a reply.")
+    sim: ChatSimConfig = ChatSimConfig()
+    openai: OpenAIConfig = OpenAIConfig()
+    vllm: VllmChatConfig = VllmChatConfig()
+    scale: Scale = Scale(sessions_per_replica=100)
+
+
+class SpeakerSimConfig(ConfigModel):
+    """The stand-in engine."""
+
+    first_audio_ms: float = Field(150.0, ge=0, description="Milliseconds to the first audio.")
+    words_per_second: float = Field(2.5, gt=0, description="Words in a second of speech.")
+    realtime_factor: float = Field(
+        10.0, gt=0, description="How much faster than played speech is made."
+    )
+
+
+class SpeakerConfig(ConfigModel):
+    """Text to speech."""
+
+    engine: str = Field(
+        "",
+        description="`espeak`, `kokoro`, `sim`, or `module:Class` of your own; empty: the "
+        "profile's.",
+    )
+    engine_args: dict[str, Any] = Field(
+        default_factory=dict, description="Keyword arguments for an engine of your own."
+    )
+    voice: str = Field("", description="The voice where none is asked for; empty: the profile's.")
+    openai_voices: dict[str, str] = Field(
+        default_factory=dict,
+        description="Further names for voices, as `alloy: en-us+f3`; over the profile's own.",
+    )
+    styles: dict[str, str] = Field(
+        default_factory=dict,
+        description="Voices for emotions that a client may hint at, as `cheerful: af_bella`.",
+    )
+    batch_interval_ms: float = Field(
+        5.0, gt=0, description="Milliseconds between a lane's calls, at least."
+    )
+    timeout_s: float = Field(60.0, gt=0, description="Seconds to the next piece of speech.")
+    sim: SpeakerSimConfig = SpeakerSimConfig()
+    kokoro: KokoroConfig = KokoroConfig()
+    scale: Scale = Scale(sessions_per_replica=100)
+
+
+class BicConfig(ConfigModel):
+    """The embedded diarizer."""
+
+    separation: float = Field(
+        3.3,
         gt=0,
-        description="Seconds without a sign of life after which the engine is taken for dead.",
-    )
-    eager: bool = Field(
-        False,
-        description="No compilation, no CUDA graphs: starts sooner, runs slower; for CPUs.",
+        description="What two voices must differ by to be two: higher finds fewer speakers.",
     )
 
 
-MISTRAL_FILES = ("params.json", "tekken.json", "consolidated*.safetensors")
-MODEL = "A directory, or a repository of the Hugging Face hub."
-FRAMES_PER_SECOND = 12.5
+class PyannoteConfig(ConfigModel):
+    """pyannote.audio's pipeline."""
 
-
-class VoxtralRealtimeConfig(OnVllm):
-    """Voxtral Realtime on vLLM: live sessions."""
-
-    model: str = Field("mistralai/Voxtral-Mini-4B-Realtime-2602", description=MODEL)
-    delay_ms: int = Field(
-        480,
-        ge=80,
-        le=2400,
-        multiple_of=80,
-        description="Milliseconds that words are behind their audio; more is more accurate.",
+    model: str = Field(
+        "pyannote/speaker-diarization-community-1",
+        description="A folder with the pipeline, or its name on the hub.",
     )
-    max_streams: int = Field(
-        64, ge=1, description="People who speak at the same moment on one replica; more wait."
+    token_variable: str = Field(
+        "HF_TOKEN", description="The environment variable with the hub's token."
     )
-    max_request_s: float = Field(
-        40.0,
-        ge=5,
-        description="Seconds of one utterance after which its request is begun anew in a pause.",
+    device: Literal["auto", "cuda", "cpu"] = Field("auto", description="Where it computes.")
+
+
+class DiarizerSimConfig(ConfigModel):
+    """The stand-in: speakers take turns by the clock."""
+
+    turn_s: float = Field(5.0, gt=0, description="Seconds of a turn.")
+    speakers: int = Field(2, ge=1, description="Speakers that take turns.")
+
+
+class ConversationConfig(ConfigModel):
+    """Spoken turns."""
+
+    instructions: str = Field(
+        "You are a friendly assistant in a spoken conversation. Answer briefly, in plain words.",
+        description="The system prompt where a session brings none.",
     )
-    max_model_len: int = Field(2048, ge=256, description="Tokens of a request, 12.5 a second.")
-
-    @property
-    def at_once(self) -> int:
-        return self.max_streams
-
-    @property
-    def files(self) -> tuple[str, ...]:
-        return MISTRAL_FILES
-
-    @property
-    def tokens(self) -> int:
-        each = min(self.max_model_len, int(self.max_request_s * 1.5 * FRAMES_PER_SECOND) + 128)
-        return self.max_streams * each
-
-
-class VoxtralConfig(OnVllm):
-    """Voxtral on vLLM: recordings, utterances and questions about them."""
-
-    model: str = Field("mistralai/Voxtral-Mini-3B-2507", description=MODEL)
-    max_windows: int = Field(32, ge=1, description="Windows of 30 s decoded at once.")
-    step_s: float = Field(
-        1.0, gt=0, description="Seconds of audio after which a live utterance is decoded anew."
+    min_speech_ms: int = Field(60, ge=20, description="Milliseconds of voice that start speech.")
+    min_silence_ms: int = Field(500, ge=20, description="Milliseconds of silence that end a turn.")
+    prefix_padding_ms: int = Field(
+        300, ge=0, description="Milliseconds before speech that belong to it."
     )
-    max_model_len: int = Field(8192, ge=1024, description="Tokens of a request: audio and words.")
-    detect_language: bool = Field(
-        True, description="Ask the model for the language of an utterance whose client named none."
-    )
-    max_answer_tokens: int = Field(1024, ge=1, description="Tokens of an answer to a question.")
-
-    @property
-    def at_once(self) -> int:
-        return self.max_windows
-
-    @property
-    def files(self) -> tuple[str, ...]:
-        return MISTRAL_FILES
-
-    @property
-    def tokens(self) -> int:
-        return max(self.max_model_len, self.max_windows * 768)
-
-
-class VoxtralTransformersConfig(HasWeights):
-    """The same model through transformers."""
-
-    model: str = Field("mistralai/Voxtral-Mini-3B-2507", description=MODEL)
-    device: Literal["auto", "cuda", "mps", "cpu"] = Field("auto", description="Where it computes.")
-    batch: int = Field(8, ge=1, description="Windows of 30 s decoded at once.")
-    step_s: float = Field(
-        1.0, gt=0, description="Seconds of audio after which a live utterance is decoded anew."
-    )
-    detect_language: bool = Field(
-        True, description="Ask the model for the language of an utterance whose client named none."
-    )
-    max_answer_tokens: int = Field(512, ge=1, description="Tokens of an answer to a question.")
-    compile: bool = Field(False, description="Use `torch.compile`: starts later, runs faster.")
-
-    @property
-    def at_once(self) -> int:
-        return self.batch
-
-    @property
-    def files(self) -> tuple[str, ...]:
-        return ("*.json", "model*.safetensors")
-
-    @property
-    def tokens(self) -> int:
-        return self.batch * 768
-
-
-class VllmChatConfig(OnVllm):
-    """An instruct model on vLLM."""
-
-    model: str = Field("Qwen/Qwen3-4B-Instruct-2507", description=MODEL)
-    max_model_len: int = Field(8192, ge=256, description="Tokens of a conversation.")
-    max_requests: int = Field(64, ge=1, description="Replies written at once; more wait.")
-    tool_parser: str = Field(
-        "hermes", description="vLLM's parser of this model's tool calls; empty: no tools."
-    )
-    reasoning_parser: str = Field(
-        "", description="vLLM's parser of this model's reasoning, which is not spoken."
-    )
-
-    @property
-    def at_once(self) -> int:
-        return self.max_requests
-
-    @property
-    def files(self) -> tuple[str, ...]:
-        return ("*.json", "*.jinja", "*.txt", "*.model", "*.safetensors")
-
-    @property
-    def tokens(self) -> int:
-        return max(self.max_model_len, self.max_requests * 1024)
-
-
-class KokoroConfig(HasWeights):
-    """Kokoro-82M, version 1.0."""
-
-    model: str = Field("hexgrad/Kokoro-82M", description=MODEL)
-    device: Literal["auto", "cuda", "mps", "cpu"] = Field("auto", description="Where it computes.")
-    batch: int = Field(16, ge=1, description="Clauses spoken at once.")
-
-    @property
-    def at_once(self) -> int:
-        return self.batch
-
-    @property
-    def files(self) -> tuple[str, ...]:
-        return ("config.json", "kokoro-v1_0.pth", "voices/*.pt")
-
-
-class ModelsConfig(ConfigModel):
-    """Weights on disk."""
-
-    directory: str = Field(
-        "~/.cache/voxray/models", description="Where `voxray models` puts weights and engines look."
-    )
-    offline: bool = Field(
-        False, description="Fetch nothing at run time: weights that are not there are an error."
-    )
-
-
-class GpuConfig(ConfigModel):
-    """What the plan of who runs where is checked against before anything loads."""
-
-    memory_gib: float = Field(
-        0.0,
+    pause_ms: int = Field(
+        160,
         ge=0,
-        description="Memory of one GPU in GiB; 0: checked by each replica on its own GPU.",
+        description="Milliseconds of silence after which the final is asked for ahead of the "
+        "turn's end; 0 asks at the end.",
     )
-    count: int = Field(1, ge=1, description="GPUs of the cluster.")
+    min_interruption_ms: int = Field(
+        140, ge=0, description="Milliseconds of voice that stop a reply: a cough does not."
+    )
+    preemptive_generation: bool = Field(
+        True, description="Start the reply at the pause; thrown away if the person goes on."
+    )
+    resume_false_interruption: bool = Field(
+        True, description="Say the rest of a reply when what stopped it held no words."
+    )
+    max_history_tokens: int = Field(
+        3000, ge=100, description="Tokens of history given to the model; older is summarised."
+    )
+    max_utterance_s: float = Field(
+        60.0, gt=0, le=100, description="Seconds of speech after which a turn is cut."
+    )
+    max_session_s: float = Field(3600.0, gt=0, description="Seconds a conversation may last.")
+    idle_timeout_s: float = Field(
+        900.0, gt=0, description="Seconds without any message after which a conversation ends."
+    )
+
+
+class TcpConfig(ConfigModel):
+    """The TCP port of length-prefixed JSON."""
+
+    port: int = Field(0, ge=0, le=65535, description="8766, say; 0: off.")
+    host: str = Field("127.0.0.1", description="The address to listen on.")
+    read_timeout_s: float = Field(30.0, gt=0, description="Seconds for one message to arrive.")
+    max_connections: int = Field(100, ge=1, description="Connections of one Ingress replica.")
+
+
+class DiarizerConfig(ConfigModel):
+    """Who spoke when, in recordings."""
+
+    engine: str = Field(
+        "",
+        description="`bic`, `pyannote`, `sim`, or `module:Class`; empty: the profile's.",
+    )
+    engine_args: dict[str, Any] = Field(
+        default_factory=dict, description="Keyword arguments for an engine of your own."
+    )
+    batch_interval_ms: float = Field(
+        20.0, gt=0, description="Milliseconds between a lane's calls, at least."
+    )
+    timeout_s: float = Field(600.0, gt=0, description="Seconds to the next sign of progress.")
+    bic: BicConfig = BicConfig()
+    pyannote: PyannoteConfig = PyannoteConfig()
+    sim: DiarizerSimConfig = DiarizerSimConfig()
+    scale: Scale = Scale(sessions_per_replica=4)
+
+
+EngineLeaf = TranscriberConfig | ChatConfig | SpeakerConfig | DiarizerConfig

@@ -15,8 +15,7 @@ from typing import Any, NamedTuple
 
 from deployments.interfaces import ChatRequest, Endpoint, SpeechRequest
 from serve_app.config import Config, Limits
-from serve_app.conversation.reply import ReplySettings
-from serve_app.conversation.turn import (
+from serve_app.conversation.events import (
     AudioDeltaReceived,
     Cancel,
     ChatDeltaReceived,
@@ -27,18 +26,19 @@ from serve_app.conversation.turn import (
     Heard,
     ReplyEnded,
     Speak,
-    Turn,
     WorkFailed,
 )
+from serve_app.conversation.reply import ReplySettings
+from serve_app.conversation.turn import Turn
 from serve_app.conversation.voices import VoiceCatalog
 from serve_app.errors import ClientError
 from serve_app.lanes.pool import Lanes, LaneTimings, ReplicaSet
 from serve_app.lanes.requests import Call, Calls
 from serve_app.live.backlog import ReaderTooSlow
 from serve_app.live.driver import LANE_PATIENCE_S, LiveSession, LiveSessions, watch_lanes
-from serve_app.live.session import Close, ErrorReport, Listening
-from serve_app.live.session import Event as SessionEvent
-from serve_app.live.session import Fact as SessionFact
+from serve_app.live.events import Close, ErrorReport, Listening
+from serve_app.live.events import Event as SessionEvent
+from serve_app.live.events import Fact as SessionFact
 from serve_app.observability.metrics import Metrics
 from serve_app.observability.table import CONVERSATIONS, SESSIONS_REFUSED
 

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from deployments.audio import InputConverter, parse_wav, wav_header
 from deployments.interfaces import BYTES_PER_SAMPLE, RATE, VOICE_RATE, SpeechOptions
 from serve_app.config import Limits
-from serve_app.conversation.turn import (
+from serve_app.conversation.events import (
     Configured,
     Event,
     FromClient,
@@ -29,7 +29,7 @@ from serve_app.conversation.turn import (
 from serve_app.dialects.frames import base64_bytes, json_object
 from serve_app.dialects.realtime import DialectTerms, ImmediateAnswer
 from serve_app.errors import ClientError, invalid
-from serve_app.live.session import (
+from serve_app.live.events import (
     AudioReceived,
     Close,
     ErrorReport,
@@ -37,7 +37,7 @@ from serve_app.live.session import (
     Listening,
     Reconfigured,
 )
-from serve_app.live.session import Fact as SessionFact
+from serve_app.live.events import Fact as SessionFact
 
 Frame = dict[str, Any]
 

@@ -15,8 +15,7 @@ from deployments.interfaces import RATE, SpeechOptions, Word
 from serve_app.config import Limits
 from serve_app.dialects.frames import base64_bytes, json_object
 from serve_app.errors import ClientError, invalid
-from serve_app.live.options import check_options
-from serve_app.live.session import (
+from serve_app.live.events import (
     AudioReceived,
     Close,
     ErrorReport,
@@ -31,6 +30,7 @@ from serve_app.live.session import (
     TranscriptUpdate,
     UtteranceFailed,
 )
+from serve_app.live.options import check_options
 from serve_app.live.transcript import confidence, ms
 
 TYPES = ("start", "audio_chunk", "finalize", "keepalive", "stop")

@@ -15,9 +15,7 @@ import orjson
 from deployments.audio import InputConverter, OutputConverter
 from deployments.interfaces import BYTES_PER_SAMPLE, RATE, SpeechOptions
 from serve_app.config import Limits
-from serve_app.conversation.history import as_message
-from serve_app.conversation.reply import ReplySettings
-from serve_app.conversation.turn import (
+from serve_app.conversation.events import (
     Configured,
     FromClient,
     ItemAdded,
@@ -43,13 +41,15 @@ from serve_app.conversation.turn import (
     TurnEnded,
     TurnStarted,
 )
-from serve_app.conversation.turn import Event as TurnEvent
+from serve_app.conversation.events import Event as TurnEvent
+from serve_app.conversation.history import as_message
+from serve_app.conversation.reply import ReplySettings
 from serve_app.dialects.frames import AUDIO_TOKEN_MS, base64_bytes, growth, json_object, token_usage
 from serve_app.dialects.realtime_items import parse_item, render_item
 from serve_app.dialects.realtime_session import RealtimeSession, ReplyShape, encoding
 from serve_app.dialects.vllm_realtime import VllmDialect
 from serve_app.errors import ClientError
-from serve_app.live.session import (
+from serve_app.live.events import (
     AudioReceived,
     Cleared,
     Close,
@@ -58,7 +58,7 @@ from serve_app.live.session import (
     Listening,
     Reconfigured,
 )
-from serve_app.live.session import Fact as SessionFact
+from serve_app.live.events import Fact as SessionFact
 from serve_app.live.transcript import ms
 
 MIN_COMMIT_SAMPLES = RATE // 10

@@ -14,7 +14,7 @@ from deployments.interfaces import Endpoint, SpeechOptions, Tool
 from serve_app.config import Limits
 from serve_app.conversation.reply import ReplySettings
 from serve_app.errors import ClientError, invalid
-from serve_app.live.session import Listening
+from serve_app.live.events import Listening
 
 EAGERNESS_MS = {"low": 1000, "medium": 500, "high": 300, "auto": 500}
 """The silence that ends a turn for semantic_vad, which is accepted and served by the VAD."""

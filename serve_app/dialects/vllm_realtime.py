@@ -9,10 +9,15 @@ from typing import Any
 
 import orjson
 
-from serve_app.conversation.turn import Event, TranscriptFailed, TranscriptFinal, TranscriptPartial
+from serve_app.conversation.events import (
+    Event,
+    TranscriptFailed,
+    TranscriptFinal,
+    TranscriptPartial,
+)
 from serve_app.dialects.frames import growth, json_object
 from serve_app.errors import ClientError
-from serve_app.live.session import AudioReceived, Close, ErrorReport, Fact, FinalizeRequested
+from serve_app.live.events import AudioReceived, Close, ErrorReport, Fact, FinalizeRequested
 
 TOKENS_PER_SECOND = 12.5
 """Of audio, as Voxtral counts it."""

@@ -13,8 +13,8 @@ from serve_app.jobs.quality import Quality
 from serve_app.jobs.queue import Ending, LeaseLost, Submitted, new_id
 from serve_app.jobs.result import Heard, Result, result
 from serve_app.jobs.submission import Jobs
+from serve_app.live.events import Event
 from serve_app.live.recording import Collector
-from serve_app.live.session import Event
 
 log = logging.getLogger("voxray.keeping")
 

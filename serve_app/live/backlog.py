@@ -6,7 +6,7 @@ of those wait, the client is given up.
 
 from collections import deque
 
-from serve_app.live.session import Close, Event, TranscriptUpdate
+from serve_app.live.events import Close, Event, TranscriptUpdate
 
 
 class ReaderTooSlow(Exception):

@@ -16,7 +16,7 @@ from serve_app.config import Config, Limits
 from serve_app.errors import ClientError
 from serve_app.lanes.pool import Lanes, LaneStream, LaneTimings, ReplicaSet
 from serve_app.live.backlog import ReaderTooSlow
-from serve_app.live.session import (
+from serve_app.live.events import (
     ClientVanished,
     Close,
     DetectSpeech,
@@ -26,12 +26,12 @@ from serve_app.live.session import (
     Order,
     Quarantined,
     Recognize,
-    Session,
     SessionMetrics,
     Ticked,
     TranscriberAttached,
     VadAttached,
 )
+from serve_app.live.session import Session
 from serve_app.observability.metrics import Metrics
 from serve_app.observability.table import LANES, LANES_LOST, SESSIONS, SESSIONS_REFUSED
 

@@ -9,7 +9,7 @@ from deployments.decoding import WINDOW_BYTES
 from deployments.interfaces import BYTES_PER_SAMPLE, RATE, SpeechOptions
 from serve_app.errors import ClientError
 from serve_app.live.driver import LiveSession
-from serve_app.live.session import (
+from serve_app.live.events import (
     AudioReceived,
     Close,
     ErrorReport,

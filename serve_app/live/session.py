@@ -18,7 +18,6 @@ from deployments.interfaces import (
     BYTES_PER_SAMPLE,
     RATE,
     Edge,
-    Endpoint,
     Hypothesis,
     Resume,
     SpeechOptions,
@@ -27,7 +26,40 @@ from deployments.interfaces import (
     Word,
 )
 from serve_app.config import Limits
-from serve_app.errors import ClientError
+from serve_app.errors import ClientError, ProtocolViolation
+from serve_app.live.events import (
+    AudioReceived,
+    Cleared,
+    ClientErred,
+    ClientVanished,
+    Close,
+    DetectSpeech,
+    EagerFinal,
+    ErrorReport,
+    Fact,
+    FinalizeRequested,
+    KeptAlive,
+    Listening,
+    Order,
+    ProgressReport,
+    Quarantined,
+    Recognize,
+    Reconfigured,
+    SessionMetrics,
+    SpeechBoundary,
+    SpeechConfirmed,
+    Started,
+    StopRequested,
+    Ticked,
+    TranscriberAttached,
+    TranscriptUpdate,
+    TurnResumed,
+    UtteranceDropped,
+    UtteranceEnded,
+    UtteranceFailed,
+    UtteranceOpened,
+    VadAttached,
+)
 
 FRAME_SAMPLES = RATE // 50
 """The VAD hears frames of 20 ms; a replica begins at the border of one."""
@@ -42,263 +74,10 @@ class SessionState(Enum):
     CLOSED = auto()
 
 
-@dataclass(frozen=True, slots=True)
-class Listening:
-    """How utterances are found in the audio: by the VAD, or, `manual`, by `FinalizeRequested`."""
-
-    endpoint: Endpoint = Endpoint()  # noqa: RUF009
-    prefix_padding_ms: int = 300
-    """Audio before speech that its utterance includes."""
-    manual: bool = False
-
-
 # What happened.
 
 
-@dataclass(frozen=True, slots=True)
-class Started:
-    options: SpeechOptions
-
-
-@dataclass(frozen=True, slots=True)
-class Reconfigured:
-    """From the next utterance on these options, from now on this listening."""
-
-    options: SpeechOptions
-    listening: Listening
-
-
-@dataclass(frozen=True, slots=True)
-class AudioReceived:
-    pcm: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class KeptAlive:
-    pass
-
-
-@dataclass(frozen=True, slots=True)
-class FinalizeRequested:
-    """End the utterance here; `always` makes one of the latest audio where nobody speaks."""
-
-    always: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Cleared:
-    """Forget the utterance at hand and all audio up to here."""
-
-
-@dataclass(frozen=True, slots=True)
-class StopRequested:
-    pass
-
-
-@dataclass(frozen=True, slots=True)
-class ClientErred:
-    """The client did something wrong; the session ends if the error has a close code."""
-
-    error: ClientError
-
-
-@dataclass(frozen=True, slots=True)
-class ClientVanished:
-    pass
-
-
-@dataclass(frozen=True, slots=True)
-class VadAttached:
-    pass
-
-
-@dataclass(frozen=True, slots=True)
-class TranscriberAttached:
-    pass
-
-
-@dataclass(frozen=True, slots=True)
-class Quarantined:
-    """The utterances whose finals have not come ended two transcribers: no third one gets them."""
-
-
-@dataclass(frozen=True, slots=True)
-class Ticked:
-    """Time passed; comes about once a second."""
-
-
-Fact = (
-    Started
-    | Reconfigured
-    | Cleared
-    | AudioReceived
-    | KeptAlive
-    | FinalizeRequested
-    | StopRequested
-    | ClientErred
-    | ClientVanished
-    | VadAttached
-    | TranscriberAttached
-    | Quarantined
-    | Ticked
-    | VadResult
-    | Hypothesis
-)
-
-
 # What to do.
-
-
-@dataclass(frozen=True, slots=True)
-class DetectSpeech:
-    """Give audio to the VAD; see `interfaces.VadInput`."""
-
-    pcm: bytes
-    resume: Resume | None
-
-
-@dataclass(frozen=True, slots=True)
-class Recognize:
-    """Give audio to the transcriber; see `interfaces.Speech`."""
-
-    utterance: int
-    pcm: bytes
-    ended: bool
-    options: SpeechOptions | None
-
-
-@dataclass(frozen=True, slots=True)
-class SpeechBoundary:
-    """Speech started or ended at a sample."""
-
-    started: bool
-    sample: int
-
-
-@dataclass(frozen=True, slots=True)
-class TranscriptUpdate:
-    """Words of one utterance, placed in the session."""
-
-    utterance: int
-    final: bool
-    start: int
-    until: int
-    words: tuple[Word, ...]
-    language: str | None = None
-    """What the engine heard spoken, on a final of one that tells."""
-
-
-@dataclass(frozen=True, slots=True)
-class UtteranceFailed:
-    """The engine could not recognise an utterance; stands in the place of its final."""
-
-    utterance: int
-    error: ClientError
-
-
-@dataclass(frozen=True, slots=True)
-class UtteranceOpened:
-    """An utterance begins at sample `start`."""
-
-    utterance: int
-    start: int
-
-
-@dataclass(frozen=True, slots=True)
-class SpeechConfirmed:
-    """The speech at hand is more than a cough."""
-
-
-@dataclass(frozen=True, slots=True)
-class EagerFinal:
-    """The words of an utterance, if the person says no more."""
-
-    utterance: int
-    words: tuple[Word, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class TurnResumed:
-    """The person did say more: what was stable is so no longer."""
-
-    utterance: int
-
-
-@dataclass(frozen=True, slots=True)
-class UtteranceEnded:
-    """An utterance ends at sample `until`; its final follows. `voice_until` is where the pause
-    began that ended it."""
-
-    utterance: int
-    until: int
-    voice_until: int
-
-
-@dataclass(frozen=True, slots=True)
-class UtteranceDropped:
-    """An utterance was cleared away; nothing more is said of it."""
-
-    utterance: int
-
-
-@dataclass(frozen=True, slots=True)
-class ProgressReport:
-    """All audio up to `sample` has been dealt with; answers `KeptAlive`."""
-
-    sample: int
-
-
-@dataclass(frozen=True, slots=True)
-class ErrorReport:
-    error: ClientError
-
-
-@dataclass(frozen=True, slots=True)
-class SessionMetrics:
-    """What a session came to. Times in ms."""
-
-    audio_ms: int = 0
-    speech_ms: int = 0
-    utterances: int = 0
-    words: int = 0
-    partials: int = 0
-    finals: int = 0
-    failures: int = 0
-    errors: int = 0
-    replays: int = 0
-    final_latency_ms_avg: float = 0.0
-    final_latency_ms_max: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Close:
-    """Tell the metrics, then close with `code`; the session is over."""
-
-    code: int
-    metrics: SessionMetrics
-
-
-UtteranceEvent = (
-    UtteranceOpened | SpeechConfirmed | EagerFinal | TurnResumed | UtteranceEnded | UtteranceDropped
-)
-"""How an utterance goes: for those who hold a conversation."""
-
-Event = (
-    SpeechBoundary
-    | TranscriptUpdate
-    | UtteranceFailed
-    | ProgressReport
-    | ErrorReport
-    | Close
-    | UtteranceEvent
-)
-"""What the client, or who stands before it, gets to know."""
-
-Order = DetectSpeech | Recognize | Event
-
-
-class ProtocolViolation(Exception):
-    """Something happened that cannot happen in this state."""
 
 
 @dataclass(slots=True)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from serve_app.config import Config
-from serve_app.config.engines import HasWeights, ModelsConfig
+from serve_app.config.weighted import HasWeights, ModelsConfig
 from serve_app.models.gpu_plan import Need, Shape, Share, check, check_one, need, shape
 
 READ = 1 << 20

@@ -4,8 +4,8 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple, Protocol
 
-from serve_app.conversation.turn import ReplyEnded
-from serve_app.live.session import SessionMetrics
+from serve_app.conversation.events import ReplyEnded
+from serve_app.live.events import SessionMetrics
 from serve_app.observability.histogram import Histogram
 from serve_app.observability.table import (
     AUDIO,

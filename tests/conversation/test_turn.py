@@ -7,9 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deployments.interfaces import VOICE_RATE, ChatDelta, Message, ToolCall, Word
-from serve_app.conversation.history import Item
-from serve_app.conversation.reply import ReplySettings
-from serve_app.conversation.turn import (
+from serve_app.conversation.events import (
     AudioDeltaReceived,
     Cancel,
     ChatDeltaReceived,
@@ -23,7 +21,6 @@ from serve_app.conversation.turn import (
     ItemTruncate,
     ItemTruncated,
     OfReply,
-    ProtocolViolation,
     ReplyAudioDelta,
     ReplyCallDelta,
     ReplyCancel,
@@ -36,13 +33,14 @@ from serve_app.conversation.turn import (
     TranscriptFailed,
     TranscriptFinal,
     TranscriptPartial,
-    Turn,
     TurnEnded,
-    TurnState,
     WorkFailed,
 )
-from serve_app.errors import ClientError
-from serve_app.live.session import (
+from serve_app.conversation.history import Item
+from serve_app.conversation.reply import ReplySettings
+from serve_app.conversation.turn import Turn, TurnState
+from serve_app.errors import ClientError, ProtocolViolation
+from serve_app.live.events import (
     EagerFinal,
     SpeechConfirmed,
     TranscriptUpdate,

@@ -21,7 +21,7 @@ from deployments.interfaces import (
     Word,
 )
 from loadtest.speech import SENTENCES, speak
-from serve_app.config import BicConfig
+from serve_app.config.engines import BicConfig
 from serve_app.jobs.alignment import assign, label, segments, tidied
 
 Told = list[tuple[int, int, int]]

@@ -8,7 +8,7 @@ from deployments.interfaces import SpeechOptions, Word
 from serve_app.config import Limits
 from serve_app.dialects.native import NativeDialect
 from serve_app.errors import CODES, ClientError
-from serve_app.live.session import (
+from serve_app.live.events import (
     AudioReceived,
     Close,
     ErrorReport,

@@ -1,7 +1,7 @@
 import pytest
 
 from serve_app.live.backlog import Backlog, ReaderTooSlow
-from serve_app.live.session import Close, Event, SessionMetrics, SpeechBoundary, TranscriptUpdate
+from serve_app.live.events import Close, Event, SessionMetrics, SpeechBoundary, TranscriptUpdate
 
 
 def partial(number: int) -> TranscriptUpdate:

@@ -17,8 +17,8 @@ from deployments.interfaces import (
     Word,
 )
 from serve_app.config import Limits
-from serve_app.errors import ClientError
-from serve_app.live.session import (
+from serve_app.errors import ClientError, ProtocolViolation
+from serve_app.live.events import (
     AudioReceived,
     Cleared,
     ClientErred,
@@ -31,12 +31,9 @@ from serve_app.live.session import (
     KeptAlive,
     Listening,
     ProgressReport,
-    ProtocolViolation,
     Quarantined,
     Recognize,
     Reconfigured,
-    Session,
-    SessionState,
     SpeechBoundary,
     Started,
     StopRequested,
@@ -49,6 +46,7 @@ from serve_app.live.session import (
     UtteranceFailed,
     VadAttached,
 )
+from serve_app.live.session import Session, SessionState
 
 SECOND = bytes(32_000)
 HELLO = (Word("hello", 0, 8000, 0.9),)

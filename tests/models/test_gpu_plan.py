@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from serve_app.config import Config
-from serve_app.config.engines import KokoroConfig, ModelsConfig, VoxtralRealtimeConfig
+from serve_app.config.weighted import KokoroConfig, ModelsConfig, VoxtralRealtimeConfig
 from serve_app.models import weights
 from serve_app.models.gpu_plan import GIB, DoesNotFit, Need, Share, check, memory_share, need, shape
 from serve_app.models.weights import KNOWN, REALTIME, Absent

@@ -17,8 +17,8 @@ from serve_app.api.streamed import EVENT_STREAM, Streamed, event
 from serve_app.dialects.native import NativeDialect
 from serve_app.errors import ClientError
 from serve_app.live.driver import LiveSession, LiveSessions
+from serve_app.live.events import ClientErred, Close, Event, Fact, UtteranceEvent
 from serve_app.live.recording import AHEAD_SHARE
-from serve_app.live.session import ClientErred, Close, Event, Fact, UtteranceEvent
 
 PIECE_BYTES = 32_000
 UPLOAD = {"requestBody": {"required": True, "content": {"application/octet-stream": {}}}}

@@ -18,7 +18,7 @@ from serve_app.errors import ClientError
 from serve_app.jobs.live_recording import LiveRecording, LiveRecordings
 from serve_app.live.backlog import Backlog
 from serve_app.live.driver import LiveSession, LiveSessions
-from serve_app.live.session import (
+from serve_app.live.events import (
     ClientErred,
     Close,
     ErrorReport,

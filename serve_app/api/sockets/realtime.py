@@ -18,7 +18,7 @@ from serve_app.dialects.realtime import DialectSwitch, ImmediateAnswer, Realtime
 from serve_app.dialects.realtime_session import RealtimeSession
 from serve_app.dialects.vllm_realtime import VllmDialect
 from serve_app.errors import ClientError
-from serve_app.live.session import Started
+from serve_app.live.events import Started
 from serve_app.observability.metrics import Metrics
 from serve_app.security import client_secret
 

@@ -21,7 +21,7 @@ from serve_app.errors import ClientError
 from serve_app.extras import SOCKET_IO, MissingExtra, module_of
 from serve_app.live.backlog import Backlog
 from serve_app.live.driver import LiveSession, LiveSessions
-from serve_app.live.session import ClientErred, ErrorReport, Event, UtteranceEvent
+from serve_app.live.events import ClientErred, ErrorReport, Event, UtteranceEvent
 from serve_app.observability.metrics import Metrics
 
 PATH = "/socket"

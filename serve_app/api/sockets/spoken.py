@@ -12,14 +12,14 @@ from typing import Any
 from deployments.interfaces import RATE
 from serve_app.api.sockets.socket import Socket
 from serve_app.conversation.driver import Conversation, Conversations, Told
+from serve_app.conversation.events import TranscriptFailed
 from serve_app.conversation.reply import ReplySettings
-from serve_app.conversation.turn import TranscriptFailed
 from serve_app.dialects.realtime import DialectTerms
 from serve_app.errors import ClientError
 from serve_app.live.backlog import ReaderTooSlow
+from serve_app.live.events import Close, ErrorReport, Listening
+from serve_app.live.events import Fact as SessionFact
 from serve_app.live.options import check_options
-from serve_app.live.session import Close, ErrorReport, Listening
-from serve_app.live.session import Fact as SessionFact
 from serve_app.observability.metrics import Metrics
 
 READ_AHEAD_SAMPLES = 30 * RATE

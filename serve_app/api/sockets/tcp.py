@@ -18,7 +18,7 @@ from serve_app.conversation.driver import Conversation, Conversations, Told
 from serve_app.dialects.conversation import ResultDialect, Undecoded
 from serve_app.dialects.realtime import ImmediateAnswer
 from serve_app.errors import ClientError
-from serve_app.live.session import Close
+from serve_app.live.events import Close
 from serve_app.observability.metrics import Metrics
 
 log = logging.getLogger("voxray.tcp")

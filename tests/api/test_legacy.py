@@ -15,7 +15,7 @@ from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect as websocket
 
 from loadtest.speech import wav
-from serve_app.api import older_views
+from serve_app.api.legacy import views
 from serve_app.config import Config
 from serve_app.jobs.alignment import label
 from serve_app.jobs.job import STEP_SHARES, JobState
@@ -106,7 +106,7 @@ def test_older_status_while_it_works(tmp_path: Path, talk: bytes) -> None:
         shown = client.get(f"/api/status/{id_}").json()
         early = client.get(f"/api/results/{id_}")
         assert (shown["job_id"], shown["status"], shown["error"]) == (id_, "processing", None)
-        assert 0 <= shown["progress"] < 100 and shown["step"] in older_views.STEPS.values()
+        assert 0 <= shown["progress"] < 100 and shown["step"] in views.STEPS.values()
         assert early.status_code == 202 and early.json()["status"] == "processing"
         client.delete(id_)
         client.until(id_, *ENDED)
@@ -133,11 +133,11 @@ def test_older_uploads_that_are_refused(tmp_path: Path, client: Client, talk: by
 
 
 def test_every_step_has_a_sentence_and_every_label_its_number() -> None:
-    assert STEP_SHARES.keys() <= older_views.STEPS.keys()
-    assert set(JobState) == older_views.STATUSES.keys()
+    assert STEP_SHARES.keys() <= views.STEPS.keys()
+    assert set(JobState) == views.STATUSES.keys()
     for number in (0, 1, 25, 26, 51, 52, 701, 702):
-        assert older_views.speaker(label(number)) == f"SPEAKER_{number:02}"
-    assert older_views.speaker(None) is None
+        assert views.speaker(label(number)) == f"SPEAKER_{number:02}"
+    assert views.speaker(None) is None
 
 
 def test_transcriptions(client: Client, talk: bytes) -> None:

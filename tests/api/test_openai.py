@@ -32,7 +32,7 @@ def client(address: str) -> openai.OpenAI:
 
 
 def test_health_is_also_where_vllms_clients_look(address: str) -> None:
-    assert httpx.get(f"http://{address}/health").json()["status"] == "ok"
+    assert httpx.get(f"http://{address}/health").json()["status"] == "healthy"
 
 
 def test_a_streamed_transcription_for_vllms_clients(address: str, speech: bytes) -> None:

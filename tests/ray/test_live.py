@@ -228,29 +228,75 @@ NAMES = {
     "voxray_http_request_duration_seconds_bucket",
     "voxray_final_latency_seconds_count",
     "voxray_sessions_total",
-    "voxray_replicas",
+    "voxray_sessions_active",
     "voxray_lanes",
     "voxray_jobs",
+    "voxray_model_sessions",
+    "voxray_model_output_total",
 }
 
 
-def test_metrics_speak_for_all_replicas_and_prometheus_has_them(server: Server) -> None:
+def prometheus() -> dict[str, dict[str, float]]:
+    """Values by metric and series, from the pages of all of Ray's endpoints."""
+    found = json.loads(Path("/tmp/ray/prom_metrics_service_discovery.json").read_text())
+    targets = [target for group in found for target in group["targets"]]
+    samples: dict[str, dict[str, float]] = {}
+    for target in targets:
+        for line in httpx.get(f"http://{target}/metrics").text.splitlines():
+            if line.startswith("ray_voxray_"):
+                name, _, rest = line.removeprefix("ray_").partition("{")
+                labels, _, value = rest.rpartition("} ")
+                samples.setdefault(name, {})[labels] = float(value.split()[0])
+    return samples
+
+
+def test_metrics_speak_for_all_replicas_and_prometheus_has_the_same(server: Server) -> None:
     metrics = server.get("/v1/metrics")
-    assert metrics["ingress_replicas"] == 2
-    assert metrics["error_rate"] <= 1
+    assert metrics["ingress_replicas"] == 2 and 0 < metrics["error_rate"] <= 1
+    live = metrics["live"]
+    assert live["total_sessions"] > 0 and live["refused_sessions"] > 0
+
+    def tell_the_same() -> bool:
+        told = prometheus()
+        sums = {name: sum(series.values()) for name, series in told.items()}
+        shown = server.get("/v1/metrics")
+        return (
+            NAMES <= told.keys()
+            and sums["voxray_sessions_total"] == shown["live"]["total_sessions"]
+            and sums["voxray_utterances_total"] == shown["live"]["utterances"]
+            and sum(n for it, n in told["voxray_replicas"].items() if 'deployment="Ingress"' in it)
+            == shown["ingress_replicas"]
+        )
+
+    wait_for(tell_the_same, 40)
+
+
+def test_status_says_what_runs(server: Server) -> None:
     status = server.get("/v1/status")
-    assert {"Ingress", "Vad", "Worker"} <= status["deployments"].keys() and status["nodes"]
-    assert metrics["live"]["total_sessions"] >= metrics["live"]["refused_sessions"] > 0
+    assert {it["kind"] for it in status["engines"]} == {
+        *("transcriber", "chat", "speaker", "diarizer")
+    }
+    assert all(it["state"] == "warm" for it in status["engines"])
+    assert status["deployments"].keys() == {
+        *("Ingress", "Vad", "Transcriber", "Chat", "Speaker", "Diarizer", "Worker")
+    }
+    assert status["deployments"]["Ingress"] == {"status": "HEALTHY", "replicas": {"RUNNING": 2}}
+    assert status["nodes"][0]["memory"]["used_bytes"] > 0 and status["jobs"]["running"] == 0
 
-    def exported() -> bool:
-        found = Path("/tmp/ray/prom_metrics_service_discovery.json")
-        targets = [t for group in json.loads(found.read_text()) for t in group["targets"]]
-        pages = [httpx.get(f"http://{target}/metrics").text for target in targets]
-        return NAMES <= {
-            line.split("{")[0].removeprefix("ray_") for page in pages for line in page.splitlines()
-        }
 
-    wait_for(exported, 30)
+def test_a_changed_setting_reaches_every_ingress(server: Server) -> None:
+    async def told() -> set[int]:
+        sockets = [await connect(f"ws://{server.address}{PATH}") for _ in range(8)]
+        hellos = [json.loads(await socket.recv()) for socket in sockets]
+        for socket in sockets:
+            await socket.close()
+        return {hello["limits"]["max_audio_ahead_ms"] for hello in hellos}
+
+    for seconds in (33, 60):
+        body = {"limits": {"max_buffered_audio_s": seconds}}
+        answer = httpx.post(f"{server.url}/config/update", json=body, timeout=20)
+        assert answer.json()["limits"]["max_buffered_audio_s"] == seconds
+        assert asyncio.run(told()) == {seconds * 1000}
 
 
 def test_locust_shows_the_shape_of_a_load(server: Server, tmp_path: Path) -> None:

@@ -8,8 +8,8 @@ from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, ConfigDict
 
 from serve_app.api import jobs as routes_of_jobs
-from serve_app.api import older_views
 from serve_app.api.jobs import TENANT, Id, Submission, deletion_of, export_of
+from serve_app.api.legacy import views
 from serve_app.api.sockets.live_socket import PATH as STREAM
 from serve_app.jobs.job import JobState
 from serve_app.jobs.live_recording import LiveRecordings
@@ -38,20 +38,20 @@ def router(submission: Submission, live_recordings: LiveRecordings) -> APIRouter
         """Hand in a recording (multipart, field `file`)."""
         given = {"speakers": num_speakers} if num_speakers else None
         job, _ = await submission.take(request, given)
-        return JSONResponse(older_views.accepted(job), 202)
+        return JSONResponse(views.accepted(job), 202)
 
     @routes.get("/status/{id}")
     async def status(id_: Id) -> dict[str, Any]:
         """`status`, `progress` from 0 to 100, and the step as a sentence."""
-        return older_views.status(await submission.get(id_))
+        return views.status(await submission.get(id_))
 
     @routes.get("/results/{id}")
     async def results(id_: Id) -> Response:
         """The result in seconds; 202 with the status while there is none."""
         job = await submission.get(id_)
         if not job.ended:
-            return JSONResponse(older_views.status(job), 202, {"Retry-After": "1"})
-        return JSONResponse(older_views.results(await submission.jobs.result(job)))
+            return JSONResponse(views.status(job), 202, {"Retry-After": "1"})
+        return JSONResponse(views.results(await submission.jobs.result(job)))
 
     @routes.get("/jobs")
     async def list_jobs(

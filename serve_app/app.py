@@ -29,7 +29,6 @@ from deployments.interfaces import (
     DiarizationInput,
     DiarizationResult,
     Hypothesis,
-    Option,
     Speech,
     SpeechRequest,
     Supervised,
@@ -352,12 +351,14 @@ class Ingress(Replica):
             engine=config.transcriber_engine,
             languages=engine.languages,
             revises=getattr(engine, "revises", True),
-            understands=Option.PROMPT in options_of(engine),
             chat=config.chat_engine,
             voice=config.speaker_engine,
             tells_apart=config.diarizer_engine,
             voices=self._voices,
-            blends=Option.BLEND in options_of(engine_class("speaker", config.speaker_engine)),
+            options={
+                kind: options_of(engine_class(kind, name))
+                for kind, (name, _) in config.engines.items()
+            },
             snapshots=self._snapshots,
             made=self._made,
             states=model_states,

@@ -127,6 +127,13 @@ def models(**given: Any) -> Models:
     speaker = Speaker(given.get("speaker_engine") or SimSpeaker(5, 10.0, 50.0))
     chat = Chat(given.get("chat_engine") or SimChat(5, 1, 8))
 
+    options = {
+        "transcriber": SimTranscriber.options,
+        "chat": SimChat.options,
+        "speaker": SimSpeaker.options,
+        **given.get("options", {}),
+    }
+
     async def made() -> dict[str, dict[str, int]]:
         return {"chat": chat.stats(), "speaker": speaker.stats()}
 
@@ -139,7 +146,7 @@ def models(**given: Any) -> Models:
         engine=given.get("engine", "sim"),
         languages=given.get("languages"),
         revises=given.get("revises", False),
-        understands=given.get("understands", True),
+        options=options,
         chat="sim",
         voice="sim",
         tells_apart="sim",

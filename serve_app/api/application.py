@@ -1,7 +1,7 @@
 """The ASGI application that every Ingress replica runs, and that tests run with fakes."""
 
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,7 +10,7 @@ import anyio
 from fastapi import FastAPI
 from picows import WSUpgradeRequest, WSUpgradeResponseWithListener
 
-from deployments.interfaces import DiarizationInput, Voice
+from deployments.interfaces import NO_OPTIONS, DiarizationInput, Option, Options, Voice
 from serve_app import __version__
 from serve_app.api import (
     catalog,
@@ -37,6 +37,7 @@ from serve_app.jobs.live_recording import LiveRecordings
 from serve_app.jobs.submission import Jobs
 from serve_app.lanes.pool import Lanes, LaneTimings, ReplicaSet
 from serve_app.live.driver import LANE_PATIENCE_S, LiveSessions, watch_lanes
+from serve_app.live.options import Engine, Engines
 from serve_app.observability.metrics import Metrics, Snapshot
 from serve_app.observability.requests import CountRequests
 from serve_app.security.concurrency import ConcurrencyLimit
@@ -56,7 +57,6 @@ class Models:
     """The transcriber engine's name, as every answer says it."""
     languages: tuple[str, ...] | None
     revises: bool
-    understands: bool
     chat: str
     """The chat engine's name."""
     voice: str
@@ -64,8 +64,8 @@ class Models:
     tells_apart: str
     """The diarizer engine's name."""
     voices: Callable[[], Awaitable[Sequence[Voice]]]
-    blends: bool = False
-    """The speaker engine can blend voices."""
+    options: Mapping[str, Options] = field(default_factory=dict)
+    """What the engines declare, by kind."""
     snapshots: Callable[[], Awaitable[list[Snapshot]]] | None = None
     """The metrics of all replicas of all deployments; None where this is the only one."""
     made: Callable[[], Awaitable[dict[str, dict[str, int]]]] | None = None
@@ -81,6 +81,19 @@ class Models:
     was changed since the start; None where this is the only one."""
     secret: bytes = field(default_factory=lambda: secrets.token_bytes(32), repr=False)
     """Signs client secrets; the same for all ingress replicas."""
+
+    @property
+    def understands(self) -> bool:
+        """The transcriber answers questions about audio."""
+        return Option.PROMPT in self.known("transcriber").options
+
+    def known(self, kind: str) -> Engine:
+        """What is known of the engine of a kind."""
+        languages = self.languages if kind == "transcriber" else None
+        return Engine(self.engines()[kind], self.options.get(kind, NO_OPTIONS), languages)
+
+    def conversing(self) -> Engines:
+        return Engines(*(self.known(kind) for kind in Engines._fields))
 
     def engines(self) -> dict[str, str]:
         return {
@@ -103,7 +116,11 @@ def create_app(
     settings = settings or RuntimeSettings(config)
     settings.follow(sessions.configure)
     voices = VoiceCatalog(
-        models.voices, config.voice, config.openai_voices, config.speaker.styles, models.blends
+        models.voices,
+        config.voice,
+        config.openai_voices,
+        config.speaker.styles,
+        Option.BLEND in models.known("speaker").options,
     )
     conversations = Conversations(config, sessions, models.chats, models.speaker, voices, counted)
     settings.follow(conversations.configure)
@@ -171,7 +188,7 @@ def _add_routes(
     app.include_router(jobs.webhook_router(submission))
     app.include_router(paths.router(submission, live_recordings))
     app.include_router(streaming.router(models, sessions))
-    app.include_router(speech.router(conversations, requests))
+    app.include_router(speech.router(models, conversations, requests))
     app.include_router(chat.router(models, conversations, requests))
     app.include_router(catalog.router(models))
     app.include_router(realtime.router(models, conversations))

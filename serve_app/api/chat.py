@@ -3,7 +3,7 @@
 import json
 import time
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import aclosing
 from typing import Any, Literal
 
@@ -11,11 +11,21 @@ from fastapi import APIRouter
 from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from deployments.interfaces import ChatDelta, ChatOptions, ChatRequest, Message, Tool, ToolCall
+from deployments.interfaces import (
+    ChatDelta,
+    ChatOptions,
+    ChatRequest,
+    Message,
+    Option,
+    Options,
+    Tool,
+    ToolCall,
+)
 from serve_app.api.streamed import DONE, EVENT_STREAM, Streamed, begun, event, with_errors
 from serve_app.config import Limits
 from serve_app.conversation.driver import Conversations
 from serve_app.errors import ClientError
+from serve_app.live.options import Engine, check_tool_choice, listed, noted, unsupported
 from serve_app.security.concurrency import ConcurrencyLimit
 
 
@@ -60,6 +70,10 @@ class ResponseFormat(_Shape):
 
 
 class ChatAsked(_Shape):
+    """What else a client sends is taken, and named in `ignored` of the answer."""
+
+    model_config = ConfigDict(extra="allow")
+
     model: str = ""
     messages: list[MessageShape] = Field(min_length=1, max_length=10_000)
     stream: bool = False
@@ -82,23 +96,59 @@ def router(models: Any, conversations: Conversations, places: ConcurrencyLimit) 
     @routes.post("/completions")
     async def completions(asked: ChatAsked) -> Response:
         """A reply to a conversation, whole or as server-sent events."""
-        ask = _ask(asked, conversations.config.limits)
+        engine = models.known("chat")
+        ask = _ask(asked, conversations.config.limits, engine)
         written = _written(conversations, ask, places)
+        ignored = listed(_ignored(asked, engine))
         head = {
             "id": f"chatcmpl-{uuid.uuid4().hex}",
             "created": int(time.time()),
-            "model": models.chat,
+            "model": engine.name,
         }
         if not asked.stream:
-            return JSONResponse(await _whole(written, head))
+            return JSONResponse(await _whole(written, head | noted(ignored)))
         usage = bool(asked.stream_options and asked.stream_options.include_usage)
-        chunks = with_errors(_chunks(written, head, usage), DONE)
+        chunks = with_errors(_chunks(written, head, usage, ignored), DONE)
         return Streamed(await begun(chunks), EVENT_STREAM)
 
     return routes
 
 
-def _ask(asked: ChatAsked, limits: Limits) -> ChatRequest:
+OPTIONS = {
+    "tools": Option.TOOLS,
+    "max_tokens": Option.MAX_TOKENS,
+    "max_completion_tokens": Option.MAX_TOKENS,
+    "temperature": Option.TEMPERATURE,
+    "top_p": Option.TOP_P,
+    "stop": Option.STOP,
+    "seed": Option.SEED,
+}
+"""Fields that clients send unasked, and what an engine must have for them."""
+
+
+def _ignored(asked: ChatAsked, engine: Engine) -> Iterator[str]:
+    for name, option in OPTIONS.items():
+        if getattr(asked, name) and option not in engine.options:
+            yield name
+    told = any(message.role in ("system", "developer") for message in asked.messages)
+    if told and Option.INSTRUCTIONS not in engine.options:
+        yield "messages.system"
+    yield from (name for name, value in (asked.model_extra or {}).items() if value is not None)
+
+
+def _check_format(format_: ResponseFormat | None, engine: Engine) -> None:
+    if format_ is None or format_.type == "text":
+        return
+    if format_.type == "json_schema" or Option.JSON not in engine.options:
+        refused = unsupported(f"response_format of type {format_.type}", engine)
+        raise ClientError(refused.code, refused.message, param="response_format")
+
+
+def _ask(asked: ChatAsked, limits: Limits, engine: Engine) -> ChatRequest:
+    _check_format(asked.response_format, engine)
+    check_tool_choice(
+        _choice(asked.tool_choice), [tool.function.name for tool in asked.tools or ()], engine
+    )
     messages = tuple(_message(message) for message in asked.messages)
     chars = sum(len(message.content) for message in messages)
     if chars > limits.max_chat_chars:
@@ -107,21 +157,24 @@ def _ask(asked: ChatAsked, limits: Limits) -> ChatRequest:
     if len(asked.tools or ()) > limits.max_tools:
         reason = f"at most {limits.max_tools} tools are allowed"
         raise ClientError("too_many_items", reason, param="tools")
+    return ChatRequest(0, messages, _options(asked, engine.options))
+
+
+def _options(asked: ChatAsked, used: Options) -> ChatOptions:
+    """Without those that the engine would ignore."""
     stop = (asked.stop,) if isinstance(asked.stop, str) else tuple(asked.stop or ())
-    return ChatRequest(
-        0,
-        messages,
-        ChatOptions(
-            tuple(_tool(tool.function) for tool in asked.tools or ()),
-            _choice(asked.tool_choice),
-            asked.max_completion_tokens or asked.max_tokens,
-            asked.temperature,
-            asked.top_p,
-            stop,
-            asked.seed,
-            asked.response_format is not None and asked.response_format.type != "text",
-        ),
+    options = ChatOptions(
+        tuple(_tool(tool.function) for tool in asked.tools or ()),
+        _choice(asked.tool_choice),
+        asked.max_completion_tokens or asked.max_tokens,
+        asked.temperature,
+        asked.top_p,
+        stop,
+        asked.seed,
+        asked.response_format is not None and asked.response_format.type != "text",
     )
+    unused = {name for name in ChatOptions._fields if Option(name) not in used}
+    return options._replace(**{name: ChatOptions._field_defaults[name] for name in unused})
 
 
 def _message(shape: MessageShape) -> Message:
@@ -181,7 +234,7 @@ async def _whole(pieces: AsyncIterator[ChatDelta], head: dict[str, Any]) -> dict
 
 
 async def _chunks(
-    pieces: AsyncIterator[ChatDelta], head: dict[str, Any], include_usage: bool
+    pieces: AsyncIterator[ChatDelta], head: dict[str, Any], include_usage: bool, ignored: list[str]
 ) -> AsyncGenerator[bytes, None]:
     """OpenAI's order: the role first, one finish, then the usage with no choices."""
     first, tokens = True, (0, 0)
@@ -189,7 +242,7 @@ async def _chunks(
         async for written in written_:
             tokens = max(tokens, written.tokens)
             if first:
-                yield _chunk(head, {"role": "assistant", "content": ""})
+                yield _chunk(head | noted(ignored), {"role": "assistant", "content": ""})
                 first = False
             if written.text:
                 yield _chunk(head, {"content": written.text})

@@ -99,10 +99,10 @@ class Submission:
         except ValidationError as error:
             raise invalid(error, fields) from error
         asked = SpeechOptions(options.language, False, tuple(options.hotwords), options.grammar)
-        check_options(asked, self._models.engine, self._models.languages, self._limits)
+        check_options(asked, self._models.known("transcriber"), self._limits)
         if options.prompt and not self._models.understands:
             reason = f"the engine {self._models.engine} cannot answer questions on audio"
-            raise ClientError("understanding_unavailable", reason)
+            raise ClientError("understanding_unavailable", reason, param="prompt")
         if options.webhook:
             check_webhook(options.webhook, self.jobs.config.webhook)
         return options

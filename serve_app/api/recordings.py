@@ -96,7 +96,7 @@ def _recording_limits(limits: Limits) -> Limits:
 
 def _options(asked: Asked, models: Any, limits: Limits) -> SpeechOptions:
     options = SpeechOptions(asked.language, False, tuple(asked.hotwords), asked.grammar)
-    check_options(options, models.engine, models.languages, limits)
+    check_options(options, models.known("transcriber"), limits)
     return options
 
 

@@ -11,10 +11,12 @@ from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from deployments.encoding import MEDIA_TYPES, Encoder, SpeechFormat
+from deployments.interfaces import Option
 from serve_app.api.streamed import EVENT_STREAM, Streamed, begun, event, with_errors
 from serve_app.conversation.clauses import Sentences, speakable
 from serve_app.conversation.driver import Conversations
 from serve_app.errors import ClientError
+from serve_app.live.options import Engine, listed, noted, noted_header, unsupported
 from serve_app.security.concurrency import ConcurrencyLimit
 
 RAW = ("wav", "pcm")
@@ -26,7 +28,9 @@ class VoiceId(BaseModel):
 
 
 class SpeechAsked(BaseModel):
-    model_config = ConfigDict(extra="ignore")
+    """What else a client sends is taken, and named in the header `x-voxray-ignored`."""
+
+    model_config = ConfigDict(extra="allow")
 
     input: str
     model: str = ""
@@ -43,20 +47,23 @@ class SpeechAsked(BaseModel):
         return self.voice.id if isinstance(self.voice, VoiceId) else self.voice
 
 
-def router(conversations: Conversations, places: ConcurrencyLimit) -> APIRouter:
+def router(models: Any, conversations: Conversations, places: ConcurrencyLimit) -> APIRouter:
     routes = APIRouter(prefix="/v1/audio", tags=["speech"])
     limit = conversations.config.limits.max_speech_chars
 
     @routes.post("/speech", response_class=Response)
     async def speech(asked: SpeechAsked) -> Response:
         """Speak a text. The audio is sent clause by clause, as it is made."""
+        ignored = listed(_ignored(asked, models.known("speaker")))
         clauses = _clauses(asked.input, limit)
         voice = conversations.voices.resolve(asked.voice_name, asked.style)
         sounds = _sounds(conversations, clauses, voice, asked.speed)
         audio = _encoded(sounds, asked.response_format, places)
         if asked.stream_format == "sse":
-            return Streamed(await begun(with_errors(_events(audio, clauses))), EVENT_STREAM)
-        return Streamed(await begun(audio), MEDIA_TYPES[asked.response_format])
+            events = with_errors(_events(audio, clauses, ignored))
+            return Streamed(await begun(events), EVENT_STREAM, noted_header(ignored))
+        kind = MEDIA_TYPES[asked.response_format]
+        return Streamed(await begun(audio), kind, noted_header(ignored))
 
     @routes.get("/voices")
     async def voices(language: str | None = None) -> dict[str, Any]:
@@ -76,6 +83,14 @@ def router(conversations: Conversations, places: ConcurrencyLimit) -> APIRouter:
         }
 
     return routes
+
+
+def _ignored(asked: SpeechAsked, engine: Engine) -> list[str]:
+    """Raises `ClientError` for a speed that the engine does not have."""
+    if asked.speed != 1 and Option.SPEED not in engine.options:
+        raise unsupported("speed", engine)
+    more = [name for name, value in (asked.model_extra or {}).items() if value is not None]
+    return ["instructions", *more] if asked.instructions else more
 
 
 def _clauses(text: str, limit: int) -> list[str]:
@@ -116,7 +131,7 @@ async def _encoded(
 
 
 async def _events(
-    audio: AsyncGenerator[bytes, None], clauses: list[str]
+    audio: AsyncGenerator[bytes, None], clauses: list[str], ignored: list[str]
 ) -> AsyncGenerator[bytes, None]:
     async with aclosing(audio) as pieces:
         async for piece in pieces:
@@ -124,4 +139,4 @@ async def _events(
             yield event({"type": "speech.audio.delta", "audio": encoded})
     words = sum(len(clause.split()) for clause in clauses)
     usage = {"input_tokens": words, "output_tokens": 0, "total_tokens": words}
-    yield event({"type": "speech.audio.done", "usage": usage})
+    yield event({"type": "speech.audio.done", "usage": usage, **noted(ignored)})

@@ -1,7 +1,7 @@
 """Answers that are sent while they are made, and what making them needs is freed when they end."""
 
 import json
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from typing import Any
 
 from fastapi.responses import StreamingResponse
@@ -16,8 +16,14 @@ DONE = b"data: [DONE]\n\n"
 class Streamed(StreamingResponse):
     """Closes its generator however it ends: a client that goes away stops the model."""
 
-    def __init__(self, body: AsyncGenerator[bytes, None], media_type: str) -> None:
-        super().__init__(body, media_type=media_type, headers={"Cache-Control": "no-cache"})
+    def __init__(
+        self,
+        body: AsyncGenerator[bytes, None],
+        media_type: str,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        kept = {"Cache-Control": "no-cache", **(headers or {})}
+        super().__init__(body, media_type=media_type, headers=kept)
         self._body = body
 
     async def stream_response(self, send: Send) -> None:

@@ -26,7 +26,7 @@ from serve_app.jobs.diarization import Diarization
 from serve_app.jobs.recogniser import TranscriptionFailed
 from serve_app.live import recording
 from serve_app.live.driver import LiveSessions
-from serve_app.live.options import check_options
+from serve_app.live.options import Engine, check_language, listed, noted, noted_header
 from serve_app.live.transcript import Segment, WordOut, ms, render
 from serve_app.security.concurrency import ConcurrencyLimit
 
@@ -36,25 +36,28 @@ SURE = 1e-10
 
 
 class TranscriptionAsked(BaseModel):
-    """The form's fields, but the file; those that mean nothing here are ignored."""
+    """The form's fields, but the file; those that mean nothing here are named in `ignored`."""
 
-    model_config = ConfigDict(extra="ignore", populate_by_name=True)
+    model_config = ConfigDict(extra="allow", populate_by_name=True)
 
     model: str = ""
     language: str | None = None
     response_format: Literal["json", "text", "srt", "vtt", "verbose_json", "diarized_json"] = "json"
     granularities: list[Literal["word", "segment"]] = Field([], alias="timestamp_granularities[]")
-    include: list[str] = Field([], alias="include[]")
+    include: list[Literal["logprobs"]] = Field([], alias="include[]")
+    temperature: float = Field(0.0, ge=0, le=1)
+    chunking_strategy: str = "auto"
     stream: bool = False
     stream_include_usage: bool = False
 
     @classmethod
     def of(cls, form: FormData) -> "TranscriptionAsked":
         """Raises `ClientError`."""
-        fields: dict[str, Any] = dict(form.items())
+        fields: dict[str, Any] = {name: value for name, value in form.items() if value != ""}
         for many in ("timestamp_granularities[]", "include[]"):
-            fields[many] = form.getlist(many) or form.getlist(many.removesuffix("[]"))
-        fields["language"] = fields.get("language") or None
+            given = form.getlist(many) or form.getlist(many.removesuffix("[]"))
+            fields[many] = [value for value in given if value != ""]
+            fields.pop(many.removesuffix("[]"), None)
         try:
             return cls.model_validate(fields)
         except ValidationError as error:
@@ -63,6 +66,21 @@ class TranscriptionAsked(BaseModel):
     @property
     def diarized(self) -> bool:
         return self.response_format == "diarized_json"
+
+    def ignored(self, engine: Engine) -> list[str]:
+        """What was asked and does not come."""
+        unused = {
+            "language": not engine.takes(self.language),
+            "temperature": self.temperature != 0,
+            "chunking_strategy": self.chunking_strategy != "auto",
+            "timestamp_granularities[]": self.granularities
+            and (self.stream or self.response_format != "verbose_json"),
+            "include[]": self.include and (self.stream or self.response_format != "json"),
+            "response_format": self.stream
+            and self.response_format not in ("json", "text", "diarized_json"),
+        }
+        named = [name for name, is_unused in unused.items() if is_unused]
+        return listed([*named, *(self.model_extra or {})])
 
 
 Apart = Callable[[Path], Awaitable[list[SpeakerTurn]]]
@@ -98,20 +116,23 @@ def router(
             held.enter_context(places.slot())
             path, form = await held.enter_async_context(uploaded(request, sessions.limits))
             asked = TranscriptionAsked.of(form)
-            options = SpeechOptions(asked.language, False)
-            check_options(options, models.engine, models.languages, sessions.limits)
+            engine = models.known("transcriber")
+            check_language(asked.language, engine)
+            ignored = asked.ignored(engine)
+            options = SpeechOptions(asked.language if engine.takes(asked.language) else None, False)
             if asked.stream:
                 events = with_errors(
                     _events(sessions, path, options, asked, apart, held.pop_all()),
                     DONE if asked.stream_include_usage else b"",
                 )
-                return Streamed(await begun(events), EVENT_STREAM)
+                return Streamed(await begun(events), EVENT_STREAM, noted_header(ignored))
             collected = recording.Collector()
             session = await transcribe_file(sessions, collected, path, options)
             if asked.diarized:
-                return JSONResponse(_diarized(collected, session.audio_ms, await apart(path)))
+                told = _diarized(collected, session.audio_ms, await apart(path))
+                return _json(told, ignored)
         language = asked.language or collected.language or _only(models)
-        return _rendered(asked, collected, session.audio_ms, language)
+        return _rendered(asked, collected, session.audio_ms, language, ignored)
 
     @routes.post("/translations")
     async def translations() -> Response:
@@ -129,19 +150,27 @@ def _only(models: Any) -> str:
     return models.languages[0] if models.languages and len(models.languages) == 1 else ""
 
 
+def _json(answer: dict[str, Any], ignored: list[str]) -> JSONResponse:
+    return JSONResponse(answer | noted(ignored), headers=noted_header(ignored))
+
+
 def _rendered(
-    asked: TranscriptionAsked, collected: recording.Collector, audio_ms: int, language: str
+    asked: TranscriptionAsked,
+    collected: recording.Collector,
+    audio_ms: int,
+    language: str,
+    ignored: list[str],
 ) -> Response:
     if asked.response_format in TEXT_FORMS:
         form: Any = TEXT_FORMS[asked.response_format]
-        return PlainTextResponse(render(form, collected.segments))
+        return PlainTextResponse(render(form, collected.segments), headers=noted_header(ignored))
     text = collected.text
     usage = {"type": "duration", "seconds": math.ceil(audio_ms / 1000)}
     if asked.response_format == "json":
         answer: dict[str, Any] = {"text": text, "usage": usage}
         if "logprobs" in asked.include:
             answer["logprobs"] = [_logprob(word) for word in collected.words]
-        return JSONResponse(answer)
+        return _json(answer, ignored)
     verbose = {
         "task": "transcribe",
         "duration": audio_ms / 1000,
@@ -153,7 +182,7 @@ def _rendered(
         verbose["words"] = [_word(word) for word in collected.words]
     if "segment" in asked.granularities or not asked.granularities:
         verbose["segments"] = [_segment(segment) for segment in collected.segments]
-    return JSONResponse(verbose)
+    return _json(verbose, ignored)
 
 
 def _word(word: WordOut) -> dict[str, Any]:

@@ -35,6 +35,8 @@ class ReplySettings:
     preemptive_generation: bool = True
     resume_false_interruption: bool = True
     max_history_tokens: int = 3000
+    ignored: tuple[str, ...] = ()
+    """What a client asked of this reply and does not get."""
 
 
 class Stages(NamedTuple):

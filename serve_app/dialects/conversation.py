@@ -12,7 +12,7 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from deployments.audio import InputConverter, parse_wav, wav_header
-from deployments.interfaces import BYTES_PER_SAMPLE, RATE, VOICE_RATE, SpeechOptions
+from deployments.interfaces import BYTES_PER_SAMPLE, RATE, VOICE_RATE, Option, SpeechOptions
 from serve_app.config import Limits
 from serve_app.conversation.events import (
     Configured,
@@ -38,8 +38,16 @@ from serve_app.live.events import (
     Reconfigured,
 )
 from serve_app.live.events import Fact as SessionFact
+from serve_app.live.options import check_options, listed, noted
 
 Frame = dict[str, Any]
+
+IDLE: dict[str, tuple[str, ...]] = {
+    "transcribe": ("prompt", "voice", "speed", "speak", "stream"),
+    "understand": ("voice", "speed", "speak", "stream"),
+    "conversation": (),
+}
+"""Fields that a mode has no use for."""
 
 MAX_AUDIO_S = 60.0
 """Of one message."""
@@ -88,6 +96,7 @@ class ConversationDialect:
         self._engines = engines
         self._understands = understands
         self._asked = ConversationAudio(type="audio", audio_data="")
+        self._ignored: list[str] = []
         self._awaiting = self._replying = False
         self._text: list[str] = []
         self._sound: list[bytes] = []
@@ -147,12 +156,23 @@ class ConversationDialect:
         asked = self._checked(message)
         data = base64_bytes(asked.audio_data, "audio_data")
         self._asked = asked
+        self._ignored = listed(self._unused(message))
         if asked.sample_rate:
             return self.heard(_resampled(data, asked.sample_rate, 1))
         if wav := parse_wav(data):
             rate, channels, pcm = wav
             return self.heard(_resampled(pcm, rate, channels))
         return [Undecoded(file=data)]
+
+    def _unused(self, message: Frame) -> list[str]:
+        """Fields that are not the protocol's, or that mean nothing in this mode."""
+        mode, chat = self._asked.mode, self._terms.engines.chat
+        idle = IDLE[mode]
+        if mode == "conversation" and Option.INSTRUCTIONS not in chat.options:
+            idle = ("prompt",)
+        return [
+            name for name in message if name in idle or name not in ConversationAudio.model_fields
+        ]
 
     def heard(self, pcm: bytes) -> list[Fact]:
         """An utterance's 16 kHz samples."""
@@ -190,7 +210,7 @@ class ConversationDialect:
         if asked.mode == "understand" and not asked.prompt:
             raise ClientError("missing_required_parameter", "mode understand needs a prompt")
         self._terms.resolve_voice(asked.voice)
-        self._terms.check_options(SpeechOptions(asked.language))
+        check_options(SpeechOptions(asked.language), self._terms.engines.transcriber, self._limits)
         return asked
 
     # Events out.
@@ -262,9 +282,8 @@ class ConversationDialect:
 
     def _complete(self, status: str, ended: ReplyEnded | None = None) -> Frame:
         stages = ended.stages._asdict() if ended else {}
-        return _message(
-            "conversation_complete", status=status, mode=self._asked.mode, stages=stages
-        )
+        outcome = {"status": status, "mode": self._asked.mode, "stages": stages}
+        return _message("conversation_complete", **outcome, **noted(self._ignored))
 
 
 class ResultDialect(ConversationDialect):
@@ -294,7 +313,7 @@ class ResultDialect(ConversationDialect):
                 self._result["error"] = {"code": told["code"], "message": told["message"]}
             case "conversation_complete":
                 result, self._result = self._result, {}
-                outcome = {key: told[key] for key in ("status", "mode", "stages")}
+                outcome = {key: value for key, value in told.items() if key != "type"}
                 return [_message("result", **outcome, **result)]
         return []
 

@@ -30,7 +30,7 @@ from serve_app.live.events import (
     TranscriptUpdate,
     UtteranceFailed,
 )
-from serve_app.live.options import check_options
+from serve_app.live.options import Engine, check_options
 from serve_app.live.transcript import confidence, ms
 
 TYPES = ("start", "audio_chunk", "finalize", "keepalive", "stop")
@@ -58,13 +58,10 @@ class Start(BaseModel):
 class NativeDialect:
     """One connection's side of the protocol."""
 
-    def __init__(
-        self, limits: Limits, session_id: str, engine: str, languages: tuple[str, ...] | None
-    ) -> None:
+    def __init__(self, limits: Limits, session_id: str, engine: Engine) -> None:
         self.session_id = session_id
         self._limits = limits
         self._engine = engine
-        self._languages = languages
         self._start = Start(type="start")
         self._intake = InputConverter(RATE, "pcm_s16le", 1)
         self._refused = False
@@ -143,7 +140,7 @@ class NativeDialect:
         options = SpeechOptions(
             start.language, start.interim_results, tuple(start.hotwords), start.grammar
         )
-        check_options(options, self._engine, self._languages, self._limits)
+        check_options(options, self._engine, self._limits)
         self._refused, self._begun = False, True
         self._start = start
         self.session_id = start.session_id or self.session_id
@@ -178,7 +175,7 @@ class NativeDialect:
             {
                 "type": "session",
                 "session_id": self.session_id,
-                "engine": self._engine,
+                "engine": self._engine.name,
                 "sample_rate": start.sample_rate,
                 "encoding": start.encoding,
                 "channels": start.channels,
@@ -246,7 +243,7 @@ class NativeDialect:
                 "utterance": told.utterance,
                 "confidence": confidence(words),
                 "words": self._render_words(told.start, words),
-                "engine": self._engine,
+                "engine": self._engine.name,
                 **heard,
             }
         )

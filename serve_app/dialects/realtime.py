@@ -7,7 +7,7 @@ conversation: one of type `transcription` never replies.
 
 import base64
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import orjson
@@ -59,6 +59,7 @@ from serve_app.live.events import (
     Reconfigured,
 )
 from serve_app.live.events import Fact as SessionFact
+from serve_app.live.options import Engines, check_language, noted
 from serve_app.live.transcript import ms
 
 MIN_COMMIT_SAMPLES = RATE // 10
@@ -93,7 +94,7 @@ class DialectTerms:
     revises: bool
     """The transcriber's finals may differ from its partials: they are not sent as deltas then."""
     resolve_voice: Callable[[str | None], str]
-    check_options: Callable[[SpeechOptions], None]
+    engines: Engines
 
 
 class _Message(NamedTuple):
@@ -183,7 +184,7 @@ class RealtimeDialect:
             return [DialectSwitch(VllmDialect(self._terms.revises)), *_plain()]
         if not isinstance(update, dict):
             raise ClientError("missing_required_parameter", "session must be an object")
-        session = self._session.merged(update)
+        session = self._session.merged(update, self._terms.engines)
         self.settings = self._checked(session)
         if session.audio.input.format != self._session.audio.input.format:
             self._intake, self._odd = _intake(session), b""
@@ -199,7 +200,7 @@ class RealtimeDialect:
     def _checked(self, session: RealtimeSession) -> ReplySettings:
         """How the session's replies are to be. Raises `ClientError` for what it may not ask."""
         terms = self._terms
-        terms.check_options(session.options())
+        check_language(session.options().language, terms.engines.transcriber)
         voice = terms.resolve_voice(session.audio.output.voice_name)
         return session.settings(terms.settings, voice, terms.limits)
 
@@ -240,8 +241,8 @@ class RealtimeDialect:
         if self._session.type == "transcription":
             raise ClientError("invalid_value", "a transcription session has no responses")
         shape = ReplyShape.of(event.get("response"))
-        session = shape.over(self._session)
-        settings = self._checked(session)
+        session = shape.over(self._session, self._terms.engines)
+        settings = replace(self._checked(session), ignored=tuple(session.ignored))
         messages = None
         if shape.input is not None:
             items = [parse_item(item, self._terms.limits) for item in shape.input[:1000]]
@@ -437,6 +438,7 @@ class RealtimeDialect:
             "max_output_tokens": settings.max_tokens or "inf",
             "metadata": event.metadata,
             "usage": None,
+            **noted(settings.ignored),
         }
         if settings.audio:
             format_ = self._session.audio.output.format.model_dump()

@@ -1,7 +1,7 @@
 """The `session` object of the OpenAI Realtime dialect: merged, checked, and what it means. Pure.
 
-Shapes as in the OpenAI API reference, "Realtime" (GA). A key that is not ours is ignored, for
-clients send more than any server implements; a value of the wrong type is an error.
+Shapes as in the OpenAI API reference, "Realtime" (GA). Clients send more than any server does: what
+is not in force is named in `ignored` of the session; a value of the wrong type is an error.
 """
 
 import json
@@ -10,14 +10,25 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from deployments.audio import Encoding
-from deployments.interfaces import Endpoint, SpeechOptions, Tool
+from deployments.interfaces import Endpoint, Option, SpeechOptions, Tool
 from serve_app.config import Limits
 from serve_app.conversation.reply import ReplySettings
 from serve_app.errors import ClientError, invalid
 from serve_app.live.events import Listening
+from serve_app.live.options import (
+    Engine,
+    Engines,
+    check_tool_choice,
+    not_in_force,
+    noted,
+    unsupported,
+)
 
 EAGERNESS_MS = {"low": 1000, "medium": 500, "high": 300, "auto": 500}
-"""The silence that ends a turn for semantic_vad, which is accepted and served by the VAD."""
+"""The silence that ends a turn for a client that asks for semantic_vad: it gets server_vad."""
+
+FIXED = {"truncation": "auto"}
+"""What is always so, and therefore not ignored when it is asked for."""
 
 
 class _Shape(BaseModel):
@@ -58,6 +69,14 @@ class SemanticVad(_Shape):
     create_response: bool = True
     interrupt_response: bool = True
 
+    def served(self) -> ServerVad:
+        return ServerVad(
+            type="server_vad",
+            silence_duration_ms=EAGERNESS_MS[self.eagerness],
+            create_response=self.create_response,
+            interrupt_response=self.interrupt_response,
+        )
+
 
 TurnDetection = Annotated[ServerVad | SemanticVad, Field(discriminator="type")]
 
@@ -67,6 +86,23 @@ class Input(_Shape):
     transcription: Transcription | None = None
     noise_reduction: dict[str, Any] | None = None
     turn_detection: TurnDetection | None = ServerVad(type="server_vad")
+
+    def in_force(self, transcriber: Engine) -> "Input":
+        """Without what nothing here does."""
+        update: dict[str, Any] = {"noise_reduction": None, "turn_detection": self.detection}
+        if self.transcription:
+            language = self.transcription.language
+            spoken = {"language": language if transcriber.takes(language) else None, "prompt": None}
+            update["transcription"] = self.transcription.model_copy(update=spoken)
+        return self.model_copy(update=update)
+
+    @property
+    def detection(self) -> ServerVad | None:
+        if isinstance(self.turn_detection, SemanticVad):
+            return self.turn_detection.served()
+        if self.turn_detection:
+            return self.turn_detection.model_copy(update={"idle_timeout_ms": None})
+        return None
 
 
 class VoiceId(_Shape):
@@ -117,16 +153,36 @@ class RealtimeSession(_Shape):
     max_output_tokens: MaxTokens = "inf"
     audio: AudioSettings = AudioSettings()
     include: list[str] | None = None
+    ignored: list[str] = []
+    """What of the newest update is not in force."""
 
-    def merged(self, update: dict[str, Any]) -> "RealtimeSession":
+    def merged(self, update: dict[str, Any], engines: Engines) -> "RealtimeSession":
         """With what `update` says; what it leaves out stays. Raises `ClientError`."""
         known = self.model_dump()
-        session: RealtimeSession = _validated(RealtimeSession, _merge(known, update), "session")
-        return session
+        asked: RealtimeSession = _validated(RealtimeSession, _merge(known, update), "session")
+        session = asked.in_force(engines)
+        ignored = not_in_force(_without_eagerness(update), FIXED | session.model_dump())
+        ignored += _unfollowed(update.get("instructions"), engines.chat)
+        return session.model_copy(update={"ignored": ignored})
+
+    def in_force(self, engines: Engines) -> "RealtimeSession":
+        """Without what the engines do not do. Raises `ClientError` for a call of a tool that a
+        reply must have, which the engine cannot make."""
+        chat, input_ = engines.chat, self.audio.input.in_force(engines.transcriber)
+        update: dict[str, Any] = {"include": None}
+        update["audio"] = self.audio.model_copy(update={"input": input_})
+        check_tool_choice(choice(self.tool_choice), [tool.name for tool in self.tools], chat)
+        if Option.TOOLS not in chat.options:
+            update["tools"] = []
+        if Option.MAX_TOKENS not in chat.options:
+            update["max_output_tokens"] = "inf"
+        if self.audio.output.speed != 1 and Option.SPEED not in engines.speaker.options:
+            raise unsupported("audio.output.speed", engines.speaker)
+        return self.model_copy(update=update)
 
     def settings(self, base: ReplySettings, voice: str, limits: Limits) -> ReplySettings:
         """How replies are to be, over what `base` says where a client may not."""
-        detection = self.audio.input.turn_detection
+        detection = self.audio.input.detection
         return ReplySettings(
             instructions=_within(self.instructions, limits),
             voice=voice,
@@ -144,20 +200,14 @@ class RealtimeSession(_Shape):
         )
 
     def listening(self, base: Listening) -> Listening:
-        endpoint, detection = base.endpoint, self.audio.input.turn_detection
-        match detection:
-            case None:
-                return Listening(endpoint, base.prefix_padding_ms, manual=True)
-            case ServerVad():
-                silence_ms = detection.silence_duration_ms
-                aggressiveness = min(3, int(detection.threshold * 4))
-                return Listening(
-                    _paused(endpoint, silence_ms)._replace(aggressiveness=aggressiveness),
-                    detection.prefix_padding_ms,
-                )
-            case SemanticVad():
-                silence_ms = EAGERNESS_MS[detection.eagerness]
-                return Listening(_paused(endpoint, silence_ms), base.prefix_padding_ms)
+        endpoint, detection = base.endpoint, self.audio.input.detection
+        if detection is None:
+            return Listening(endpoint, base.prefix_padding_ms, manual=True)
+        paused = _paused(endpoint, detection.silence_duration_ms)
+        aggressiveness = min(3, int(detection.threshold * 4))
+        return Listening(
+            paused._replace(aggressiveness=aggressiveness), detection.prefix_padding_ms
+        )
 
     def options(self) -> SpeechOptions:
         transcription = self.audio.input.transcription
@@ -174,6 +224,7 @@ class RealtimeSession(_Shape):
                 "expires_at": expires_at,
                 "audio": {"input": input_},
                 "include": self.include,
+                **noted(self.ignored),
             }
         output = self.audio.output.model_dump() | {"voice": self.audio.output.voice_name or voice}
         return {
@@ -192,6 +243,7 @@ class RealtimeSession(_Shape):
             "prompt": None,
             "audio": {"input": input_, "output": output},
             "include": self.include,
+            **noted(self.ignored),
         }
 
 
@@ -208,13 +260,23 @@ class ReplyShape(_Shape):
     audio: AudioSettings | None = None
     input: list[dict[str, Any]] | None = None
 
+    ignored: list[str] = []
+
     @classmethod
     def of(cls, response: Any) -> "ReplyShape":
         shape: ReplyShape = _validated(cls, response or {}, "response")
-        return shape
+        ignored = not_in_force(response or {}, shape.model_dump())
+        return shape.model_copy(update={"ignored": ignored})
 
-    def over(self, session: RealtimeSession) -> RealtimeSession:
-        """The session as this one reply has it."""
+    def over(self, session: RealtimeSession, engines: Engines) -> RealtimeSession:
+        """The session as this one reply has it. Raises `ClientError`."""
+        asked = self._over(session)
+        used = asked.in_force(engines)
+        ignored = [*self.ignored, *_unfollowed(self.instructions, engines.chat)]
+        ignored += ["tools"] if self.tools and not used.tools else []
+        return used.model_copy(update={"ignored": ignored})
+
+    def _over(self, session: RealtimeSession) -> RealtimeSession:
         names = ("instructions", "output_modalities", "tools", "tool_choice", "max_output_tokens")
         update = {name: value for name in names if (value := getattr(self, name)) is not None}
         if self.audio and self.audio.output.voice:
@@ -268,6 +330,20 @@ def _merge(known: dict[str, Any], update: dict[str, Any]) -> dict[str, Any]:
 
 _KEPT_NULL = frozenset({"turn_detection", "transcription", "noise_reduction"})
 """`null` turns these off; elsewhere it stands for the default."""
+
+
+def _unfollowed(instructions: str | None, chat: Engine) -> list[str]:
+    return ["instructions"] if instructions and Option.INSTRUCTIONS not in chat.options else []
+
+
+def _without_eagerness(update: dict[str, Any]) -> dict[str, Any]:
+    """It is used, though not as such: it says how long the silence is."""
+    match update:
+        case {"audio": {"input": {"turn_detection": {"type": "semantic_vad"} as detection}}}:
+            plain = {key: value for key, value in detection.items() if key != "eagerness"}
+            input_ = update["audio"]["input"] | {"turn_detection": plain}
+            return update | {"audio": update["audio"] | {"input": input_}}
+    return update
 
 
 def _validated(shape: Any, value: Any, where: str) -> Any:

@@ -1,31 +1,133 @@
-"""What a client may ask of the recogniser, whatever the dialect it asks in. Pure."""
+"""What a client may ask of an engine, whatever the dialect it asks in. Pure.
 
-from deployments.interfaces import SpeechOptions
+An option is used, or refused, or, where OpenAI's clients send it unasked and take a refusal for the
+end, named in `ignored` of the answer. It is never dropped in silence.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from deployments.interfaces import Option, Options, SpeechOptions
 from serve_app.config import Limits
 from serve_app.errors import ClientError
 
+MAX_IGNORED = 32
+NAME = re.compile(r"[A-Za-z0-9_.\[\]=-]{1,80}")
+IGNORED_HEADER = "x-voxray-ignored"
+"""The ignored options of an answer that is not JSON, by comma."""
 
-def check_options(
-    options: SpeechOptions, engine: str, languages: tuple[str, ...] | None, limits: Limits
-) -> None:
+
+class Engine(NamedTuple):
+    """What is known of an engine without asking it."""
+
+    name: str
+    options: Options = frozenset()
+    languages: tuple[str, ...] | None = None
+    """ISO 639-1 codes of a transcriber; None: any."""
+
+    def takes(self, language: str | None) -> bool:
+        """Whether asking for the language changes nothing but what is asked for."""
+        only = self.languages is not None and len(self.languages) == 1
+        return not language or only or Option.LANGUAGE in self.options
+
+
+class Engines(NamedTuple):
+    """Those that a conversation needs."""
+
+    transcriber: Engine
+    chat: Engine
+    speaker: Engine
+
+
+def check_options(options: SpeechOptions, engine: Engine, limits: Limits) -> None:
     """Raises `ClientError` for what the engine cannot do or the limits do not allow."""
-    _check_language(options.language, engine, languages)
+    check_language(options.language, engine)
+    if not engine.takes(options.language):
+        raise unsupported("language", engine)
+    _check_sizes(options, limits)
+    if options.hotwords and Option.HOTWORDS not in engine.options:
+        raise unsupported("hotwords", engine)
+    if options.grammar and Option.GRAMMAR not in engine.options:
+        raise unsupported("grammar", engine)
+
+
+def check_language(language: str | None, engine: Engine) -> None:
+    """Raises `ClientError` for a language that the engine does not know."""
+    primary = (language or "").split("-")[0].lower()
+    if primary and engine.languages is not None and primary not in engine.languages:
+        raise ClientError(
+            "unsupported_language",
+            f"engine {engine.name} does not know language {repr(language)[:40]}, only "
+            f"{', '.join(engine.languages)}",
+            param="language",
+        )
+
+
+def check_tool_choice(choice: str, tools: Sequence[str], engine: Engine) -> None:
+    """Raises `ClientError` for a call that a reply must make and cannot."""
+    if choice in ("auto", "none"):
+        return
+    if not {Option.TOOLS, Option.TOOL_CHOICE} <= engine.options:
+        raise unsupported("tool_choice", engine)
+    if not tools or choice not in ("required", *tools):
+        reason = f"tool_choice {choice[:64]!r} needs a tool of that kind in tools"
+        raise ClientError("invalid_value", reason, param="tool_choice")
+
+
+def unsupported(param: str, engine: Engine) -> ClientError:
+    """An option that the engine does not use, and what it does use instead."""
+    used = ", ".join(sorted(engine.options)) or "no options"
+    reason = f"engine {engine.name} does not support {param}; it supports {used}"
+    return ClientError("unsupported_option", reason, param=param)
+
+
+def not_in_force(asked: Mapping[str, Any], used: Mapping[str, Any], within: str = "") -> list[str]:
+    """Paths of what was asked and is not used so, as `audio.input.noise_reduction`."""
+    return listed(_differences(asked, used, within))
+
+
+def listed(names: Iterable[str]) -> list[str]:
+    """Names of options as an answer may repeat them: each once, not too many, plain."""
+    plain = dict.fromkeys(name if NAME.fullmatch(name) else "?" for name in names)
+    return list(plain)[:MAX_IGNORED]
+
+
+def noted(ignored: Iterable[str]) -> dict[str, Any]:
+    """What an answer says of them: nothing where there are none."""
+    names = list(ignored)
+    return {"ignored": names} if names else {}
+
+
+def noted_header(ignored: Iterable[str]) -> dict[str, str]:
+    names = ", ".join(ignored)
+    return {IGNORED_HEADER: names} if names else {}
+
+
+def _differences(
+    asked: Mapping[str, Any], used: Mapping[str, Any], within: str = ""
+) -> Iterator[str]:
+    for key, value in asked.items():
+        path, mine = f"{within}{key}", used.get(key)
+        if isinstance(value, dict) and isinstance(mine, dict):
+            yield from _differences(value, mine, f"{path}.")
+        elif isinstance(value, list) and isinstance(mine, list):
+            if value and not mine:
+                yield path
+        elif value is not None and value != mine:
+            yield path
+
+
+def _check_sizes(options: SpeechOptions, limits: Limits) -> None:
     if len(options.hotwords) > limits.max_hotwords:
         raise ClientError(
             "too_many_hotwords",
             f"{len(options.hotwords)} hotwords; at most {limits.max_hotwords} are allowed",
+            param="hotwords",
         )
     if len((options.grammar or "").encode()) > limits.max_grammar_bytes:
         raise ClientError(
-            "grammar_too_large", f"a grammar has at most {limits.max_grammar_bytes} bytes"
-        )
-
-
-def _check_language(language: str | None, engine: str, known: tuple[str, ...] | None) -> None:
-    primary = (language or "").split("-")[0].lower()
-    if primary and known is not None and primary not in known:
-        raise ClientError(
-            "unsupported_language",
-            f"engine {engine} does not know language {repr(language)[:40]}, only "
-            f"{', '.join(known)}",
+            "grammar_too_large",
+            f"a grammar has at most {limits.max_grammar_bytes} bytes",
+            param="grammar",
         )

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from deployments.interfaces import SpeechOptions, Word
+from deployments.interfaces import Option, SpeechOptions, Word
 from serve_app.config import Limits
 from serve_app.dialects.native import NativeDialect
 from serve_app.errors import CODES, ClientError
@@ -21,12 +21,16 @@ from serve_app.live.events import (
     StopRequested,
     TranscriptUpdate,
 )
+from serve_app.live.options import Engine
 
 PCM = bytes(320)
+SPHINX = Engine(
+    "pocketsphinx", frozenset({Option.LANGUAGE, Option.HOTWORDS, Option.GRAMMAR}), ("en",)
+)
 
 
 def dialect(**limits: Any) -> NativeDialect:
-    return NativeDialect(Limits(**limits), "an-id", "pocketsphinx", ("en",))
+    return NativeDialect(Limits(**limits), "an-id", SPHINX)
 
 
 def chunk(sequence: Any = 0, data: str | None = None, **more: Any) -> str:
@@ -55,6 +59,17 @@ def start(**fields: Any) -> str:
 )
 def test_frames_become_facts(frame: str | bytes, facts: list[Any]) -> None:
     assert dialect().parse(frame) == facts
+
+
+@pytest.mark.parametrize(
+    "asked", [{"language": "en"}, {"hotwords": ["go"]}, {"grammar": "#JSGF V1.0;"}]
+)
+def test_what_the_engine_would_ignore_is_refused(asked: dict[str, Any]) -> None:
+    plain = NativeDialect(Limits(), "an-id", Engine("voxtral-realtime"))
+    with pytest.raises(ClientError) as refused:
+        plain.parse(start(**asked))
+    assert refused.value.code == "unsupported_option" and refused.value.param == next(iter(asked))
+    assert plain.parse(start()) == [Started(SpeechOptions())]
 
 
 BAD = [

@@ -36,7 +36,7 @@ def router(models: Any, sessions: LiveSessions) -> APIRouter:
         language: str | None = None,
     ) -> Response:
         """Raw samples in a chunked body; what `WS /v1/transcribe/stream` says as events."""
-        dialect = NativeDialect(sessions.limits, uuid.uuid4().hex, models.engine, models.languages)
+        dialect = NativeDialect(sessions.limits, uuid.uuid4().hex, models.known("transcriber"))
         start = {"type": "start", "sample_rate": sample_rate, "encoding": encoding}
         start |= {"channels": channels, **({"language": language} if language else {})}
         begin = dialect.parse(orjson.dumps(start).decode())

@@ -52,7 +52,7 @@ def route(
             sessions.admit()
         except ClientError as error:
             return refusal(error, metrics)
-        dialect = NativeDialect(sessions.limits, uuid.uuid4().hex, models.engine, models.languages)
+        dialect = NativeDialect(sessions.limits, uuid.uuid4().hex, models.known("transcriber"))
         return welcome(LiveSocket(sessions, dialect, metrics, _kept(request, live_recordings)))
 
     return Route(accept, MAX_MESSAGE_BYTES)

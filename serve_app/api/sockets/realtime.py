@@ -47,7 +47,7 @@ def router(models: Any, conversations: Conversations) -> APIRouter:
         """A key for a browser: it opens realtime sessions, and nothing else, until it expires."""
         now = int(time.time())
         expires_at = now + asked.expires_after.seconds
-        session = _session(conversations, asked.session)
+        session = _session(models, conversations, asked.session)
         dialect = _dialect(models, conversations, session, "", now)
         secret = client_secret.mint(models.secret, asked.session, expires_at, uuid.uuid4().hex)
         shown = orjson.loads(dialect.hello())["session"]
@@ -98,13 +98,12 @@ def _asked_session(
             key = protocol.removeprefix(KEY_SUBPROTOCOL)
     if key.startswith(client_secret.PREFIX):
         update |= client_secret.opened(models.secret, key, time.time())
-    return _session(conversations, update)
+    return _session(models, conversations, update)
 
 
-def _session(conversations: Conversations, update: dict[str, Any]) -> RealtimeSession:
-    return RealtimeSession(instructions=conversations.config.conversation.instructions).merged(
-        update
-    )
+def _session(models: Any, conversations: Conversations, update: dict[str, Any]) -> RealtimeSession:
+    session = RealtimeSession(instructions=conversations.config.conversation.instructions)
+    return session.merged(update, models.conversing())
 
 
 def _dialect(

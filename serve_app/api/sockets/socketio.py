@@ -102,9 +102,8 @@ class SocketIo:
         self.app = socketio.ASGIApp(self._server, socketio_path="")
 
     async def _connect(self, sid: str, _: Any, __: Any = None) -> None:
-        dialect = NativeDialect(
-            self._sessions.limits, uuid.uuid4().hex, self._models.engine, self._models.languages
-        )
+        engine = self._models.known("transcriber")
+        dialect = NativeDialect(self._sessions.limits, uuid.uuid4().hex, engine)
 
         async def emit(name: str, said: dict[str, Any]) -> None:
             await self._server.emit(name, said, to=sid)

@@ -19,7 +19,6 @@ from serve_app.errors import ClientError
 from serve_app.live.backlog import ReaderTooSlow
 from serve_app.live.events import Close, ErrorReport, Listening
 from serve_app.live.events import Fact as SessionFact
-from serve_app.live.options import check_options
 from serve_app.observability.metrics import Metrics
 
 READ_AHEAD_SAMPLES = 30 * RATE
@@ -41,7 +40,7 @@ def conversation_terms(models: Any, conversations: Conversations) -> DialectTerm
         conversations.listening(),
         models.revises,
         conversations.voices.resolve,
-        lambda options: check_options(options, models.engine, models.languages, limits),
+        models.conversing(),
     )
 
 

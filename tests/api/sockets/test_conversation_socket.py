@@ -17,6 +17,7 @@ import psutil
 import pytest
 from websockets.asyncio.client import connect
 
+from deployments.interfaces import NO_OPTIONS
 from loadtest.speech import wav
 from serve_app.config import Config
 from tests.fakes import models, served
@@ -101,7 +102,9 @@ def test_the_other_modes(address: str, speech: bytes) -> None:
 
 
 def test_understanding_where_no_engine_can(speech: bytes) -> None:
-    with served(given=models(understands=False, engine="pocketsphinx")) as address:
+    with served(
+        given=models(options={"transcriber": NO_OPTIONS}, engine="pocketsphinx")
+    ) as address:
         (_, error, _) = exchange(address, audio(speech, mode="understand", prompt="Who?"))
         assert error["code"] == "understanding_unavailable" and "pocketsphinx" in error["message"]
 

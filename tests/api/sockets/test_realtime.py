@@ -179,7 +179,7 @@ def test_a_session_is_merged_and_shown(address: str) -> None:
         session = second["session"]
         assert session["instructions"] == "Sing." and session["tools"][0]["name"] == "f"
         assert session["audio"]["output"]["speed"] == 1.5
-        assert session["audio"]["input"]["turn_detection"]["eagerness"] == "auto"
+        assert session["audio"]["input"]["turn_detection"]["type"] == "server_vad"
         third = await client.update(audio={"input": {"turn_detection": None}})
         assert third["session"]["audio"]["input"]["turn_detection"] is None
 

@@ -195,7 +195,8 @@ def _start_ray() -> str:
 def _start_application(args: dict[str, Any], listen: tuple[str, int]) -> None:
     from ray import serve
 
-    from serve_app.app import APP_NAME, build
+    from serve_app.app import build
+    from serve_app.replicas import APP_NAME
 
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
     serve.start(http_options={"host": listen[0], "port": listen[1]})

@@ -6,12 +6,13 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from serve_app.app import build, engine_class
+from serve_app.app import build
 from serve_app.cli.config_file import DEFAULT
 from serve_app.cli.server import is_loopback
 from serve_app.cluster.environment import serve_environment
 from serve_app.cluster.scaling import replicas_for
 from serve_app.config import Config
+from serve_app.engines import engine_class
 
 ROOT = Path(__file__).parent.parent.parent
 

@@ -13,7 +13,7 @@ from deployments.speaker.sim import SimSpeaker
 from deployments.transcriber.pocketsphinx import PocketSphinx
 from deployments.transcriber.sim import SimTranscriber
 from loadtest.speech import SENTENCES, speak
-from serve_app.app import ENGINES
+from serve_app.engines import ENGINES
 from tests.engine_contract import (
     CHAT_OPTIONS,
     SPEAKER_OPTIONS,

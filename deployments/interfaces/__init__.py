@@ -1,0 +1,95 @@
+"""What the application asks of a model, and the values that cross a process boundary to ask it.
+
+Positions and lengths are samples at `RATE` (16 kHz, mono); `pcm` is signed 16-bit little-endian.
+The values below travel ten thousand times a second, so they are NamedTuples, which cost a third
+of what frozen dataclasses do.
+"""
+
+from deployments.interfaces.audio import BYTES_PER_SAMPLE, RATE, VOICE_RATE
+from deployments.interfaces.chat import (
+    ChatDelta,
+    ChatEngine,
+    ChatOptions,
+    ChatRequest,
+    Message,
+    Tool,
+    ToolCall,
+)
+from deployments.interfaces.diarization import (
+    DiarizationInput,
+    DiarizationResult,
+    DiarizerEngine,
+    SpeakerCount,
+    SpeakerTurn,
+)
+from deployments.interfaces.engine import (
+    NO_OPTIONS,
+    EngineDied,
+    EngineFailed,
+    LaneLost,
+    Option,
+    Options,
+    Requests,
+    Supervised,
+    options_of,
+)
+from deployments.interfaces.speech import AudioDelta, SpeakerEngine, SpeechRequest, Voice
+from deployments.interfaces.transcription import (
+    Emit,
+    EngineHypothesis,
+    Hypothesis,
+    Speech,
+    SpeechOptions,
+    Transcriber,
+    TranscriberEngine,
+    Utterance,
+    Word,
+)
+from deployments.interfaces.vad import Edge, Endpoint, Resume, Transition, Vad, VadInput, VadResult
+
+__all__ = [
+    "BYTES_PER_SAMPLE",
+    "NO_OPTIONS",
+    "RATE",
+    "VOICE_RATE",
+    "AudioDelta",
+    "ChatDelta",
+    "ChatEngine",
+    "ChatOptions",
+    "ChatRequest",
+    "DiarizationInput",
+    "DiarizationResult",
+    "DiarizerEngine",
+    "Edge",
+    "Emit",
+    "Endpoint",
+    "EngineDied",
+    "EngineFailed",
+    "EngineHypothesis",
+    "Hypothesis",
+    "LaneLost",
+    "Message",
+    "Option",
+    "Options",
+    "Requests",
+    "Resume",
+    "SpeakerCount",
+    "SpeakerEngine",
+    "SpeakerTurn",
+    "Speech",
+    "SpeechOptions",
+    "SpeechRequest",
+    "Supervised",
+    "Tool",
+    "ToolCall",
+    "Transcriber",
+    "TranscriberEngine",
+    "Transition",
+    "Utterance",
+    "Vad",
+    "VadInput",
+    "VadResult",
+    "Voice",
+    "Word",
+    "options_of",
+]

@@ -1,0 +1,89 @@
+"""Every engine by its name, and how one is made from its part of the configuration."""
+
+import importlib
+from typing import Any
+
+from deployments.chat import Chat
+from deployments.chat.eliza import Eliza
+from deployments.chat.openai import OpenAI
+from deployments.chat.sim import SimChat
+from deployments.chat.vllm import VllmChat
+from deployments.diarizer import Diarizer
+from deployments.diarizer.bic import Bic
+from deployments.diarizer.pyannote import Pyannote
+from deployments.diarizer.sim import SimDiarizer
+from deployments.interfaces import (
+    ChatRequest,
+    DiarizationInput,
+    Speech,
+    SpeechRequest,
+)
+from deployments.speaker import Speaker
+from deployments.speaker.espeak import Espeak
+from deployments.speaker.kokoro import Kokoro
+from deployments.speaker.sim import SimSpeaker
+from deployments.transcriber import Transcriber
+from deployments.transcriber.pocketsphinx import PocketSphinx
+from deployments.transcriber.sim import SimTranscriber
+from deployments.transcriber.voxtral import Voxtral
+from deployments.transcriber.voxtral_realtime import VoxtralRealtime
+from deployments.transcriber.voxtral_transformers import VoxtralTransformers
+from serve_app.config import Config, engine_settings
+from serve_app.config.weighted import HasWeights, OnVllm
+from serve_app.models import weights
+from serve_app.models.gpu_plan import memory_share
+
+ENGINES: dict[str, dict[str, Any]] = {
+    "transcriber": {
+        "pocketsphinx": PocketSphinx,
+        "voxtral-realtime": VoxtralRealtime,
+        "voxtral": Voxtral,
+        "voxtral-transformers": VoxtralTransformers,
+        "sim": SimTranscriber,
+    },
+    "chat": {"eliza": Eliza, "vllm": VllmChat, "openai": OpenAI, "sim": SimChat},
+    "speaker": {"espeak": Espeak, "kokoro": Kokoro, "sim": SimSpeaker},
+    "diarizer": {"bic": Bic, "pyannote": Pyannote, "sim": SimDiarizer},
+}
+
+
+def engine_class(kind: str, name: str) -> Any:
+    """An engine by its name, or by `module:Class`. Raises `ValueError` for anything else."""
+    known = ENGINES[kind]
+    if name in known:
+        return known[name]
+    module, _, attribute = name.partition(":")
+    if not attribute:
+        raise ValueError(
+            f"{kind}.engine {name!r} is not one of {', '.join(known)}, nor module:Class"
+        )
+    return getattr(importlib.import_module(module), attribute)
+
+
+def new_engine(kind: str, config: Config) -> Any:
+    """The engine with the arguments of its own leaf of the config; its weights are there then.
+
+    Raises `Absent` when they are not and may not be fetched, `DoesNotFit` when they do not fit
+    into the GPU at hand.
+    """
+    name, leaf = config.engines[kind]
+    own = engine_settings(name, leaf) if name in ENGINES[kind] else None
+    args = own.model_dump() if own else dict(leaf.engine_args)
+    if isinstance(own, HasWeights):
+        if config.models.offline:
+            weights.stay_offline()
+        args["model"] = str(weights.ensure(config.models, own))
+        args["gpu_memory"] = memory_share(leaf.scale.num_gpus)
+        if isinstance(own, OnVllm):
+            args["gpus"] = max(1, int(leaf.scale.num_gpus))
+        weights.check_here(config.models, own, f"{kind} {name}", leaf.scale.num_gpus)
+    return engine_class(kind, name)(**args)
+
+
+MODELS: dict[str, tuple[Any, type]] = {
+    "transcriber": (Transcriber, Speech),
+    "chat": (Chat, ChatRequest),
+    "speaker": (Speaker, SpeechRequest),
+    "diarizer": (Diarizer, DiarizationInput),
+}
+"""What stands in front of an engine of each kind, and what it is asked."""

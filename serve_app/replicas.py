@@ -1,0 +1,365 @@
+"""Each deployment as Serve holds it: started, reached by lanes, scaled, stopped."""
+
+import asyncio
+import logging
+import os
+from typing import Any
+
+import ray
+from ray import serve
+from ray.serve.handle import DeploymentHandle
+
+from deployments.interfaces import (
+    AudioDelta,
+    ChatDelta,
+    DiarizationResult,
+    Hypothesis,
+    Supervised,
+    VadInput,
+    VadResult,
+    Voice,
+    options_of,
+)
+from deployments.vad import Vad
+from serve_app.cluster.scaling import JOBS, SESSIONS
+from serve_app.cluster.serve_handles import (
+    ModelState,
+    Prometheus,
+    ServeReplicaSet,
+    broadcast,
+    change_settings,
+    deployments,
+    kept_settings,
+    model_states,
+)
+from serve_app.config import Config
+from serve_app.config.runtime import RuntimeSettings
+from serve_app.engines import MODELS, engine_class, new_engine
+from serve_app.lanes.wire import Address, LaneServer
+from serve_app.models import weights
+from serve_app.models.weights import Absent
+from serve_app.observability import node
+from serve_app.observability.metrics import Metrics, Snapshot
+from serve_app.observability.table import MADE, MODEL_SESSIONS, REPLICAS
+
+log = logging.getLogger("voxray.app")
+
+
+APP_NAME = "voxray"
+
+
+CATCH_UP_S = REFRESH_S = 5.0
+"""How often what is watched goes to Prometheus."""
+
+
+NICENESS = 10
+"""Of what works on recordings: whoever speaks live goes first. No more than this, for a worker
+holds SQLite's lock for as long as a write takes it."""
+
+
+class Replica:
+    """What replicas of all deployments do: they count, and tell what they have counted."""
+
+    def __init__(self, deployment: str) -> None:
+        _log_like_serve()
+        replica = serve.get_replica_context().replica_id.unique_id
+        self._metrics = Metrics(Prometheus(deployment, replica))
+        self._metrics.watch(REPLICAS, lambda: 1, deployment)
+        self._refreshing = asyncio.get_running_loop().create_task(self._refresh())
+
+    async def _refresh(self) -> None:
+        while True:
+            self._metrics.refresh()
+            await asyncio.sleep(REFRESH_S)
+
+    async def snapshot(self) -> Snapshot:
+        return self._metrics.snapshot()
+
+    async def node(self) -> dict[str, Any]:
+        return await asyncio.to_thread(node.usage)
+
+    async def __del__(self) -> None:
+        self._refreshing.cancel()
+
+
+class VadReplica(Replica):
+    """The VAD as Serve holds it: reached by lanes, scaled by its sessions."""
+
+    def __init__(self) -> None:
+        super().__init__("Vad")
+        self._lanes = LaneServer(Vad(), VadInput)
+        self._metrics.watch(MODEL_SESSIONS, self._lanes.sessions, "Vad")
+        self._address: Address | None = None
+
+    async def reconfigure(self, _: dict[str, Any]) -> None:
+        """Serve awaits this before the replica is ready."""
+        if self._address is None:
+            self._address = await _serve_lanes(self._lanes)
+
+    async def address(self) -> Address:
+        assert self._address, "Serve awaits reconfigure before it sends anyone here"
+        return self._address
+
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        return {SESSIONS: self._lanes.sessions()}
+
+    async def __del__(self) -> None:
+        await super().__del__()
+        self._lanes.stop()
+
+
+class ModelReplica(Replica):
+    """An engine as Serve holds it: loaded before it is reached, ended when its engine dies."""
+
+    def __init__(self, kind: str, config: Config) -> None:
+        super().__init__(kind.capitalize())
+        if kind == "diarizer":
+            os.nice(NICENESS)
+        self._kind = kind
+        self._config = config
+        self._model: Any = None
+        self._lanes: LaneServer | None = None
+        self._address: Address | None = None
+        self._state = ModelState(kind, *_described(kind, config))
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def reconfigure(self, _: dict[str, Any]) -> None:
+        """Serve awaits this before the replica is ready: a model that cannot load fails it."""
+        if self._address is None:
+            self._tasks.append(asyncio.create_task(self._state.keep_telling()))
+            try:
+                await self._load()
+            except Exception as error:
+                await self._state.tell("absent" if isinstance(error, Absent) else "failed", error)
+                raise
+            await self._state.tell("warm")
+
+    async def _load(self) -> None:
+        engine = await asyncio.to_thread(new_engine, self._kind, self._config)
+        model, item = MODELS[self._kind]
+        self._model = model(engine)
+        await self._model.start()
+        self._lanes = LaneServer(self._model, item)
+        self._address = await _serve_lanes(self._lanes)
+        self._watch(self._lanes)
+        if hasattr(engine, "died"):
+            self._tasks.append(asyncio.create_task(self._end_with(engine)))
+
+    def _watch(self, lanes: LaneServer) -> None:
+        deployment = self._kind.capitalize()
+        self._metrics.watch(MODEL_SESSIONS, lanes.sessions, deployment)
+        if hasattr(self._model, "stats"):
+            self._metrics.watch(MADE, lambda: self._model.stats()["made"], deployment)
+
+    async def _end_with(self, engine: Supervised) -> None:
+        """The engine is gone, so this process goes: its lanes break at once, their sessions speak
+        to another replica, and Serve starts a new one here."""
+        reason = await engine.died()
+        log.error("the %s engine died (%s): so does its replica", self._kind, reason)
+        if self._lanes:
+            self._lanes.stop()
+        await self._state.tell("failed", reason)
+        os._exit(1)
+
+    async def address(self) -> Address:
+        assert self._address, "Serve awaits reconfigure before it sends anyone here"
+        return self._address
+
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        return {SESSIONS: self._lanes.sessions() if self._lanes else 0.0}
+
+    async def made(self) -> dict[str, int]:
+        counts: dict[str, int] = self._model.stats()
+        return counts
+
+    async def voices(self) -> list[Voice]:
+        return list(await self._model.voices())
+
+    async def __del__(self) -> None:
+        await super().__del__()
+        for task in self._tasks:
+            task.cancel()
+        if self._lanes:
+            self._lanes.stop()
+        if self._model:
+            await self._model.stop()
+
+
+async def _serve_lanes(lanes: LaneServer) -> Address:
+    return await lanes.start(serve.get_replica_context().replica_id.unique_id, _own_address())
+
+
+def _described(kind: str, config: Config) -> tuple[str, str | None, int]:
+    """An engine's name, its model and how many bytes that has, for the state it is in."""
+    name, _ = config.engines[kind]
+    own = config.with_weights.get(kind)
+    known = weights.known(config.models, own) if own else None
+    return name, own.model if own else None, known.weights if known else 0
+
+
+class WorkerReplica(Replica):
+    """Sees jobs through, beside whatever else runs here: it gives way to live speech."""
+
+    def __init__(
+        self,
+        config: Config,
+        transcriber: DeploymentHandle[Any],
+        diarizer: DeploymentHandle[Any],
+    ) -> None:
+        from serve_app.jobs.worker import Worker  # not in every replica: half a second of imports
+
+        super().__init__("Worker")
+        os.nice(NICENESS)
+        self._worker = Worker(
+            config,
+            ServeReplicaSet(transcriber, Hypothesis),
+            ServeReplicaSet(diarizer, DiarizationResult),
+            self._metrics,
+        )
+        self._work = asyncio.get_running_loop().create_task(self._worker.run())
+
+    async def check_health(self) -> None:
+        """A worker that ended is replaced."""
+        if self._work.done():
+            self._work.result()
+
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        return {JOBS: self._worker.load}
+
+    async def __del__(self) -> None:
+        await super().__del__()
+        self._work.cancel()
+        await asyncio.gather(self._work, return_exceptions=True)
+
+
+@serve.ingress()
+class Ingress(Replica):
+    """Sockets, REST, sessions. Holds no model."""
+
+    def __init__(
+        self,
+        config: Config,
+        vad: DeploymentHandle[Any],
+        transcriber: DeploymentHandle[Any],
+        chat: DeploymentHandle[Any],
+        speaker: DeploymentHandle[Any],
+        diarizer: DeploymentHandle[Any],
+        worker: DeploymentHandle[Any],
+        secret: bytes,
+    ) -> None:
+        from serve_app.api import Models  # not in every replica: a second of imports
+
+        super().__init__("Ingress")
+        self._config = config
+        self._settings = RuntimeSettings(config)
+        self._settings.apply(kept_settings())
+        self._chat, self._speaker = chat, speaker
+        self._others = (vad, transcriber, chat, speaker, diarizer, worker)
+        engine = engine_class("transcriber", config.transcriber_engine)
+        self._models = Models(
+            vad=ServeReplicaSet(vad, VadResult),
+            transcriber=ServeReplicaSet(transcriber, Hypothesis),
+            chats=ServeReplicaSet(chat, ChatDelta),
+            speaker=ServeReplicaSet(speaker, AudioDelta),
+            diarizer=ServeReplicaSet(diarizer, DiarizationResult),
+            engine=config.transcriber_engine,
+            languages=engine.languages,
+            revises=getattr(engine, "revises", True),
+            chat=config.chat_engine,
+            voice=config.speaker_engine,
+            tells_apart=config.diarizer_engine,
+            voices=self._voices,
+            options={
+                kind: options_of(engine_class(kind, name))
+                for kind, (name, _) in config.engines.items()
+            },
+            snapshots=self._snapshots,
+            made=self._made,
+            states=model_states,
+            deployments=self._deployments,
+            nodes=self._nodes,
+            reconfigure=self._reconfigure_all,
+            secret=secret,
+        )
+        self._catching_up = asyncio.get_running_loop().create_task(self._catch_up())
+
+    def __serve_build_asgi_app__(self) -> Any:
+        from serve_app.api import create_app
+
+        return create_app(self._models, self._config, self._metrics, self._settings)
+
+    async def reconfigure(self, changes: dict[str, Any]) -> None:
+        """Settings that were changed while we run."""
+        self._settings.apply(changes)
+
+    async def _reconfigure_all(self, asked: dict[str, Any]) -> dict[str, Any]:
+        """Every ingress replica, through a handle to ourselves; one that does not hear it now, or
+        starts later, reads what was kept."""
+        changes = await asyncio.to_thread(change_settings, asked)
+        await broadcast(serve.get_deployment_handle("Ingress", APP_NAME), "reconfigure", changes)
+        return changes
+
+    async def _catch_up(self) -> None:
+        """With settings that were changed while this replica could not be reached."""
+        while True:
+            await asyncio.sleep(CATCH_UP_S)
+            changes = await asyncio.to_thread(kept_settings)
+            if changes != self._settings.changes:
+                self._settings.apply(changes)
+
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        return {SESSIONS: self._metrics.active_sessions}
+
+    async def _ask_all(self, method: str) -> list[Any]:
+        """Every replica of every deployment, this one included."""
+        ours = serve.get_deployment_handle("Ingress", APP_NAME)
+        answers = await asyncio.gather(
+            *(broadcast(handle, method) for handle in (ours, *self._others))
+        )
+        return [answer for those in answers for answer in those]
+
+    async def _snapshots(self) -> list[Snapshot]:
+        return await self._ask_all("snapshot") or [self._metrics.snapshot()]
+
+    async def _nodes(self) -> list[dict[str, Any]]:
+        """Each machine once."""
+        found = {usage["node"]: usage for usage in await self._ask_all("node")}
+        return [found[name] for name in sorted(found)]
+
+    async def _deployments(self) -> dict[str, Any]:
+        return await asyncio.to_thread(deployments, APP_NAME)
+
+    async def _voices(self) -> list[Voice]:
+        answers = await broadcast(self._speaker, "voices")
+        return [Voice(*voice) for voice in answers[0]] if answers else []
+
+    async def _made(self) -> dict[str, dict[str, int]]:
+        """Summed over the replicas."""
+        return {
+            "chat": _sum(await broadcast(self._chat, "made")),
+            "speaker": _sum(await broadcast(self._speaker, "made")),
+        }
+
+    async def __del__(self) -> None:
+        await super().__del__()
+        self._catching_up.cancel()
+
+
+def _sum(counts: list[dict[str, int]]) -> dict[str, int]:
+    total: dict[str, int] = {}
+    for count in counts:
+        for name, value in count.items():
+            total[name] = total.get(name, 0) + value
+    return total
+
+
+def _own_address() -> str:
+    host: str = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
+    return host
+
+
+def _log_like_serve() -> None:
+    """Into the replica's own log file, beside what Serve writes there."""
+    ours, serves = logging.getLogger("voxray"), logging.getLogger("ray.serve")
+    ours.setLevel(logging.INFO)
+    ours.handlers, ours.propagate = serves.handlers, False

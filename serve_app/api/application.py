@@ -28,6 +28,7 @@ from serve_app.api.sockets import conversation_socket, live_socket, realtime, up
 from serve_app.api.sockets.socketio import PATH as SOCKET_IO
 from serve_app.api.sockets.socketio import endpoint as socket_io
 from serve_app.api.sockets.tcp import TcpPort
+from serve_app.api.uploads import Uploads
 from serve_app.config import Config
 from serve_app.config.runtime import RuntimeSettings
 from serve_app.conversation.driver import Conversations
@@ -155,7 +156,7 @@ def create_app(
         lifespan=lifespan,
         summary="Speech on your own machines: live transcription, speech, conversations.",
     )
-    app.add_middleware(RequestMiddleware, limits=config.limits, metrics=counted)
+    app.add_middleware(RequestMiddleware, config=config, metrics=counted)
     app.add_middleware(CountRequests, metrics=counted)  # the outermost: whoever answers is counted
     errors.install(app, counted)
     app.mount(SOCKET_IO, socket_io(models, sessions, counted))
@@ -177,7 +178,7 @@ def _add_routes(
     retry_after_s: Callable[[], int],
 ) -> None:
     sessions, limits = conversations.sessions, conversations.config.limits
-    uploads = recordings.recording_limit(limits, retry_after_s)
+    uploads = Uploads(limits, retry_after_s)
     requests = ConcurrencyLimit(limits.max_requests, "too_many_requests", "requests", retry_after_s)
     app.include_router(status.router(models, conversations, metrics, submission.jobs.queue))
     app.include_router(status.conversation_router(models, metrics))

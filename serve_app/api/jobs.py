@@ -23,6 +23,7 @@ from serve_app.jobs.queue import Filter
 from serve_app.jobs.submission import Jobs, Particulars, Upload
 from serve_app.jobs.webhooks.delivery import check_webhook
 from serve_app.live.options import check_options
+from serve_app.security.bodies import declared_bytes
 from serve_app.security.concurrency import ConcurrencyLimit
 
 TENANT = "default"
@@ -77,11 +78,8 @@ class Submission:
 
         Raises `ClientError`.
         """
-        form = FileForm(request, self.jobs.config.upload_timeout_s)
-        expected = int(request.headers.get("content-length") or 0)
-        most = self.jobs.config.max_upload_bytes
-        if expected > most + (1 << 20):
-            raise ClientError("upload_too_large", f"the body is larger than {most} bytes")
+        form = FileForm(request)
+        expected = declared_bytes(request.headers)
 
         def particulars() -> Particulars:
             fields = _gathered(form.fields)

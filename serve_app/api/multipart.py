@@ -1,38 +1,37 @@
 """A form with a recording in it, read as it comes: the file goes on piece by piece, and nothing of
 it is kept here."""
 
-import asyncio
 from collections.abc import AsyncIterator
 
 from fastapi import Request
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
-from serve_app.api.uploads import in_time
 from serve_app.errors import ClientError
 
-MOST_FIELDS = 64
-MOST_FIELD_BYTES = 64 << 10
-MOST_HEADER_BYTES = 8 << 10
+MULTIPART = "multipart/form-data"
+MAX_FIELDS = 64
+MAX_FIELD_BYTES = 64 << 10
+MAX_HEADERS = 16
+MAX_HEADER_BYTES = 8 << 10
 PIECE_BYTES = 1 << 20
 
 
+def is_form(request: Request) -> bool:
+    return request.headers.get("content-type", "").lower().startswith(MULTIPART)
+
+
 class FileForm:
-    """The field `file` streams through `file()`; the others are in `fields` once it has ended.
+    """The field `file` streams through `file()`; the others are in `fields` once it has ended, and
+    `filename` is "" if there was no file.
 
     Raises `ClientError` for a body that is no form, breaks off, or has too much of anything.
     """
 
-    def __init__(self, request: Request, timeout_s: float) -> None:
-        kind, options = parse_options_header(request.headers.get("content-type", ""))
-        boundary = options.get(b"boundary")
-        if kind != b"multipart/form-data" or not boundary:
-            raise ClientError("unsupported_body", "send multipart/form-data with a field `file`")
+    def __init__(self, request: Request) -> None:
         self._request = request
-        self._timeout_s = timeout_s
-        self._ended = asyncio.Event()
         self._parser = MultipartParser(
-            boundary,
+            _boundary(request),
             {
                 "on_part_begin": self._begin,
                 "on_header_field": self._header_name,
@@ -41,15 +40,18 @@ class FileForm:
                 "on_headers_finished": self._headers_finished,
                 "on_part_data": self._data,
                 "on_part_end": self._end,
-                "on_end": self._ended.set,
+                "on_end": self._close,
             },
+            max_header_count=MAX_HEADERS,
+            max_header_size=MAX_HEADER_BYTES,
         )
         self.fields: list[tuple[str, str]] = []
         self.filename = ""
+        self._ended = False
         self._file = bytearray()
         """Of the recording, what was not taken yet."""
         self._part: bytearray = self._file
-        """Where the data of the part at hand goes."""
+        """Where the data of the current part goes."""
         self._field = ""
         self._name = b""
         self._value = b""
@@ -57,15 +59,13 @@ class FileForm:
         self._parts = 0
 
     async def file(self) -> AsyncIterator[bytes]:
-        """The recording's bytes; ends with the form. Whoever takes them may do so from a task a
-        piece, so no timeout spans two of them."""
-        deadline = asyncio.get_running_loop().time() + self._timeout_s
-        chunks = aiter(self._request.stream())
-        while chunk := await in_time(anext(chunks, b""), deadline):
+        """The recording's bytes; ends with the form."""
+        async for chunk in self._request.stream():
             self._parse(chunk)
             if len(self._file) >= PIECE_BYTES:
                 yield self._taken()
-        self._finish()
+        if not self._ended:
+            raise ClientError("invalid_request", "the form breaks off")
         if self._file:
             yield self._taken()
 
@@ -78,29 +78,22 @@ class FileForm:
         try:
             self._parser.write(chunk)
         except FormParserError as error:
-            raise ClientError("invalid_request", "the body is not a form") from error
+            raise ClientError("invalid_request", f"the body is not a form: {error}") from error
 
-    def _finish(self) -> None:
-        if not self._ended.is_set():
-            raise ClientError("invalid_request", "the form breaks off")
+    def _close(self) -> None:
+        self._ended = True
 
     def _begin(self) -> None:
         self._headers = {}
         self._parts += 1
-        if self._parts > MOST_FIELDS:
-            raise ClientError("invalid_request", f"a form has at most {MOST_FIELDS} fields")
+        if self._parts > MAX_FIELDS:
+            raise ClientError("invalid_request", f"a form has at most {MAX_FIELDS} fields")
 
     def _header_name(self, data: bytes, start: int, end: int) -> None:
         self._name += data[start:end]
-        self._check_header()
 
     def _header_value(self, data: bytes, start: int, end: int) -> None:
         self._value += data[start:end]
-        self._check_header()
-
-    def _check_header(self) -> None:
-        if len(self._name) + len(self._value) > MOST_HEADER_BYTES or len(self._headers) > 16:
-            raise ClientError("invalid_request", "a field's headers are too large")
 
     def _header_end(self) -> None:
         self._headers[self._name.lower()] = self._value
@@ -118,13 +111,21 @@ class FileForm:
 
     def _data(self, data: bytes, start: int, end: int) -> None:
         self._part += data[start:end]
-        if self._part is not self._file and len(self._part) > MOST_FIELD_BYTES:
-            reason = f"field {self._field[:40]!r} is over {MOST_FIELD_BYTES} bytes"
+        if self._part is not self._file and len(self._part) > MAX_FIELD_BYTES:
+            reason = f"field {self._field[:40]!r} is over {MAX_FIELD_BYTES} bytes"
             raise ClientError("invalid_request", reason)
 
     def _end(self) -> None:
         if self._part is not self._file:
             self.fields.append((self._field, _text(bytes(self._part))))
+
+
+def _boundary(request: Request) -> bytes:
+    kind, options = parse_options_header(request.headers.get("content-type", ""))
+    boundary = options.get(b"boundary")
+    if kind.decode("latin-1") != MULTIPART or not boundary or len(boundary) > 256:
+        raise ClientError("unsupported_body", "send multipart/form-data with a field `file`")
+    return boundary
 
 
 def _text(raw: bytes) -> str:

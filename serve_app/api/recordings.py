@@ -1,7 +1,6 @@
 """`POST /v1/transcribe`: one recording in the body, its transcript in the answer."""
 
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,7 +11,7 @@ from starlette.datastructures import FormData
 
 from deployments.decoding import Bounds, Undecodable, decode_in_process
 from deployments.interfaces import SpeechOptions
-from serve_app.api.uploads import uploaded
+from serve_app.api.uploads import Uploads
 from serve_app.config import Limits
 from serve_app.errors import ClientError, invalid
 from serve_app.live import recording
@@ -20,7 +19,6 @@ from serve_app.live.driver import LiveSessions
 from serve_app.live.events import SessionMetrics
 from serve_app.live.options import check_options
 from serve_app.live.transcript import Form, Transcript, render
-from serve_app.security.concurrency import ConcurrencyLimit
 
 MEDIA_TYPES = {"txt": "text/plain", "srt": "application/x-subrip", "vtt": "text/vtt"}
 
@@ -52,13 +50,7 @@ class Asked(BaseModel):
     format: Form = "json"
 
 
-def recording_limit(limits: Limits, retry_after_s: Callable[[], int]) -> ConcurrencyLimit:
-    return ConcurrencyLimit(
-        limits.max_recordings, "too_many_recordings", "recordings", retry_after_s
-    )
-
-
-def router(models: Any, sessions: LiveSessions, places: ConcurrencyLimit) -> APIRouter:
+def router(models: Any, sessions: LiveSessions, uploads: Uploads) -> APIRouter:
     routes = APIRouter(tags=["recordings"])
     limits = sessions.limits
 
@@ -71,11 +63,10 @@ def router(models: Any, sessions: LiveSessions, places: ConcurrencyLimit) -> API
         itself, or multipart with a `file`."""
         began = time.monotonic()
         collected = recording.Collector()
-        with places.slot():
-            async with uploaded(request, limits) as (path, form):
-                asked = _asked_in(form, asked)
-                options = _options(asked, models, limits)
-                session = await transcribe_file(sessions, collected, path, options)
+        async with uploads.received(request) as (path, form):
+            asked = _asked_in(form, asked)
+            options = _options(asked, models, limits)
+            session = await transcribe_file(sessions, collected, path, options)
         result = recording.transcript(collected, session, asked.language, models.engine, began)
         if asked.format == "json":
             return result

@@ -17,7 +17,7 @@ from deployments.decoding import Bounds, Undecodable, decoding
 from deployments.interfaces import SpeakerCount, SpeakerTurn, SpeechOptions
 from serve_app.api.recordings import transcribe_file
 from serve_app.api.streamed import DONE, EVENT_STREAM, Streamed, begun, event, with_errors
-from serve_app.api.uploads import uploaded
+from serve_app.api.uploads import Uploads
 from serve_app.config import Limits
 from serve_app.dialects.frames import token_usage
 from serve_app.errors import ClientError, invalid
@@ -28,7 +28,6 @@ from serve_app.live import recording
 from serve_app.live.driver import LiveSessions
 from serve_app.live.options import Engine, check_language, listed, noted, noted_header
 from serve_app.live.transcript import Segment, WordOut, ms, render
-from serve_app.security.concurrency import ConcurrencyLimit
 
 TEXT_FORMS = {"text": "txt", "srt": "srt", "vtt": "vtt"}
 SURE = 1e-10
@@ -104,17 +103,14 @@ def told_apart(diarization: Diarization, limits: Limits) -> Apart:
     return turns
 
 
-def router(
-    models: Any, sessions: LiveSessions, places: ConcurrencyLimit, apart: Apart
-) -> APIRouter:
+def router(models: Any, sessions: LiveSessions, uploads: Uploads, apart: Apart) -> APIRouter:
     routes = APIRouter(prefix="/v1/audio", tags=["transcriptions"])
 
     @routes.post("/transcriptions")
     async def transcriptions(request: Request) -> Response:
         """Transcribe an audio file (multipart, field `file`)."""
         async with AsyncExitStack() as held:
-            held.enter_context(places.slot())
-            path, form = await held.enter_async_context(uploaded(request, sessions.limits))
+            path, form = await held.enter_async_context(uploads.received(request))
             asked = TranscriptionAsked.of(form)
             engine = models.known("transcriber")
             check_language(asked.language, engine)

@@ -78,6 +78,24 @@ class Limits(ConfigModel):
     upload_timeout_s: float = Field(
         600.0, gt=0, description="Seconds a recording's body may take to arrive."
     )
+    json_timeout_s: float = Field(
+        30.0, gt=0, description="Seconds any other body may take to arrive."
+    )
+    min_body_bytes_per_s: int = Field(
+        4096, ge=1, description="Bytes a second at which every body must arrive, at least."
+    )
+    slow_body_s: float = Field(
+        20.0,
+        gt=0,
+        description="Seconds that a body may be slower than that, or stand still, before it is "
+        "refused.",
+    )
+    max_uploads: int = Field(
+        64,
+        ge=1,
+        description="Recordings received at once on one Ingress replica, before they are "
+        "transcribed.",
+    )
     max_recording_s: float = Field(
         7200.0, gt=0, description="Seconds of audio decoded from one recording."
     )

@@ -16,13 +16,17 @@ class ConcurrencyLimit:
         self._what = what
         self._retry_after_s = retry_after_s
 
-    @contextmanager
-    def slot(self) -> Iterator[None]:
+    def check(self) -> None:
         """Raises `ClientError` when none is free."""
         if not self._free:
             raise ClientError(
                 self._code, f"{self._all} {self._what} are at work already", self._retry_after_s()
             )
+
+    @contextmanager
+    def slot(self) -> Iterator[None]:
+        """Raises `ClientError` when none is free."""
+        self.check()
         self._free -= 1
         try:
             yield

@@ -4,7 +4,6 @@ A client secret opens realtime sessions and nothing else; a JSON body is read wh
 of size and time, before any route sees it, so that a slow or huge one occupies its socket only.
 """
 
-import asyncio
 import re
 import uuid
 
@@ -12,32 +11,24 @@ from fastapi.responses import JSONResponse
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serve_app.config import Limits
+from serve_app.config import Config
 from serve_app.errors import ClientError
 from serve_app.observability.metrics import Metrics
+from serve_app.security.bodies import Body, bounds_of_json, bounds_of_uploads, declared_bytes, whole
 from serve_app.security.client_secret import PREFIX
 
-BODY_TIMEOUT_S = 30.0
 REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
-UPLOADS = (
-    "/v1/jobs",
-    "/v1/transcribe",
-    "/v1/audio/transcriptions",
-    "/v1/audio/translations",
-    "/api/upload",
-    "/api/transcribe/upload",
-    "/transcribe/file",
-    "/transcribe/stream",
-)
-"""Routes with a bound of their own, for their bodies are files."""
+LIVE = "/transcribe/stream"
+"""Its body is a live session, whose own limits bound it."""
 
 
 class RequestMiddleware:
     """ASGI middleware."""
 
-    def __init__(self, app: ASGIApp, limits: Limits, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, config: Config, metrics: Metrics) -> None:
         self._app = app
-        self._limits = limits
+        self._json = bounds_of_json(config)
+        self._uploads = bounds_of_uploads(config)
         self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -47,39 +38,20 @@ class RequestMiddleware:
         answer = _with_id(send, headers.get("x-request-id"))
         try:
             _check_key(headers, scope["path"])
-            if scope["method"] in ("POST", "PUT", "PATCH") and scope["path"] not in UPLOADS:
-                receive = await self._read(headers, receive)
+            if scope["method"] in ("POST", "PUT", "PATCH") and scope["path"] != LIVE:
+                receive = await self._bounded(scope["path"], headers, receive)
         except ClientError as error:
             self._metrics.count_error(error.code)
             refused = JSONResponse(error.body(), error.status, {"Connection": "close"})
             return await refused(scope, receive, answer)
         await self._app(scope, receive, answer)
 
-    async def _read(self, headers: Headers, receive: Receive) -> Receive:
-        """The body at once. Raises `ClientError`."""
-        bound = self._limits.max_json_bytes
-        declared = headers.get("content-length", "0")
-        if declared.isdecimal() and int(declared) > bound:
-            raise _too_large(bound)
-        body = bytearray()
-        try:
-            async with asyncio.timeout(BODY_TIMEOUT_S):
-                while True:
-                    message = await receive()
-                    body += message.get("body", b"")
-                    if len(body) > bound:
-                        raise _too_large(bound)
-                    if not message.get("more_body", False):
-                        break
-        except TimeoutError as error:
-            raise ClientError(
-                "idle_timeout", f"the body did not arrive within {BODY_TIMEOUT_S:g} s"
-            ) from error
-        return _again(bytes(body), receive)
-
-
-def _too_large(bound: int) -> ClientError:
-    return ClientError("message_too_large", f"the body is larger than {bound} bytes")
+    async def _bounded(self, path: str, headers: Headers, receive: Receive) -> Receive:
+        """A file's body as it comes, any other at once. Raises `ClientError`."""
+        bounds = self._uploads.get(path, self._json)
+        bounds.check(declared_bytes(headers))
+        body = Body(receive, bounds)
+        return body if path in self._uploads else _again(await whole(body), receive)
 
 
 def _again(body: bytes, receive: Receive) -> Receive:

@@ -1,0 +1,121 @@
+"""Every request's body on its way in: bounded in size, in time, and in how slowly it may come."""
+
+import asyncio
+from typing import NamedTuple
+
+from starlette.datastructures import Headers
+from starlette.types import Message, Receive
+
+from serve_app.config import Config
+from serve_app.errors import ClientError
+
+FORM_BYTES = 1 << 20
+"""Of a form beyond its file."""
+
+
+class BodyBounds(NamedTuple):
+    """What one body may be and take."""
+
+    max_bytes: int
+    timeout_s: float
+    """For the whole body."""
+    bytes_per_s: int
+    """The least pace, on average over `patience_s`."""
+    patience_s: float
+    """How long a body may be slower than that, or stand still."""
+    too_large: str
+    """The code that refuses a larger one."""
+
+    def check(self, size: int) -> None:
+        """Raises `ClientError`."""
+        if size > self.max_bytes:
+            raise ClientError(self.too_large, f"the body is larger than {self.max_bytes} bytes")
+
+
+def bounds_of_json(config: Config) -> BodyBounds:
+    limits = config.limits
+    return BodyBounds(
+        limits.max_json_bytes,
+        limits.json_timeout_s,
+        limits.min_body_bytes_per_s,
+        limits.slow_body_s,
+        "message_too_large",
+    )
+
+
+def bounds_of_uploads(config: Config) -> dict[str, BodyBounds]:
+    """By path."""
+    limits, jobs = config.limits, config.jobs
+    pace = limits.min_body_bytes_per_s, limits.slow_body_s, "upload_too_large"
+    recording = BodyBounds(limits.max_upload_bytes, limits.upload_timeout_s, *pace)
+    job = BodyBounds(jobs.max_upload_bytes + FORM_BYTES, jobs.upload_timeout_s, *pace)
+    return {
+        "/v1/transcribe": recording,
+        "/transcribe/file": recording,
+        "/v1/audio/transcriptions": recording,
+        "/v1/audio/translations": recording,
+        "/v1/jobs": job,
+        "/api/upload": job,
+        "/api/transcribe/upload": job,
+    }
+
+
+def declared_bytes(headers: Headers) -> int:
+    """What a request says of its body's size; 0 where it does not."""
+    declared = headers.get("content-length", "")
+    return int(declared[:18]) if declared.isdecimal() else 0
+
+
+class Body:
+    """A body as it comes. Calling it is ASGI's `receive`, and raises `ClientError`."""
+
+    def __init__(self, receive: Receive, bounds: BodyBounds) -> None:
+        self._receive = receive
+        self._bounds = bounds
+        self._deadline = asyncio.get_running_loop().time() + bounds.timeout_s
+        self._credit = bounds.patience_s
+        """Seconds that may be waited: what arrives earns them, waiting spends them."""
+        self._size = 0
+        self._ended = False
+
+    async def __call__(self) -> Message:
+        if self._ended:  # what comes now is that the client has gone
+            return await self._receive()
+        message = await self._next()
+        size = len(message.get("body", b""))
+        self._size += size
+        self._credit += size / self._bounds.bytes_per_s
+        self._credit = min(self._credit, self._bounds.patience_s)
+        self._bounds.check(self._size)
+        self._ended = not message.get("more_body", False)
+        return message
+
+    async def _next(self) -> Message:
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        try:
+            async with asyncio.timeout_at(min(self._deadline, began + self._credit)):
+                return await self._receive()
+        except TimeoutError as error:
+            raise ClientError("idle_timeout", self._complaint(loop.time())) from error
+        finally:
+            self._credit -= loop.time() - began
+
+    def _complaint(self, now: float) -> str:
+        bounds = self._bounds
+        if now >= self._deadline:
+            return f"the body did not arrive within {bounds.timeout_s:g} s"
+        return (
+            f"the body arrives too slowly: send at least {bounds.bytes_per_s} bytes a second, "
+            f"measured over {bounds.patience_s:g} s"
+        )
+
+
+async def whole(body: Body) -> bytes:
+    """Raises `ClientError`."""
+    taken = bytearray()
+    while True:
+        message = await body()
+        taken += message.get("body", b"")
+        if not message.get("more_body", False):
+            return bytes(taken)

@@ -1,6 +1,7 @@
 """Packages that only some features need: imported when the feature is used, named when missing."""
 
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 from serve_app.errors import ClientError
@@ -22,6 +23,13 @@ POSTGRES = Extra("postgres", "asyncpg", "asyncpg", "A PostgreSQL database")
 S3 = Extra("s3", "obstore", "obstore", "An object store")
 SOCKET_IO = Extra("socketio", "python-socketio", "socketio", "Socket.IO")
 
+ENGINES = {
+    "pocketsphinx": Extra("cpu", "pocketsphinx", "pocketsphinx", "The engine pocketsphinx"),
+    "espeak": Extra("espeak", "espeakng-loader", "espeakng_loader", "The engine espeak"),
+    "openai": Extra("openai", "openai", "openai", "The engine openai"),
+}
+"""What small engines need, by the engine's name."""
+
 
 class MissingExtra(ClientError):
     """The server lacks an optional package."""
@@ -39,3 +47,7 @@ def module_of(extra: Extra) -> Any:
         return import_module(extra.module)
     except ModuleNotFoundError as error:
         raise MissingExtra(extra) from error
+
+
+def is_installed(extra: Extra) -> bool:
+    return find_spec(extra.module) is not None

@@ -16,8 +16,10 @@ from typing import Any
 import psutil
 import yaml
 from pydantic import ValidationError
+from rich.markup import escape
 
 from serve_app.cli import DONE, FAILED, complain, console
+from serve_app.cli.simulated import simulated, with_simulated
 from serve_app.cli.supervisor import hold_signals, ignore_signals, supervise
 from serve_app.cluster.environment import serve_environment
 from serve_app.config import Config
@@ -36,6 +38,9 @@ def run_server(file: Path, host: str | None, port: int | None, profile: str | No
     hold_signals()
     try:
         args, listen = settings(file, host, port, profile)
+        config = Config.model_validate(args)
+        missing = simulated(config)
+        args = with_simulated(args, missing)
         config = Config.model_validate(args)
         check_plan(config)
         _check_secrets(config)
@@ -57,6 +62,8 @@ def run_server(file: Path, host: str | None, port: int | None, profile: str | No
             f"[yellow]warning: {host_} can be reached from other machines, and there are no "
             "keys yet: anyone who reaches it can use it"
         )
+    for reason in missing.values():
+        console.print(f"[yellow]warning: {escape(reason)}")
     environment = serve_environment(public=False, max_session_s=config.max_session_s)
     os.environ.update(environment)
     try:

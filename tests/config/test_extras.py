@@ -10,8 +10,9 @@ import yaml
 from loadtest.speech import wav
 from serve_app.cli import FAILED
 from serve_app.cli.server import run_server
-from serve_app.config import StorageConfig
-from serve_app.extras import DOCX, POSTGRES, S3, SOCKET_IO, Extra, MissingExtra, module_of
+from serve_app.cli.simulated import simulated, with_simulated
+from serve_app.config import Config, StorageConfig
+from serve_app.extras import DOCX, ENGINES, POSTGRES, S3, SOCKET_IO, Extra, MissingExtra, module_of
 from serve_app.jobs.database import Database
 from serve_app.jobs.objects import Objects
 from tests.fakes import served
@@ -74,6 +75,25 @@ def test_a_server_does_not_start_without_the_package_of_its_storage(
     assert run_server(file, None, None, "sim") == FAILED
     said = " ".join(capsys.readouterr().err.split())
     assert f"pip install 'voxray[{extra.name}]'" in said
+
+
+@pytest.mark.parametrize("engine", ["pocketsphinx", "espeak", "openai"])
+def test_an_engine_without_its_package_is_simulated_unless_it_was_asked_for(
+    engine: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert any(line.startswith(ENGINES[engine].package) for line in EXTRAS[ENGINES[engine].name])
+    kind = {"pocketsphinx": "transcriber", "espeak": "speaker", "openai": "chat"}[engine]
+    whole = Config(profile="cpu")
+    assert simulated(whole) == {}
+    take_away(monkeypatch, ENGINES[engine])
+    with pytest.raises(MissingExtra, match=engine):
+        simulated(Config.model_validate({kind: {"engine": engine}}))
+    kinds = simulated(whole)
+    assert list(kinds) == ([] if engine == "openai" else [kind])
+    assert all("pip install 'voxray[" in reason for reason in kinds.values())
+    args = with_simulated({"profile": "cpu", kind: {"scale": {"max_replicas": 3}}}, {kind: ""})
+    assert Config.model_validate(args).engines[kind][0] == "sim"
+    assert args[kind]["scale"] == {"max_replicas": 3}
 
 
 def test_storage_without_its_package_is_refused_where_it_is_opened(

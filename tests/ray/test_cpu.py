@@ -9,7 +9,7 @@ import pytest
 from loadtest.speech import wav
 from serve_app.cli import NO_SERVER
 from tests.conftest import SAID
-from tests.readme import commands, run_javascript, run_python, run_shell
+from tests.readme import ROOT, commands, run_javascript, run_python, run_shell
 from tests.server import Server, running, voxray
 
 pytestmark = [pytest.mark.ray, pytest.mark.models, pytest.mark.timeout(300)]
@@ -29,11 +29,18 @@ def test_the_cpu_profile_hears_real_words_and_the_docs_do_what_they_say(
         assert {"the", "weather", "warm", "tomorrow"} & set(final["text"].split())
         srt = voxray("transcribe", str(file), "--server", server.url, "--srt")
         assert srt.stdout.startswith("1\n00:00:00,")
-        pages = ("README.md", "docs/deployment.md", "docs/openai.md", "docs/jobs.md")
-        for command in [command for page in pages for command in commands(page)]:
-            run_shell(command, server, tmp_path)
+        pages = (
+            "README.md",
+            "docs/clients.md",
+            "docs/deployment.md",
+            "docs/openai.md",
+            "docs/jobs.md",
+        )
+        said = {c: run_shell(c, server, tmp_path) for page in pages for c in commands(page)}
+        (shown,) = re.findall(r"^    (the weather .*)$", (ROOT / "README.md").read_text(), re.M)
+        assert shown + "\n" in said.values()
         assert (tmp_path / "speech.srt").read_text().startswith("1\n00:00:00,")
-        assert "final " in run_python("README.md", server, tmp_path)
+        assert "final " in run_python("docs/clients.md", server, tmp_path)
         assert (tmp_path / "subtitles" / "speech.srt").read_text().startswith("1\n00:00:0")
         assert "A " in run_python("docs/jobs.md", server, tmp_path)
         assert "it says: " in run_python("docs/realtime.md", server, tmp_path)

@@ -16,7 +16,10 @@ import coverage
 
 INTERRUPTED = 2
 LEAST_COVERED = 10
-PARALLEL = ("-n", "2", "--dist", "loadfile", "-m", "not ray", "--cov", "--cov-report=")
+PLAIN = "--tb=native"
+"""Python 3.11 sometimes cannot parse sources for a longer traceback: `AST constructor recursion
+depth mismatch`, which ends a worker."""
+PARALLEL = ("-n", "2", "--dist", "loadfile", "-m", "not ray", "--cov", "--cov-report=", PLAIN)
 ALONE = ("-m", "ray")
 
 

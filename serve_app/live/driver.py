@@ -7,7 +7,7 @@ socket, or a recording's collector.
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import anyio
 
@@ -39,6 +39,7 @@ log = logging.getLogger("voxray.live")
 
 LANE_PATIENCE_S = 5.0
 TICK_S = 1.0
+NOTHING_COUNTED = SessionMetrics()
 
 Sink = Callable[[Event], None]
 """Gets a session's events as they happen; may raise `ReaderTooSlow`."""
@@ -96,6 +97,7 @@ class LiveSession:
         "_speech",
         "_vad",
         "closed",
+        "counted",
         "progressed",
         "unread_since",
     )
@@ -114,6 +116,8 @@ class LiveSession:
         self._vad: LaneStream | None = None
         self._speech: LaneStream | None = None
         self.closed: SessionMetrics | None = None
+        self.counted = NOTHING_COUNTED
+        """What of its metrics is in the replica's already."""
         self.progressed: Callable[[], None] | None = None
         """Called, where somebody wants to know, after whatever happened."""
         self.unread_since: float | None = None
@@ -253,11 +257,10 @@ class LiveSessions:
         return live
 
     def close(self, live: LiveSession) -> None:
-        metrics = live.metrics()
+        self._count([live])
         live.leave()
         self._open.discard(live)
         self._metrics.active_sessions = self.count
-        self._metrics.count_session(metrics)
 
     def shut(self) -> None:
         """The ingress goes away: every client is told to connect again."""
@@ -271,9 +274,19 @@ class LiveSessions:
             tasks.start_soon(self.transcriber.run)
             tasks.start_soon(self._tick)
 
+    def _count(self, sessions: Sequence[LiveSession]) -> None:
+        """What they have done since they were counted last."""
+        now = [live.metrics() for live in sessions]
+        self._metrics.count_sessions(
+            list(zip([live.counted for live in sessions], now, strict=True))
+        )
+        for live, metrics in zip(sessions, now, strict=True):
+            live.counted = metrics
+
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(TICK_S)
+            self._count(list(self._open))
             latest = time.monotonic() - self.limits.client_write_timeout_s
             for live in list(self._open):
                 live.feed(Ticked())

@@ -1,7 +1,7 @@
 """What one replica counts, by the table; and how the counts of all replicas become one."""
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from serve_app.conversation.events import ReplyEnded
@@ -28,6 +28,14 @@ from serve_app.observability.table import (
 )
 
 RATE_WINDOW_S = 60
+
+OF_SESSIONS = (
+    (AUDIO, "audio_ms", 0.001),
+    (UTTERANCES, "utterances", 1),
+    (WORDS, "words", 1),
+    (REPLAYS, "replays", 1),
+)
+"""Metrics, the fields of sessions that they add up, and those fields' units."""
 
 Labels = tuple[str, ...]
 Snapshot = dict[str, dict[Labels, Any]]
@@ -121,11 +129,11 @@ class Metrics:
     def count_final(self, latency_s: float) -> None:
         self.observe(FINAL_SECONDS, latency_s)
 
-    def count_session(self, session: SessionMetrics) -> None:
-        self.count(AUDIO, by=session.audio_ms / 1000)
-        self.count(UTTERANCES, by=session.utterances)
-        self.count(WORDS, by=session.words)
-        self.count(REPLAYS, by=session.replays)
+    def count_sessions(self, changes: Sequence[tuple[SessionMetrics, SessionMetrics]]) -> None:
+        """What each had done when it was counted last, and has now."""
+        for metric, field, unit in OF_SESSIONS:
+            new = sum(getattr(now, field) - getattr(before, field) for before, now in changes)
+            self.count(metric, by=new * unit)
 
     def count_reply(self, ended: ReplyEnded) -> None:
         self.count(REPLIES, ended.status)

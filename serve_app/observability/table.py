@@ -95,7 +95,7 @@ SESSIONS = _counter("sessions_total", "sessions", "Live sessions opened.")
 SESSIONS_REFUSED = _counter(
     "sessions_refused_total", "sessions", "Sessions and conversations refused: all were taken."
 )
-AUDIO = _counter("audio_seconds_total", "seconds", "Audio received; counted at a session's end.")
+AUDIO = _counter("audio_seconds_total", "seconds", "Audio received, counted every second.")
 UTTERANCES = _counter("utterances_total", "utterances", "Utterances heard.")
 WORDS = _counter("words_total", "words", "Words recognised.")
 FINAL_SECONDS = _histogram(

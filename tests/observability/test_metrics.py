@@ -1,6 +1,8 @@
 """What is counted, that replicas add up, and that JSON and Prometheus tell the same."""
 
+import json
 import random
+import time
 from typing import Any
 
 import httpx2 as httpx
@@ -8,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from starlette.testclient import TestClient
+from websockets.sync.client import connect as websocket
 
 from loadtest.percentile import percentile
 from loadtest.speech import wav
@@ -148,6 +151,22 @@ def test_handshakes_are_requests_and_every_final_is_timed(talk: bytes) -> None:
     assert list(finals["buckets"].values())[-1] == 4
     closed = of("closed", events)[0]["metrics"]
     assert finals["sum"] * 1000 / 4 == pytest.approx(closed["final_latency_ms_avg"], abs=1)
+
+
+def test_audio_is_counted_while_a_session_lasts(talk: bytes) -> None:
+    with served() as address, websocket(f"ws://{address}{PATH}") as socket:
+        for chunk in chunks(talk):
+            socket.send(chunk)
+        deadline = time.monotonic() + 20
+        while (live := httpx.get(f"http://{address}/v1/metrics").json()["live"])["words"] == 0:
+            assert time.monotonic() < deadline
+        assert 0 < live["audio_ms"] <= len(talk) // 32
+        socket.send('{"type":"stop"}')
+        closed = [json.loads(frame) for frame in socket][-1]["metrics"]
+        while httpx.get(f"http://{address}/v1/health").json()["active_sessions"]:
+            assert time.monotonic() < deadline
+        ended = httpx.get(f"http://{address}/v1/metrics").json()["live"]
+    assert (ended["audio_ms"], ended["words"]) == (closed["audio_ms"], closed["words"])
 
 
 def test_prometheus_and_json_tell_one_story(talk: bytes) -> None:

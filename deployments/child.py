@@ -1,19 +1,26 @@
 """A process of its own for an engine that cannot share one: it is spoken to in frames over pipes.
 
-The child is a Python function; its stdout carries frames of a 4-byte big-endian length and a body,
-and it ends when its stdin does, so it never outlives the replica.
+The child is a Python function; its stdout carries frames (`framing`), and it ends when its stdin
+does, so it never outlives the replica. A child may parse hostile input: what it says is bounded
+here, and its reader decodes it as typed data.
 """
 
 import asyncio
 import contextlib
 import os
-import struct
 import sys
 
+from deployments.framing import FrameTooLong, read_frame
 from deployments.interfaces import EngineFailed
 
-LENGTH = struct.Struct(">I")
 LEAST_NICE = 19
+
+LONGEST_ANSWER = 16 << 20
+"""Bytes of one frame from a child: far above any engine's words or a sentence's piece of speech."""
+
+GONE = (OSError, RuntimeError, asyncio.IncompleteReadError)
+"""What a pipe raises when its process has died: asyncio's own loop `ConnectionError`, uvloop a
+bare `RuntimeError` ("the handler is closed")."""
 
 
 def give_way() -> None:
@@ -23,10 +30,6 @@ def give_way() -> None:
         os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     else:
         os.nice(LEAST_NICE)
-
-
-def frame(body: bytes) -> bytes:
-    return LENGTH.pack(len(body)) + body
 
 
 class Child:
@@ -64,17 +67,18 @@ class Child:
         try:
             self._process.stdin.write(data)
             await self._process.stdin.drain()
-        except ConnectionError as error:
+        except GONE as error:
             raise EngineFailed(f"the {self._name} process died") from error
 
     async def read(self) -> bytes:
         """The body of the next frame. Raises `EngineFailed`."""
         assert self._process.stdout
         try:
-            head = await self._process.stdout.readexactly(LENGTH.size)
-            return await self._process.stdout.readexactly(LENGTH.unpack(head)[0])
-        except asyncio.IncompleteReadError as error:
+            return await read_frame(self._process.stdout, LONGEST_ANSWER)
+        except GONE as error:
             raise EngineFailed(f"the {self._name} process died") from error
+        except FrameTooLong as error:
+            raise EngineFailed(f"the {self._name} process is out of step") from error
 
     def kill(self) -> None:
         with contextlib.suppress(ProcessLookupError):

@@ -8,6 +8,8 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Sequence
 
+import msgspec
+
 from deployments.child import Child
 from deployments.interfaces import EngineFailed, Option, SpeechRequest, Voice
 from deployments.speaker.espeak_library import FASTEST, NORMAL_PACE, SLOWEST
@@ -31,7 +33,7 @@ class Espeak:
 
     async def start(self) -> None:
         self._child, listed = await self._new_child()
-        told = (Voice(**voice) for voice in json.loads(listed))
+        told = msgspec.json.decode(listed, type=list[Voice])
         voices = {it.id: it._replace(language=it.language.lower()) for it in told}
         self._voices = tuple(voices.values())
 

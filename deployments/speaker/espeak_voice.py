@@ -1,7 +1,7 @@
 """espeak-ng alone in its process: it is one global state machine, in C.
 
 Run by `deployments.speaker.espeak`. A request comes on stdin as a line of JSON; the answer goes to
-stdout in frames of a 4-byte big-endian length and pcm_s16le at 24 kHz, an empty one at the end.
+stdout in frames (`framing`) of pcm_s16le at 24 kHz, an empty one at the end.
 The process ends when stdin does, so it never outlives the replica.
 """
 
@@ -10,11 +10,12 @@ import os
 import sys
 from typing import BinaryIO
 
+import msgspec
 import numpy as np
 import soxr
 
 from deployments.audio import float_to_int16
-from deployments.child import frame
+from deployments.framing import frame
 from deployments.interfaces import VOICE_RATE
 from deployments.speaker import espeak_library
 
@@ -54,8 +55,7 @@ def main() -> None:
     out = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # the library may print
     _, rate = espeak_library.library()
-    voices = json.dumps([voice._asdict() for voice in espeak_library.voices()]).encode()
-    out.write(frame(voices))
+    out.write(frame(msgspec.json.encode(espeak_library.voices())))
     out.flush()
     for line in sys.stdin.buffer:
         say = json.loads(line)

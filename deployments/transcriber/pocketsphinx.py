@@ -7,10 +7,12 @@ utterances wait their turn in the order in which they began, and lose nothing.
 
 import asyncio
 import logging
-import pickle
 from collections.abc import Hashable, Sequence
 
-from deployments.child import Child, frame
+import msgspec
+
+from deployments.child import Child
+from deployments.framing import frame
 from deployments.interfaces import (
     BYTES_PER_SAMPLE,
     Emit,
@@ -20,7 +22,7 @@ from deployments.interfaces import (
     SpeechOptions,
     Utterance,
 )
-from deployments.transcriber.sphinx_decoder import DecoderAnswer, Piece
+from deployments.transcriber.sphinx_decoder import DecoderAnswer, Piece, decode_answer, encode
 
 log = logging.getLogger("voxray.pocketsphinx")
 
@@ -42,9 +44,12 @@ class _Process:
         return cls(child)
 
     async def ask(self, piece: Piece) -> DecoderAnswer:
-        await self._child.write(frame(pickle.dumps(piece)))
-        answer: DecoderAnswer = pickle.loads(await self._child.read())
-        return answer
+        """Raises `EngineFailed` when the process is gone or does not answer as it should."""
+        await self._child.write(frame(encode(piece)))
+        try:
+            return decode_answer(await self._child.read())
+        except msgspec.MsgspecError as error:
+            raise EngineFailed("the pocketsphinx decoder process is out of step") from error
 
 
 class _Utterance:
@@ -67,7 +72,10 @@ class _Pool:
         self._free: list[_Process] = []
 
     async def take(self) -> _Process:
-        return self._free.pop() if self._free else await _Process.start(self._gives_way)
+        return self._free.pop() if self._free else await self.start()
+
+    async def start(self) -> _Process:
+        return await _Process.start(self._gives_way)
 
     def give(self, process: _Process) -> None:
         self._free.append(process)
@@ -122,7 +130,7 @@ class PocketSphinx:
         pool = self._batch if utterance.options.batch else self._live
         async with pool.places:
             try:
-                await self._with_a_decoder(pool, key, utterance)
+                await self._use(await pool.take(), pool, key, utterance)
             except EngineFailed:
                 await self._again(pool, key, utterance)
             except Exception:  # nobody above would see it, and the client would wait for ever
@@ -130,14 +138,16 @@ class PocketSphinx:
                 await self._fail(key, utterance, "the engine failed")
 
     async def _again(self, pool: _Pool, key: Hashable, utterance: _Utterance) -> None:
-        """A decoder that dies is replaced once: audio that kills two would kill a third."""
+        """A decoder that dies is replaced once, by a new one, because others that are free may have
+        died as well: audio that kills two would kill a third."""
         try:
-            await self._with_a_decoder(pool, key, utterance)
+            await self._use(await pool.start(), pool, key, utterance)
         except EngineFailed as failed:
             await self._fail(key, utterance, str(failed))
 
-    async def _with_a_decoder(self, pool: _Pool, key: Hashable, utterance: _Utterance) -> None:
-        process = await pool.take()
+    async def _use(
+        self, process: _Process, pool: _Pool, key: Hashable, utterance: _Utterance
+    ) -> None:
         try:
             failure = await self._stream(process, key, utterance)
         except BaseException:

@@ -1,17 +1,18 @@
 """One pocketsphinx decoder, alone in its process: it holds the GIL for up to a second at a time.
 
 Run by `deployments.transcriber.pocketsphinx`. Requests come on stdin, answers go to stdout, both as
-a 4-byte big-endian length and a pickle; the process ends when stdin does, so it never outlives
-the replica. An utterance is fed in pieces, for partials, and decoded again in whole for its
-final: streaming normalises the cepstra with what it has heard so far, the whole knows better.
+frames of typed msgpack; the process ends when stdin does, so it never outlives the replica. An
+utterance is fed in pieces, for partials, and decoded again in whole for its final: streaming
+normalises the cepstra with what it has heard so far, the whole knows better.
 """
 
 import os
-import pickle
 import sys
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
-from deployments.child import LENGTH, frame
+import msgspec
+
+from deployments.framing import frame, read_frame_from
 from deployments.interfaces import RATE, SpeechOptions, Word
 
 FRAME_SAMPLES = RATE // 100
@@ -33,14 +34,16 @@ class DecoderAnswer(NamedTuple):
     failure: str | None = None
 
 
+LONGEST_PIECE = 1 << 30
+"""Bytes of one request: an utterance of nine hours."""
+
+encode = msgspec.msgpack.Encoder().encode
+decode_piece = msgspec.msgpack.Decoder(Piece).decode
+decode_answer = msgspec.msgpack.Decoder(DecoderAnswer).decode
+
+
 class UnusableOptions(Exception):
     """The grammar does not parse, or a hotword is not in the dictionary."""
-
-
-def read_message(stream: BinaryIO) -> Any:
-    """The next message, or None at the end of the stream."""
-    head = stream.read(LENGTH.size)
-    return pickle.loads(stream.read(LENGTH.unpack(head)[0])) if len(head) == LENGTH.size else None
 
 
 class SphinxDecoder:
@@ -77,10 +80,15 @@ class SphinxDecoder:
             return DecoderAnswer(self._words())
         if self._streaming:
             self._decoder.end_utt()
+        return DecoderAnswer(self._decode(piece.whole))
+
+    def _decode(self, whole: bytes) -> tuple[Word, ...]:
+        if not whole:  # pocketsphinx raises on no samples
+            return ()
         self._start(self._decoder)
-        self._decoder.process_raw(piece.whole, full_utt=True)
+        self._decoder.process_raw(whole, full_utt=True)
         self._decoder.end_utt()
-        return DecoderAnswer(self._words())
+        return self._words()
 
     def _start(self, decoder: Any) -> None:
         decoder.reinit_feat()  # noise and cepstral means of the last utterance must not leak
@@ -131,8 +139,8 @@ def main() -> None:
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # the JSGF parser echoes what it rejects
     decoder = SphinxDecoder()
-    answers.write(frame(pickle.dumps("ready")))
+    answers.write(frame(b"ready"))
     answers.flush()
-    while (piece := read_message(sys.stdin.buffer)) is not None:
-        answers.write(frame(pickle.dumps(decoder.hear(piece))))
+    while (asked := read_frame_from(sys.stdin.buffer, LONGEST_PIECE)) is not None:
+        answers.write(frame(encode(decoder.hear(decode_piece(asked)))))
         answers.flush()

@@ -5,33 +5,36 @@ tens of microseconds; and a connection sticks to its replica and breaks when tha
 still says where replicas are and which are to be used: an address comes only over a handle, with
 the token that the replica demands first.
 
-Frames both ways are a 4-byte big-endian length and msgpack (typed, so that nothing but data gets
-in). Up: the token, then `Up` after `Up`. Down: `Down`s, of which each `Up` gets one that `took` it.
+Frames (`framing`) both ways hold msgpack, typed, so that nothing but data gets in. Up: the token,
+then `Up` after `Up`. Down: `Down`s, of which each `Up` gets one that `took` it.
 """
 
 import asyncio
 import hmac
 import logging
 import secrets
-import struct
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import msgspec
 
+from deployments.framing import FrameTooLong, frame, read_frame
 from deployments.interfaces import Transcriber, Vad
 
 log = logging.getLogger("voxray.lanes")
 
 Item = TypeVar("Item")
-LENGTH = struct.Struct(">I")
 MAX_FRAME_BYTES = 256 << 20
 """A minute of audio from every one of a hundred sessions; more is not a lane's frame."""
 
 READ_AHEAD_BYTES = 4 << 20
 """Frames are hundreds of kilobytes under load; asyncio's 64 would stop and start at each."""
 
+MAX_HELLO_BYTES = 256
 HELLO_TIMEOUT_S = 5.0
+
+BROKEN = (OSError, asyncio.IncompleteReadError, FrameTooLong, msgspec.DecodeError)
+"""The other end went away, or does not speak as a lane does."""
 
 
 class Address(NamedTuple):
@@ -82,10 +85,10 @@ class LaneServer:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             async with asyncio.timeout(HELLO_TIMEOUT_S):
-                said = await _read(reader)
+                said = await read_frame(reader, MAX_HELLO_BYTES)
             if hmac.compare_digest(said, self._token.encode()):
                 await self._carry(reader, writer)
-        except (OSError, asyncio.IncompleteReadError, msgspec.DecodeError):
+        except BROKEN:
             pass  # the other end went away, or is none of ours
         except Exception:  # the model failed: end the lane, whose sessions then go elsewhere
             log.exception("a lane failed")
@@ -100,12 +103,12 @@ class LaneServer:
             pushing = tasks.create_task(_push(listening, writer))
             try:
                 while True:
-                    up = self._decoder.decode(await _read(reader))
+                    up = self._decoder.decode(await read_frame(reader, MAX_FRAME_BYTES))
                     self._sessions[lane] = up.sessions
                     answers = await self._model.exchange(lane, up.batch, up.left)
                     _write(writer, Down(True, list(answers or ())))
                     await writer.drain()
-            except (OSError, asyncio.IncompleteReadError, msgspec.DecodeError):
+            except BROKEN:
                 pushing.cancel()
             finally:
                 self._sessions.pop(lane, None)
@@ -133,7 +136,7 @@ class LaneConnection:
         reader, writer = await asyncio.open_connection(
             address.host, address.port, limit=READ_AHEAD_BYTES
         )
-        _frame(writer, address.token.encode())
+        writer.write(frame(address.token.encode()))
         return cls(reader, writer, answer)
 
     async def exchange(self, batch: Sequence[Any], left: Sequence[int], sessions: int) -> None:
@@ -146,9 +149,11 @@ class LaneConnection:
     async def receive(self) -> Sequence[Any]:
         """The next answers. Raises `ConnectionError` when the replica is gone."""
         try:
-            down = self._decoder.decode(await _read(self._reader))
+            down = self._decoder.decode(await read_frame(self._reader, MAX_FRAME_BYTES))
         except asyncio.IncompleteReadError as error:
             raise ConnectionResetError("the replica closed the lane") from error
+        except FrameTooLong as error:
+            raise ConnectionAbortedError(f"not a lane's frame: {error}") from error
         if down.took:
             self._taken.set()
         answers: Sequence[Any] = down.answers
@@ -162,15 +167,4 @@ _encoder = msgspec.msgpack.Encoder()
 
 
 def _write(writer: asyncio.StreamWriter, message: object) -> None:
-    _frame(writer, _encoder.encode(message))
-
-
-def _frame(writer: asyncio.StreamWriter, body: bytes) -> None:
-    writer.writelines((LENGTH.pack(len(body)), body))
-
-
-async def _read(reader: asyncio.StreamReader) -> bytes:
-    (length,) = LENGTH.unpack(await reader.readexactly(LENGTH.size))
-    if length > MAX_FRAME_BYTES:
-        raise ConnectionAbortedError(f"a frame of {length} bytes is not a lane's")
-    return await reader.readexactly(length)
+    writer.write(frame(_encoder.encode(message)))

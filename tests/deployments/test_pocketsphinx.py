@@ -1,17 +1,26 @@
 """The embedded recogniser, for real."""
 
 import asyncio
+import contextlib
+import os
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+import uvloop
+from websockets.asyncio.client import connect
 
-from deployments.interfaces import EngineHypothesis, SpeechOptions, Utterance
-from deployments.transcriber.pocketsphinx import PocketSphinx
-from deployments.transcriber.sphinx_decoder import jsgf
+from deployments.child import Child
+from deployments.interfaces import EngineFailed, EngineHypothesis, SpeechOptions, Utterance
+from deployments.transcriber import Transcriber
+from deployments.transcriber.pocketsphinx import PocketSphinx, _Process
+from deployments.transcriber.sphinx_decoder import Piece, jsgf
 from loadtest.speech import speak
+from tests.api.sockets.test_realtime import Client
+from tests.fakes import LocalReplicaSet, models, served
 from tests.server import children
 
 pytestmark = pytest.mark.models
@@ -20,7 +29,14 @@ ORDERS = ("turn on the light", "open the window", "call my mother", "play some m
 GRAMMAR = SpeechOptions(hotwords=ORDERS)
 
 
-def engine(test: Callable[[PocketSphinx, list[EngineHypothesis]], Any], decoders: int = 2) -> None:
+LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
+
+
+def engine(
+    test: Callable[[PocketSphinx, list[EngineHypothesis]], Any],
+    decoders: int = 2,
+    loop: str = "asyncio",
+) -> None:
     async def go() -> None:
         sphinx = PocketSphinx(decoders)
         hypotheses: list[EngineHypothesis] = []
@@ -30,7 +46,8 @@ def engine(test: Callable[[PocketSphinx, list[EngineHypothesis]], Any], decoders
         finally:
             await sphinx.stop()
 
-    asyncio.run(go())
+    with asyncio.Runner(loop_factory=LOOPS[loop]) as runner:
+        runner.run(go())
 
 
 async def final(hypotheses: list[EngineHypothesis], key: object) -> EngineHypothesis:
@@ -114,15 +131,106 @@ def decoders() -> list[psutil.Process]:
     return children("sphinx_decoder")
 
 
-def test_a_decoder_killed_in_mid_utterance_costs_time_only() -> None:
+async def killed(process: psutil.Process) -> None:
+    """Dead, as `kill -9` leaves it; reaping it is the event loop's business."""
+    process.kill()
+    with contextlib.suppress(psutil.NoSuchProcess):
+        async with asyncio.timeout(10):
+            while process.status() != psutil.STATUS_ZOMBIE:
+                await asyncio.sleep(0)
+
+
+async def heard_all(hypotheses: list[EngineHypothesis], pcm: bytes) -> None:
+    async with asyncio.timeout(60):
+        while not hypotheses or hypotheses[-1].until < len(pcm) // 2:
+            await asyncio.sleep(0.005)
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("between", [True, False], ids=["between answers", "in mid-answer"])
+def test_a_decoder_killed_in_mid_utterance_costs_time_only(loop: str, between: bool) -> None:
+    pcm = speak(ORDERS[2], words_per_minute=140).tobytes()
+
     async def test(sphinx: PocketSphinx, hypotheses: list[EngineHypothesis]) -> None:
-        await say(sphinx, "u", ORDERS[2], end=False)
-        await asyncio.sleep(0.1)
-        decoders()[0].kill()
-        await sphinx.feed([Utterance("u", b"", True, GRAMMAR)])
-        assert text(await final(hypotheses, "u")) == ORDERS[2]
+        for number in range(3):
+            hypotheses.clear()
+            await sphinx.feed([Utterance(number, pcm, False, GRAMMAR)])
+            if between:
+                await heard_all(hypotheses, pcm)
+            else:
+                await asyncio.sleep(0.02)
+            await killed(decoders()[0])
+            await sphinx.feed([Utterance(number, b"", True, GRAMMAR)])
+            told = await final(hypotheses, number)
+            assert told.failure is None and text(told) == ORDERS[2]
+
+    engine(test, loop=loop)
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_decoders_that_died_while_free_cost_no_utterance(loop: str) -> None:
+    async def test(sphinx: PocketSphinx, hypotheses: list[EngineHypothesis]) -> None:
+        for number in range(3):
+            await say(sphinx, number, ORDERS[number], end=False)
+        for number in range(3):
+            await sphinx.feed([Utterance(number, b"", True, GRAMMAR)])
+            await final(hypotheses, number)
+        for process in decoders():
+            await killed(process)
+        await say(sphinx, "next", ORDERS[1])
+        assert text(await final(hypotheses, "next")) == ORDERS[1]
+
+    engine(test, decoders=3, loop=loop)
+
+
+@pytest.mark.parametrize("options", [GRAMMAR, SpeechOptions(interim_results=False)])
+def test_an_utterance_without_audio_leaves_the_decoder_alive(options: SpeechOptions) -> None:
+    async def test(sphinx: PocketSphinx, hypotheses: list[EngineHypothesis]) -> None:
+        (before,) = decoders()
+        for number in range(2):
+            await sphinx.feed([Utterance(number, b"", True, options)])
+            told = await final(hypotheses, number)
+            assert told.failure is None and told.words == ()
+        assert decoders() == [before]
 
     engine(test)
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "out.write(frame(b'not msgpack'))",
+        "out.write(frame(msgspec.msgpack.encode([[['a', 'b', 0, 1.0]], None])))",
+        "out.write(b'\\xff' * 8)",
+    ],
+    ids=["garbage", "wrong types", "4 GiB announced"],
+)
+def test_what_a_hostile_decoder_says_is_data_or_nothing(
+    code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = f"""
+import msgspec, sys
+from deployments.framing import frame
+def main():
+    out = sys.stdout.buffer
+    out.write(frame(b"ready")); out.flush()
+    sys.stdin.buffer.read(1)
+    {code}; out.flush()
+    sys.stdin.buffer.read()
+"""
+    (tmp_path / "hostile_decoder.py").write_text(module)
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}")
+
+    async def go() -> None:
+        child, _ = await Child.start("hostile decoder", "hostile_decoder", 30.0)
+        try:
+            with pytest.raises(EngineFailed, match="out of step"):
+                async with asyncio.timeout(10):
+                    await _Process(child).ask(Piece(None, b"", None))
+        finally:
+            await child.stop()
+
+    asyncio.run(go())
 
 
 def test_a_grammar_that_does_not_parse_fails_its_utterance_only() -> None:
@@ -163,3 +271,28 @@ def test_no_process_is_left_behind() -> None:
 
 def test_hotwords_as_a_grammar() -> None:
     assert "( go home ) | ( stop )" in jsgf(("Go home", "stop"))
+
+
+def test_a_commit_without_audio_is_answered_and_the_engine_goes_on(speech: bytes) -> None:
+    sphinx = Transcriber(PocketSphinx(1))
+    given = models(transcriber=LocalReplicaSet(sphinx=sphinx), engine="pocketsphinx", revises=True)
+
+    async def go(address: str) -> None:
+        async with connect(f"ws://{address}/v1/realtime") as socket:
+            client = Client(socket)
+            await client.until("session.created")
+            await client.update(audio={"input": {"turn_detection": None}})
+            await client.send("input_audio_buffer.commit")
+            assert await client.error() == "input_audio_buffer_commit_empty"
+        async with connect(f"ws://{address}/v1/realtime") as socket:
+            client = Client(socket)
+            await client.until("session.created")
+            await client.send("session.update", model="voxtral")  # vLLM's dialect
+            await client.send("input_audio_buffer.commit", final=True)
+            assert (await client.until("transcription.done", 60))["text"] == ""
+            await client.speak(speech)
+            await client.send("input_audio_buffer.commit", final=True)
+            assert "tomorrow" in (await client.until("transcription.done", 60))["text"]
+
+    with served(given=given) as address:
+        asyncio.run(go(address))

@@ -9,9 +9,9 @@ import asyncio
 import contextlib
 import logging
 import socket
-import struct
 from typing import Any
 
+from deployments.framing import FrameTooLong, frame, read_length
 from serve_app.api.sockets.conversation_socket import decoded, new_dialect
 from serve_app.config import TcpConfig
 from serve_app.conversation.driver import Conversation, Conversations, Told
@@ -22,8 +22,6 @@ from serve_app.live.events import Close
 from serve_app.observability.metrics import Metrics
 
 log = logging.getLogger("voxray.tcp")
-
-LENGTH = struct.Struct(">I")
 
 
 class TcpPort:
@@ -82,21 +80,20 @@ class TcpPort:
         """The next message; None at the end. Raises `ClientError` for a length or pace that is
         not allowed: what follows it in the stream means nothing any more."""
         idle_s = self._conversations.config.conversation.idle_timeout_s
+        longest = self._conversations.config.limits.max_event_bytes
         try:
             async with asyncio.timeout(idle_s):
-                head = await reader.readexactly(LENGTH.size)
+                length = await read_length(reader, longest)
+        except FrameTooLong as error:
+            raise _wrong_length(error.length, longest) from error
         except asyncio.IncompleteReadError as end:
             if end.partial:
                 raise
             return None
         except TimeoutError as error:
             raise ClientError("idle_timeout", f"no message for {idle_s:g} s") from error
-        (length,) = LENGTH.unpack(head)
-        longest = self._conversations.config.limits.max_event_bytes
-        if not 0 < length <= longest:
-            raise ClientError(
-                "message_too_large", f"a message has 1 to {longest} bytes, not {length}"
-            )
+        if not length:
+            raise _wrong_length(length, longest)
         return await self._body(reader, length)
 
     async def _body(self, reader: asyncio.StreamReader, length: int) -> bytes:
@@ -108,6 +105,10 @@ class TcpPort:
             raise ClientError(
                 "idle_timeout", f"the message did not arrive within {timeout_s:g} s"
             ) from error
+
+
+def _wrong_length(length: int, longest: int) -> ClientError:
+    return ClientError("message_too_large", f"a message has 1 to {longest} bytes, not {length}")
 
 
 class _Connection:
@@ -170,15 +171,15 @@ class _Connection:
             raise ConnectionResetError("the conversation has ended")
         return answer
 
-    async def _send(self, frame: bytes) -> None:
+    async def _send(self, message: bytes) -> None:
         """Raises `TimeoutError` for a client that does not read."""
-        self._writer.writelines((LENGTH.pack(len(frame)), frame))
+        self._writer.write(frame(message))
         async with asyncio.timeout(self._conversations.sessions.limits.client_write_timeout_s):
             await self._writer.drain()
 
     def _on_told(self, event: Told) -> None:
-        for frame in self._dialect.render(event):
-            self._answers.put_nowait(frame)
+        for message in self._dialect.render(event):
+            self._answers.put_nowait(message)
         if isinstance(event, Close):
             self._answers.put_nowait(None)
 

@@ -91,7 +91,7 @@ class PocketSphinx:
     `batch_decoders` for recordings, which run when nobody else wants the processor."""
 
     name = "pocketsphinx"
-    languages = ("en",)
+    languages: tuple[str, ...] | None = ("en",)
     revises = True  # a final is decoded anew, with all of the utterance at hand
     options = frozenset({Option.LANGUAGE, Option.HOTWORDS, Option.GRAMMAR})
 

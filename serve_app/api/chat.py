@@ -27,6 +27,10 @@ from serve_app.conversation.driver import Conversations
 from serve_app.errors import ClientError
 from serve_app.live.options import Engine, check_tool_choice, listed, noted, unsupported
 from serve_app.security.concurrency import ConcurrencyLimit
+from serve_app.security.integers import LARGEST
+
+
+MAX_TOKENS = 1 << 31
 
 
 class _Shape(BaseModel):
@@ -78,12 +82,12 @@ class ChatAsked(_Shape):
     messages: list[MessageShape] = Field(min_length=1, max_length=10_000)
     stream: bool = False
     stream_options: StreamOptions | None = None
-    max_tokens: int | None = Field(None, ge=1)
-    max_completion_tokens: int | None = Field(None, ge=1)
+    max_tokens: int | None = Field(None, ge=1, le=MAX_TOKENS)
+    max_completion_tokens: int | None = Field(None, ge=1, le=MAX_TOKENS)
     temperature: float | None = Field(None, ge=0, le=2)
     top_p: float | None = Field(None, ge=0, le=1)
     stop: str | list[str] | None = None
-    seed: int | None = None
+    seed: int | None = Field(None, ge=-LARGEST - 1, le=LARGEST)
     n: Literal[1] | None = None
     tools: list[ToolShape] | None = None
     tool_choice: Literal["none", "auto", "required"] | ToolShape | None = None

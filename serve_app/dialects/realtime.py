@@ -253,7 +253,7 @@ class RealtimeDialect:
         if response_id is None:
             return None
         number = response_id.removeprefix(f"resp_{self.prefix}")
-        return int(number) if number.isdecimal() else -1
+        return int(number) if number.isdecimal() and len(number) < 19 else -1
 
     # Events out.
 

@@ -60,7 +60,7 @@ class ServerVad(_Shape):
     silence_duration_ms: int = Field(500, ge=40, le=10_000)
     create_response: bool = True
     interrupt_response: bool = True
-    idle_timeout_ms: int | None = None
+    idle_timeout_ms: int | None = Field(None, ge=1, le=3_600_000)
 
 
 class SemanticVad(_Shape):

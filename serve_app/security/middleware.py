@@ -16,6 +16,7 @@ from serve_app.errors import ClientError
 from serve_app.observability.metrics import Metrics
 from serve_app.security.bodies import Body, bounds_of_json, bounds_of_uploads, declared_bytes, whole
 from serve_app.security.client_secret import PREFIX
+from serve_app.security.integers import check_integers
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 LIVE = "/transcribe/stream"
@@ -51,7 +52,11 @@ class RequestMiddleware:
         bounds = self._uploads.get(path, self._json)
         bounds.check(declared_bytes(headers))
         body = Body(receive, bounds)
-        return body if path in self._uploads else _again(await whole(body), receive)
+        if path in self._uploads:
+            return body
+        read = await whole(body)
+        check_integers(read)
+        return _again(read, receive)
 
 
 def _again(body: bytes, receive: Receive) -> Receive:

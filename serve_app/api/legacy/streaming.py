@@ -30,9 +30,9 @@ def router(models: Any, sessions: LiveSessions) -> APIRouter:
     @routes.post("/stream", openapi_extra=UPLOAD)
     async def stream(
         request: Request,
-        sample_rate: Annotated[int, Query()] = 16_000,
+        sample_rate: Annotated[int, Query(ge=8000, le=48_000)] = 16_000,
         encoding: str = "pcm_s16le",
-        channels: int = 1,
+        channels: Annotated[int, Query(ge=1, le=2)] = 1,
         language: str | None = None,
     ) -> Response:
         """Raw samples in a chunked body; what `WS /v1/transcribe/stream` says as events."""

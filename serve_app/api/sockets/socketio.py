@@ -115,9 +115,13 @@ class SocketIo:
             raise self._library.exceptions.ConnectionRefusedError(error.code) from error
 
     async def _start(self, sid: str, said: Any = None) -> None:
-        if listener := self._listeners.get(sid):
-            fields = said if isinstance(said, dict) else {}
+        if not (listener := self._listeners.get(sid)):
+            return
+        fields = said if isinstance(said, dict) else {}
+        try:
             listener.received(orjson.dumps({**fields, "type": "start"}).decode())
+        except TypeError as error:
+            listener.refused(ClientError("invalid_message", f"audio:start: {error}"))
 
     async def _chunk(self, sid: str, said: Any = None) -> None:
         """Samples as bytes, or `{"audio": bytes or base64}`."""

@@ -29,7 +29,6 @@ from serve_app.live.options import Engine, check_tool_choice, listed, noted, uns
 from serve_app.security.concurrency import ConcurrencyLimit
 from serve_app.security.integers import LARGEST
 
-
 MAX_TOKENS = 1 << 31
 
 

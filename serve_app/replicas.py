@@ -286,7 +286,9 @@ class Ingress(Replica):
     def __serve_build_asgi_app__(self) -> Any:
         from serve_app.api import create_app
 
-        return create_app(self._models, self._config, self._metrics, self._settings)
+        return create_app(
+            self._models, self._config, self._metrics, self._settings, serve_adds_id=True
+        )
 
     async def reconfigure(self, changes: dict[str, Any]) -> None:
         """Settings that were changed while we run."""

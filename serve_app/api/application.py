@@ -16,6 +16,7 @@ from serve_app.api import (
     catalog,
     chat,
     configuration,
+    docs_page,
     errors,
     jobs,
     recordings,
@@ -110,8 +111,12 @@ def create_app(
     config: Config,
     metrics: Metrics | None = None,
     settings: RuntimeSettings | None = None,
+    serve_adds_id: bool = False,
 ) -> FastAPI:
-    """Build the application. Its lifespan runs the lanes, so it serves only inside it."""
+    """Build the application. Its lifespan runs the lanes, so it serves only inside it.
+
+    `serve_adds_id`: Ray Serve, in front of it, gives every answer its `x-request-id`.
+    """
     counted = metrics or Metrics()
     sessions = LiveSessions(config, models.vad, models.transcriber, counted)
     settings = settings or RuntimeSettings(config)
@@ -154,11 +159,14 @@ def create_app(
         title="voxray",
         version=__version__,
         lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
         summary="Speech on your own machines: live transcription, speech, conversations.",
     )
-    app.add_middleware(RequestMiddleware, config=config, metrics=counted)
+    app.add_middleware(RequestMiddleware, config=config, metrics=counted, adds_id=not serve_adds_id)
     app.add_middleware(CountRequests, metrics=counted)  # the outermost: whoever answers is counted
     errors.install(app, counted)
+    docs_page.install(app)
     app.mount(SOCKET_IO, socket_io(models, sessions, counted))
     app.include_router(configuration.router(models, settings))
     _add_routes(

@@ -26,8 +26,11 @@ LIVE = "/transcribe/stream"
 class RequestMiddleware:
     """ASGI middleware."""
 
-    def __init__(self, app: ASGIApp, config: Config, metrics: Metrics) -> None:
+    def __init__(
+        self, app: ASGIApp, config: Config, metrics: Metrics, adds_id: bool = True
+    ) -> None:
         self._app = app
+        self._adds_id = adds_id
         self._json = bounds_of_json(config)
         self._uploads = bounds_of_uploads(config)
         self._metrics = metrics
@@ -36,7 +39,7 @@ class RequestMiddleware:
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
         headers = Headers(scope=scope)
-        answer = _with_id(send, headers.get("x-request-id"))
+        answer = _with_id(send, headers.get("x-request-id")) if self._adds_id else send
         try:
             _check_key(headers, scope["path"])
             if scope["method"] in ("POST", "PUT", "PATCH") and scope["path"] != LIVE:

@@ -54,8 +54,9 @@ def test_words_come_back_through_everything(server: Server, speech: bytes) -> No
     assert words(events) and of("final", events)[0]["engine"] == "sim" and code == 1000
     again, _ = converse(server.address, *chunks(speech, 250))
     assert words(again) == words(events)
-    rest = httpx.post(f"{server.url}/v1/transcribe", content=wav(speech), timeout=30).json()
-    assert rest["text"] == words(events)
+    answer = httpx.post(f"{server.url}/v1/transcribe", content=wav(speech), timeout=30)
+    assert answer.json()["text"] == words(events)
+    assert len(answer.headers.get_list("x-request-id")) == 1
 
 
 def test_a_spoken_conversation_through_everything(server: Server, speech: bytes) -> None:

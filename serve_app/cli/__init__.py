@@ -1,27 +1,40 @@
-"""The `voxray` command."""
+"""The `voxray` command.
 
-import json
-from typing import Any
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 no server. A command raises `Failure`, and `main`
+turns it into a message and an exit code.
+"""
 
 from rich.console import Console
 from rich.text import Text
 
-DONE, FAILED, NO_SERVER = 0, 1, 3
-"""Exit codes; 2 is wrong usage, said by the option parser."""
+DONE, FAILED, USAGE, NO_SERVER = 0, 1, 2, 3
 
 console = Console(stderr=True, highlight=False, soft_wrap=True)
-"""Where people are told things; results go to stdout."""
+"""Messages for people; results go to stdout."""
+
+
+class Failure(Exception):
+    """Why a command failed, as the user reads it."""
+
+    exit_code = FAILED
+
+
+class WrongUsage(Failure):
+    """Options that do not go together, noticed only where the work begins."""
+
+    exit_code = USAGE
+
+
+class NoServer(Failure):
+    """Nothing answers at the address, or the connection was lost."""
+
+    exit_code = NO_SERVER
+
+    @classmethod
+    def at(cls, url: str) -> "NoServer":
+        return cls(f"no voxray server at {url}; start one with `voxray run`")
 
 
 def complain(message: str) -> None:
-    """What went wrong, verbatim: it may hold brackets that Rich would take for markup."""
+    """Print an error verbatim: it may hold brackets that Rich would take for markup."""
     console.print(Text(message, style="red"))
-
-
-def refusal(answer: Any) -> str:
-    """What an HTTP answer that is no success says."""
-    try:
-        message: str = json.loads(answer.content)["error"]["message"]
-    except (ValueError, KeyError, TypeError):
-        return f"the server answered HTTP {answer.status_code}: is it voxray?"
-    return f"the server refused: {message}"

@@ -13,12 +13,13 @@ from serve_app.cli.client import Event
 
 
 class Captions:
-    """Feeds on a session's events. `total_s` is the recording's length, None for a microphone."""
+    """Fed with a session's events. `total_s` is the recording's length, None for a microphone."""
 
     def __init__(self, title: str, total_s: float | None) -> None:
+        self._title = title
         self._partial = Text("")
         self._progress = Progress(
-            TextColumn(title),
+            TextColumn(title, markup=False),
             BarColumn(),
             TaskProgressColumn(),
             TimeElapsedColumn(),
@@ -27,7 +28,8 @@ class Captions:
         self._task = self._progress.add_task("", total=total_s)
         self._live = Live(console=console, refresh_per_second=10, transient=True)
         self.finals: list[Event] = []
-        self.errors: list[Event] = []
+        self.failed = 0
+        """Utterances that the server could not transcribe."""
 
     @contextmanager
     def shown(self) -> Iterator["Captions"]:
@@ -40,9 +42,9 @@ class Captions:
                 self._partial = Text(event["text"], style="dim italic")
             case "final":
                 self._final(event)
-            case "error":
-                self.errors.append(event)
-                complain(f"{event['code']}: {event['message']}")
+            case "error" if not event["fatal"]:
+                self.failed += 1
+                complain(f"{self._title}: {event['message']}")
         if "audio_ms" in event:
             self._progress.update(self._task, completed=event["audio_ms"] / 1000)
         if event["type"] == "closed":
@@ -53,4 +55,5 @@ class Captions:
         self.finals.append(event)
         self._partial = Text("")
         if event["text"] and console.is_terminal:
-            console.print(f"[cyan]{event['start_ms'] / 1000:7.1f}[/] {event['text']}")
+            stamp = Text(f"{event['start_ms'] / 1000:7.1f} ", style="cyan")
+            console.print(stamp + Text(event["text"], style="default"))

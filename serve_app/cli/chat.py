@@ -1,42 +1,30 @@
 """`voxray chat`: a conversation in writing."""
 
+import contextlib
 import json
 import sys
 from collections.abc import Iterator
 from typing import Any
 
-import httpx2 as httpx
-
-from serve_app.cli import DONE, FAILED, NO_SERVER, complain, console, refusal
+from serve_app.cli import Failure, console
+from serve_app.cli.rest import Rest
 
 Messages = list[dict[str, str]]
 
 
-class Refused(Exception):
-    """The server answered, but not with a reply."""
-
-
-def chat(server: str, text: str | None) -> int:
-    """One reply to `text`, or a conversation with whoever types; Ctrl-D ends it."""
+def converse(server: str, text: str | None) -> None:
+    """Print one reply to `text`, or a reply to each line that is typed."""
+    rest = Rest(server)
     messages: Messages = []
-    try:
+    with contextlib.suppress(KeyboardInterrupt):
         for said in [text] if text else _typed():
             messages.append({"role": "user", "content": said})
-            messages.append({"role": "assistant", "content": _print(_reply(server, messages))})
-    except Refused as error:
-        complain(str(error))
-        return FAILED
-    except httpx.HTTPError:
-        complain(f"no voxray server at {server}: start one with `voxray run`")
-        return NO_SERVER
-    except KeyboardInterrupt:
-        pass
-    return DONE
+            messages.append({"role": "assistant", "content": _print(_reply(rest, messages))})
 
 
 def _typed() -> Iterator[str]:
     if sys.stdin.isatty():
-        console.print("[dim]say something; Ctrl-D ends[/]")
+        console.print("[dim]Type a message; Ctrl-D ends.[/]")
     while True:
         try:
             line = input("> " if sys.stdin.isatty() else "").strip()
@@ -46,12 +34,9 @@ def _typed() -> Iterator[str]:
             yield line
 
 
-def _reply(server: str, messages: Messages) -> Iterator[str]:
+def _reply(rest: Rest, messages: Messages) -> Iterator[str]:
     body: dict[str, Any] = {"messages": messages, "stream": True}
-    with httpx.stream("POST", f"{server}/v1/chat/completions", json=body, timeout=120) as answer:
-        if answer.status_code != 200:
-            answer.read()
-            raise Refused(refusal(answer))
+    with rest.stream("POST", "/v1/chat/completions", json=body) as answer:
         for line in answer.iter_lines():
             if line.startswith("data: {"):
                 yield from _delta(json.loads(line.removeprefix("data: ")))
@@ -59,7 +44,7 @@ def _reply(server: str, messages: Messages) -> Iterator[str]:
 
 def _delta(chunk: dict[str, Any]) -> Iterator[str]:
     if "error" in chunk:
-        raise Refused(chunk["error"]["message"])
+        raise Failure(chunk["error"]["message"])
     for choice in chunk["choices"]:
         if text := choice["delta"].get("content"):
             yield text

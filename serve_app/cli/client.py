@@ -1,13 +1,17 @@
-"""A live session seen from a client: the socket, flow control, and what comes back."""
+"""A live session as a client has it: the socket, flow control, and the events that come back."""
 
 import asyncio
 import contextlib
 import json
 from collections.abc import AsyncIterator, Callable
-from typing import Any
+from contextlib import asynccontextmanager
+from typing import Any, Literal
 
 import websockets
 from websockets.asyncio.client import ClientConnection, connect
+
+from serve_app.cli import Failure, NoServer
+from serve_app.cli.rest import Refused, is_loopback
 
 AHEAD_SHARE = 0.5
 """Of the server's bound on audio ahead: the client stops there and waits for progress."""
@@ -18,16 +22,26 @@ PROBE_MS = 5_000
 Event = dict[str, Any]
 
 
-class NoServer(Exception):
-    """Nobody answers, or somebody who is not voxray."""
+class SessionFailed(Failure):
+    """The server refused or ended the session."""
 
 
-class SessionFailed(Exception):
-    """The server ended the session with an error."""
-
-
-def stream_url(server: str) -> str:
-    return server.replace("http", "ws", 1).rstrip("/") + "/v1/transcribe/stream"
+@asynccontextmanager
+async def socket_to(server: str, path: str) -> AsyncIterator[ClientConnection]:
+    """A WebSocket of the server. Raises `NoServer`, `Refused`, `SessionFailed`."""
+    url = server.replace("http", "ws", 1).rstrip("/") + path
+    proxy: Literal[True] | None = None if is_loopback(server) else True
+    try:
+        socket = await connect(url, max_size=None, compression=None, proxy=proxy)
+    except websockets.InvalidStatus as error:
+        raise Refused(error.response.status_code, bytes(error.response.body or b"")) from error
+    except (OSError, websockets.InvalidHandshake, websockets.InvalidURI) as error:
+        raise NoServer.at(server) from error
+    try:
+        async with socket:
+            yield socket
+    except websockets.ConnectionClosedError as error:
+        raise SessionFailed(f"the server closed the connection: {error}") from error
 
 
 async def run_session(
@@ -39,50 +53,39 @@ async def run_session(
 ) -> None:
     """Stream 16 kHz mono pcm and hand every event to `on_event`.
 
-    Raises `NoServer` and `SessionFailed`.
+    Raises `NoServer`, `Refused` and `SessionFailed`.
     """
-    try:
-        async with connect(stream_url(server), max_size=None, compression=None) as socket:
-            await _converse(socket, start, pcm, on_event, realtime)
-    except websockets.InvalidStatus as error:
-        raise NoServer(_refusal(error)) from error
-    except (OSError, websockets.InvalidMessage, websockets.InvalidURI) as error:
-        raise NoServer(f"no voxray server at {server}: start one with `voxray run`") from error
-    except websockets.ConnectionClosedError as error:
-        raise SessionFailed(f"the server closed the session: {error}") from error
+    async with socket_to(server, "/v1/transcribe/stream") as socket:
+        hello = await _answer(socket)
+        window_ms = hello["limits"]["max_audio_ahead_ms"] * AHEAD_SHARE
+        await _start(socket, start)
+        progress = _Progress()
+        sending = asyncio.create_task(_send(socket, pcm, progress, window_ms, realtime))
+        receiving = asyncio.create_task(_receive(socket, on_event, progress))
+        try:
+            await asyncio.wait({sending, receiving}, return_when=asyncio.FIRST_COMPLETED)
+            if sending.done():  # unreadable audio ends the session
+                with contextlib.suppress(websockets.ConnectionClosed):
+                    sending.result()
+            await receiving
+        finally:
+            sending.cancel()
+            receiving.cancel()
+            await asyncio.gather(sending, receiving, return_exceptions=True)
 
 
-def _refusal(error: websockets.InvalidStatus) -> str:
-    with contextlib.suppress(ValueError, KeyError, TypeError):
-        said = json.loads(error.response.body)["error"]["message"]
-        return f"the server refused: {said}"
-    return f"the server answered HTTP {error.response.status_code}: is it voxray?"
-
-
-async def _converse(
-    socket: ClientConnection,
-    start: dict[str, Any],
-    pcm: AsyncIterator[bytes],
-    on_event: Callable[[Event], None],
-    realtime: bool,
-) -> None:
-    hello = json.loads(await socket.recv())
-    window_ms = hello["limits"]["max_audio_ahead_ms"] * AHEAD_SHARE
-    progress = _Progress()
+async def _start(socket: ClientConnection, start: dict[str, Any]) -> None:
+    """Ask for the session; no audio is sent before the server has accepted."""
     asked = {name: value for name, value in start.items() if value not in (None, [])}
     await socket.send(json.dumps({"type": "start", **asked}))
-    sending = asyncio.create_task(_send(socket, pcm, progress, window_ms, realtime))
-    receiving = asyncio.create_task(_receive(socket, on_event, progress))
-    try:
-        await asyncio.wait({sending, receiving}, return_when=asyncio.FIRST_COMPLETED)
-        if sending.done():  # audio that cannot be had ends the session
-            with contextlib.suppress(websockets.ConnectionClosed):
-                sending.result()
-        await receiving
-    finally:
-        sending.cancel()
-        receiving.cancel()
-        await asyncio.gather(sending, receiving, return_exceptions=True)
+    await _answer(socket)
+
+
+async def _answer(socket: ClientConnection) -> Event:
+    event: Event = json.loads(await socket.recv())
+    if event["type"] == "error":
+        raise SessionFailed(f"the server refused: {event['message']}")
+    return event
 
 
 class _Progress:
@@ -105,7 +108,7 @@ async def _receive(
         fatal = event["message"] if event["type"] == "error" and event["fatal"] else fatal
         on_event(event)
     if fatal:
-        raise SessionFailed(fatal)
+        raise SessionFailed(f"the server ended the session: {fatal}")
 
 
 async def _send(

@@ -1,4 +1,4 @@
-"""Microphone and loudspeaker, where there are some."""
+"""Microphone and loudspeaker, through PortAudio."""
 
 import asyncio
 import contextlib
@@ -7,14 +7,14 @@ import time
 from collections.abc import AsyncIterator
 from typing import Any
 
-from serve_app.cli import console
+from serve_app.cli import Failure, console
 
 MAX_BLOCKED_S = 10
-"""Past that the newest audio is dropped, and that is said."""
+"""When more audio than that waits to be sent, new audio is dropped, with a warning."""
 
 
-class NoDevice(Exception):
-    """Neither a device nor the library to reach one."""
+class NoDevice(Failure):
+    """No audio device, or no PortAudio to reach one."""
 
 
 def _sounddevice(wanted: str) -> Any:
@@ -22,7 +22,7 @@ def _sounddevice(wanted: str) -> Any:
         import sounddevice
     except OSError as error:
         raise NoDevice(
-            f"no {wanted}: the PortAudio library is not installed (libportaudio2)"
+            f"no {wanted}: PortAudio is not installed; run `sudo apt-get install libportaudio2`"
         ) from error
     return sounddevice
 
@@ -38,25 +38,25 @@ async def microphone(
     def put(block: bytes) -> None:
         with contextlib.suppress(asyncio.QueueFull):
             return blocks.put_nowait(block)
-        console.print("[yellow]the server does not keep up: a block of audio was dropped")
+        console.print("[yellow]the server cannot keep up; some audio was dropped")
 
-    def heard(block: Any, *_: Any) -> None:
+    def on_block(block: Any, *_: Any) -> None:
         loop.call_soon_threadsafe(put, bytes(block))
 
     until = time.monotonic() + seconds if seconds else float("inf")
     try:
         stream = sounddevice.RawInputStream(
-            rate, rate * block_ms // 1000, channels=1, dtype="int16", callback=heard
+            rate, rate * block_ms // 1000, channels=1, dtype="int16", callback=on_block
         )
     except (sounddevice.PortAudioError, ValueError) as error:
-        raise NoDevice("no microphone: no input device was found") from error
+        raise NoDevice("no microphone: no audio input device found") from error
     with stream:
         while time.monotonic() < until:
             yield await blocks.get()
 
 
 class Loudspeaker:
-    """Plays as fast as it can be heard; what waits can be thrown away. Raises `NoDevice`."""
+    """Plays in real time from a queue that can be cleared. Raises `NoDevice`."""
 
     def __init__(self, rate: int) -> None:
         sounddevice = _sounddevice("loudspeaker")
@@ -69,7 +69,7 @@ class Loudspeaker:
                 rate, channels=1, dtype="int16", callback=self._fill
             )
         except (sounddevice.PortAudioError, ValueError) as error:
-            raise NoDevice("no loudspeaker: no output device was found") from error
+            raise NoDevice("no loudspeaker: no audio output device found") from error
         self._stream.start()
 
     def play(self, pcm: bytes) -> None:
@@ -77,7 +77,7 @@ class Loudspeaker:
             self._waiting += pcm
 
     def stop(self) -> int:
-        """Silence, at once; the ms that were played since the last time."""
+        """Clear the queue; the ms played since the last `stop`."""
         with self._lock:
             self._waiting.clear()
             played, self._played = self._played, 0

@@ -1,20 +1,26 @@
 """`voxray models`: weights ahead of time."""
 
+import os
 from pathlib import Path
 
-from pydantic import ValidationError
+import typer
 from rich.table import Table
 
-from serve_app.cli import DONE, FAILED, complain, console
-from serve_app.cli.server import settings
+from serve_app.cli import FAILED, Failure, complain, console
+from serve_app.cli.config_file import config_file, settings, validated
 from serve_app.config import Config
+from serve_app.config.engines import HasWeights
 from serve_app.models import weights
 from serve_app.models.gpu_plan import GIB, DoesNotFit
 
 
-def list_weights(file: Path, profile: str | None) -> int:
-    if (config := _config(file, profile)) is None:
-        return FAILED
+def configured(given: Path | None, profile: str | None) -> Config:
+    """The configuration of `given` or of the default file. Raises `Failure`."""
+    file = config_file(given)
+    return validated(file, settings(file, None, None, profile)[0])
+
+
+def list_weights(config: Config) -> None:
     table = Table(
         "engine", "model", "on disk", "GPU memory", "where", box=None, padding=(0, 2, 0, 0)
     )
@@ -29,47 +35,38 @@ def list_weights(file: Path, profile: str | None) -> int:
     if table.row_count:
         console.print(table)
     else:
-        console.print("no configured engine has weights: its engines come inside pip wheels")
-    return DONE
+        console.print("the configured engines need no weights: they come with their packages")
 
 
-def download_weights(file: Path, profile: str | None) -> int:
-    if (config := _config(file, profile)) is None:
-        return FAILED
+def download_weights(config: Config) -> None:
+    if not console.is_terminal:
+        os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
     for leaf in config.with_weights.values():
         try:
-            folder = weights.fetch(config.models, leaf)  # huggingface_hub shows a bar a file
+            folder = weights.fetch(config.models, leaf)  # huggingface_hub shows a bar per file
         except weights.Absent as absent:
-            complain(str(absent))
-            return FAILED
+            raise Failure(str(absent)) from absent
         console.print(f"{leaf.model} is in {folder}")
-    return DONE
 
 
-def check_weights(file: Path, profile: str | None) -> int:
-    if (config := _config(file, profile)) is None:
-        return FAILED
-    outcome = DONE
-    for leaf in config.with_weights.values():
-        folder = weights.place(config.models, leaf.model)
-        with console.status(f"reading {folder} …"):
-            wrong = list(weights.problems(folder, leaf.files))
-        for problem in wrong:
-            complain(f"{leaf.model} in {folder}: {problem}")
-            outcome = FAILED
-        if not wrong:
-            console.print(f"{leaf.model}: whole")
+def check_weights(config: Config) -> None:
+    wrong = [
+        problem for leaf in config.with_weights.values() for problem in _problems(config, leaf)
+    ]
     try:
         weights.check_plan(config)
     except DoesNotFit as reason:
-        complain(str(reason))
-        outcome = FAILED
-    return outcome
+        wrong.append(str(reason))
+    for problem in wrong:
+        complain(problem)
+    if wrong:
+        raise typer.Exit(FAILED)
 
 
-def _config(file: Path, profile: str | None) -> Config | None:
-    try:
-        return Config.model_validate(settings(file, None, None, profile)[0])
-    except (ValidationError, ValueError) as error:
-        complain(f"{file}: {error}")
-        return None
+def _problems(config: Config, leaf: HasWeights) -> list[str]:
+    folder = weights.place(config.models, leaf.model)
+    with console.status(f"reading {folder} …"):
+        found = list(weights.problems(folder, leaf.files))
+    if not found:
+        console.print(f"{leaf.model}: intact")
+    return [f"{leaf.model} in {folder}: {problem}" for problem in found]

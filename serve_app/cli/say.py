@@ -1,12 +1,13 @@
 """`voxray say`: a text as an audio file."""
 
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-import httpx2 as httpx
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from serve_app.cli import DONE, FAILED, NO_SERVER, complain, console, refusal
+from serve_app.cli import WrongUsage, console
+from serve_app.cli.output import STDOUT, output
+from serve_app.cli.rest import Rest
 
 FORMATS = {
     ".mp3": "mp3",
@@ -19,37 +20,32 @@ FORMATS = {
 }
 
 
-def say_text(
-    server: str, text: str, out: Path, voice: str | None, style: str | None, speed: float
-) -> int:
-    format_ = FORMATS.get(out.suffix.lower())
-    if not format_:
-        complain(f"{out}: the file's name must end in one of {', '.join(FORMATS)}")
-        return FAILED
-    body = {
-        "input": text,
-        "voice": voice,
-        "style": style,
-        "speed": speed,
-        "response_format": format_,
-    }
+def say(server: str, speech: dict[str, Any], form: str | None, out: Path) -> None:
+    """Write `speech`, the fields of `POST /v1/audio/speech`, in the format of `out`'s name or in
+    `form`."""
+    body = {**speech, "response_format": form or _format_of(out)}
+    with (
+        output(out, binary=True) as file,
+        Rest(server).stream("POST", "/v1/audio/speech", json=body) as answer,
+    ):
+        _copy(answer, file)
+
+
+def _format_of(out: Path) -> str:
+    if out == STDOUT:
+        return "wav"
     try:
-        with httpx.stream("POST", f"{server}/v1/audio/speech", json=body, timeout=60) as answer:
-            if answer.status_code != 200:
-                answer.read()
-                complain(refusal(answer))
-                return FAILED
-            _write(answer, out)
-    except httpx.HTTPError:
-        complain(f"no voxray server at {server}: start one with `voxray run`")
-        return NO_SERVER
-    return DONE
+        return FORMATS[out.suffix.lower()]
+    except KeyError:
+        names = ", ".join(FORMATS)
+        raise WrongUsage(f"{out}: give --format, or a name that ends in {names}") from None
 
 
-def _write(answer: Any, out: Path) -> None:
+def _copy(answer: Any, file: IO[bytes]) -> None:
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    with out.open("wb") as file, Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task("speaking …")
+    quiet = not console.is_terminal
+    with Progress(*columns, console=console, transient=True, disable=quiet) as progress:
+        task, size = progress.add_task("speaking …"), 0
         for piece in answer.iter_bytes():
-            file.write(piece)
-            progress.update(task, description=f"speaking … {file.tell() // 1024} KiB")
+            size += file.write(piece)
+            progress.update(task, description=f"speaking … {size // 1024} KiB")

@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-import yaml
-from pydantic import ValidationError
 from rich.markup import escape
 
 from serve_app.cli import DONE, FAILED, complain, console
+from serve_app.cli.config_file import settings, validated
 from serve_app.cli.simulated import simulated, with_simulated
 from serve_app.cli.supervisor import hold_signals, ignore_signals, supervise
 from serve_app.cluster.environment import serve_environment
@@ -38,17 +37,17 @@ def run_server(file: Path, host: str | None, port: int | None, profile: str | No
     hold_signals()
     try:
         args, listen = settings(file, host, port, profile)
-        config = Config.model_validate(args)
+        config = validated(file, args)
         missing = simulated(config)
         args = with_simulated(args, missing)
-        config = Config.model_validate(args)
+        config = validated(file, args)
         check_plan(config)
         _check_secrets(config)
         _check_extras(config)
         if config.models.offline:
             for leaf in config.with_weights.values():
                 ensure(config.models, leaf)
-    except (ValidationError, ValueError, DoesNotFit, Absent, MissingExtra) as error:
+    except (ValueError, DoesNotFit, Absent, MissingExtra) as error:
         complain(f"{file}: {error}")
         return FAILED
     if taken := who_listens(*listen):
@@ -92,21 +91,9 @@ def _check_extras(config: Config) -> None:
 
 def print_environment(file: Path, public: bool) -> None:
     args, _ = settings(file, None, None, None)
-    for name, value in serve_environment(public, Config.model_validate(args).max_session_s).items():
+    for name, value in serve_environment(public, validated(file, args).max_session_s).items():
         print(f"export {name}={shlex.quote(value)}")
     print("export RAY_AUTH_MODE=token")  # `ray start` and `serve deploy` must agree on it
-
-
-def settings(
-    file: Path, host: str | None, port: int | None, profile: str | None
-) -> tuple[dict[str, Any], tuple[str, int]]:
-    """The application's args and the address, from the Serve file and what overrides it."""
-    deploy = yaml.safe_load(file.read_text())
-    args: dict[str, Any] = deploy["applications"][0].get("args") or {}
-    if profile:
-        args["profile"] = profile
-    http = deploy.get("http_options", {})
-    return args, (host or http.get("host", "127.0.0.1"), port or http.get("port", 8000))
 
 
 def is_loopback(host: str) -> bool:

@@ -10,38 +10,39 @@ import httpx2 as httpx
 from rich.console import Console
 from rich.table import Table
 
-from serve_app.cli import DONE, NO_SERVER, complain
+from serve_app.cli.rest import Rest, is_loopback
 
 
-def show_status(server: str, dashboard: str, as_json: bool) -> int:
-    console = Console(highlight=False)
-    try:
-        health = httpx.get(f"{server}/v1/health", timeout=5).raise_for_status().json()
-        metrics = httpx.get(f"{server}/v1/metrics", timeout=5).raise_for_status().json()
-    except (httpx.HTTPError, ValueError):
-        complain(f"no voxray server at {server}: start one with `voxray run`")
-        return NO_SERVER
+def show_status(server: str, dashboard: str, as_json: bool) -> None:
+    rest = Rest(server)
+    health = rest.ask("GET", "/v1/health").json()
+    metrics = rest.ask("GET", "/v1/metrics").json()
     deployments = _deployments(dashboard)
     if as_json:
         print(json.dumps({"health": health, "metrics": metrics, "deployments": deployments}))
-        return DONE
+        return
+    console = Console(highlight=False)
     console.print(
         f"{server}: [bold]{health['status']}[/], engine {health['engine']}, "
-        f"{health['active_sessions']} sessions open, {metrics['live']['total_sessions']} in all, "
+        f"{health['active_sessions']} open sessions, {metrics['live']['total_sessions']} in total, "
         f"{metrics['total_requests']} requests"
     )
     console.print(_table(deployments) if deployments else f"(no Ray dashboard at {dashboard})")
-    return DONE
 
 
 def _deployments(dashboard: str) -> list[dict[str, Any]]:
-    """From Ray's own API, which only its own machine reaches."""
+    """From the API of Ray's dashboard, which listens on the server's own machine only."""
     token = Path(os.environ.get("RAY_AUTH_TOKEN_PATH", "~/.ray/auth_token")).expanduser()
     headers = {}
     with contextlib.suppress(OSError):
         headers = {"Authorization": f"Bearer {token.read_text().strip()}"}
     try:
-        answer = httpx.get(f"{dashboard}/api/serve/applications/", headers=headers, timeout=5)
+        answer = httpx.get(
+            f"{dashboard}/api/serve/applications/",
+            headers=headers,
+            timeout=5,
+            trust_env=not is_loopback(dashboard),
+        )
         applications = answer.raise_for_status().json()["applications"]
     except (httpx.HTTPError, ValueError, KeyError):
         return []

@@ -5,18 +5,19 @@ import base64
 import contextlib
 import json
 import wave
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import IO, Any, Protocol
 
-import websockets
 from rich.text import Text
-from websockets.asyncio.client import ClientConnection, connect
+from websockets.asyncio.client import ClientConnection
 
 from deployments.decoding import Bounds, Undecodable, decode
 from deployments.interfaces import RATE, VOICE_RATE
-from serve_app.cli import DONE, FAILED, NO_SERVER, complain, console
+from serve_app.cli import Failure, console
+from serve_app.cli.client import Event, socket_to
 from serve_app.cli.devices import Loudspeaker, NoDevice, microphone
+from serve_app.cli.output import output
 
 CHUNK_MS = 40
 CHUNK_BYTES = VOICE_RATE * CHUNK_MS // 1000 * 2
@@ -25,8 +26,6 @@ SILENCE_S = 3.0
 
 LISTEN_S = 30.0
 """How long a file's conversation waits for the reply to begin."""
-
-Event = dict[str, Any]
 
 
 class Out(Protocol):
@@ -43,8 +42,8 @@ class Out(Protocol):
 class WavFile:
     """The replies one after the other."""
 
-    def __init__(self, path: Path) -> None:
-        self._file = wave.open(str(path), "wb")
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = wave.open(file, "wb")
         self._file.setnchannels(1)
         self._file.setsampwidth(2)
         self._file.setframerate(VOICE_RATE)
@@ -53,43 +52,42 @@ class WavFile:
         self._file.writeframes(pcm)
 
     def stop(self) -> int:
-        return 0  # the file's words come in order: there is nothing to stop
+        return 0  # a file takes all words in their order: there is nothing to stop
 
     def close(self) -> None:
         self._file.close()
 
 
-class Failed(Exception):
+class NoReply(Failure):
     """The server ended the conversation, or did not answer in it."""
 
 
-def talk(server: str, in_: Path | None, out: Path | None, voice: str | None) -> int:
+def talk(server: str, in_: Path | None, out: Path | None, voice: str | None) -> None:
     try:
-        asyncio.run(_talk(server, in_, out, voice))
+        with contextlib.suppress(KeyboardInterrupt), _player(out) as player:
+            asyncio.run(_talk(server, in_, player, voice))
     except NoDevice as error:
-        complain(f"{error}; or give --in FILE --out FILE")
-        return FAILED
-    except (OSError, websockets.InvalidHandshake, websockets.InvalidURI):
-        complain(f"no voxray server at {server}: start one with `voxray run`")
-        return NO_SERVER
-    except (Failed, Undecodable, websockets.ConnectionClosedError) as error:
-        complain(str(error))
-        return FAILED
-    except KeyboardInterrupt:
-        pass
-    return DONE
+        raise NoDevice(f"{error}; or give --in FILE --out FILE") from error
+    except Undecodable as error:
+        raise Failure(f"{in_}: {error}") from error
 
 
-async def _talk(server: str, in_: Path | None, out: Path | None, voice: str | None) -> None:
+@contextlib.contextmanager
+def _player(out: Path | None) -> Iterator[Out]:
+    with contextlib.ExitStack() as stack:
+        file = stack.enter_context(output(out, binary=True)) if out else None
+        player: Out = WavFile(file) if file else Loudspeaker(VOICE_RATE)
+        try:
+            yield player
+        finally:
+            player.close()
+
+
+async def _talk(server: str, in_: Path | None, player: Out, voice: str | None) -> None:
     pcm = _file(in_) if in_ else microphone(VOICE_RATE, CHUNK_MS)
-    first = await anext(pcm)  # say what is missing before asking for a server
-    player: Out = WavFile(out) if out else Loudspeaker(VOICE_RATE)
-    url = server.replace("http", "ws", 1).rstrip("/") + "/v1/realtime"
-    try:
-        async with connect(url, max_size=None, compression=None) as socket:
-            await _Talk(socket, player, bool(in_)).run(first, pcm, voice)
-    finally:
-        player.close()
+    first = await anext(pcm)  # a missing microphone is reported before a missing server
+    async with socket_to(server, "/v1/realtime") as socket:
+        await _Talk(socket, player, bool(in_)).run(first, pcm, voice)
 
 
 async def _file(path: Path) -> AsyncIterator[bytes]:
@@ -129,7 +127,7 @@ class _Talk:
         audio = {"input": {"transcription": {"model": "voxray"}}, "output": output}
         await self._send("session.update", session={"type": "realtime", "audio": audio})
         if not self._from_file:
-            console.print("[dim]speak; Ctrl-C ends[/]")
+            console.print("[dim]Speak; Ctrl-C ends.[/]")
         hearing = asyncio.create_task(self._hear())
         try:
             await self._say(first)
@@ -139,7 +137,7 @@ class _Talk:
                     break
             await asyncio.wait_for(self._all_answered(), LISTEN_S)
         except TimeoutError as error:
-            raise Failed(f"no reply within {LISTEN_S:g} s") from error
+            raise NoReply(f"no reply within {LISTEN_S:g} s") from error
         finally:
             hearing.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -164,7 +162,7 @@ class _Talk:
     async def _on_event(self, event: Event) -> None:
         match event["type"]:
             case "error":
-                raise Failed(event["error"]["message"])
+                raise NoReply(event["error"]["message"])
             case "input_audio_buffer.speech_started":
                 await self._interrupt()
             case "conversation.item.input_audio_transcription.completed":
@@ -179,7 +177,7 @@ class _Talk:
                 self._answered += 1
 
     async def _interrupt(self) -> None:
-        """What was not played was not heard, and the server is to know."""
+        """Stop playing, and tell the server how much was played."""
         played_ms = self._player.stop()
         if self._item and played_ms:
             await self._send(

@@ -2,15 +2,17 @@
 
 import asyncio
 import json
-import sys
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import typer
+
 from deployments.decoding import Bounds, Undecodable, decode, duration_s
-from serve_app.cli import DONE, FAILED, NO_SERVER, complain
+from serve_app.cli import FAILED, Failure, NoServer, complain
 from serve_app.cli.captions import Captions
-from serve_app.cli.client import NoServer, SessionFailed, run_session
+from serve_app.cli.client import run_session
+from serve_app.cli.output import output
 from serve_app.live.transcript import Form, Segment, render
 
 CHUNK_BYTES = 3_200
@@ -19,37 +21,40 @@ CHUNK_BYTES = 3_200
 ANY_LENGTH = Bounds(max_s=1e9, cpu_s=1e9)
 
 
-class TranscribeRequest(NamedTuple):
+class Session(NamedTuple):
+    """What is asked for each recording."""
+
     server: str
     realtime: bool
-    form: Form | None
+    form: Form
     start: dict[str, Any]
-    out: Path | None
 
 
-def transcribe_files(job: TranscribeRequest, files: Sequence[Path]) -> int:
-    written: list[str] = []
-    outcome = DONE
-    for file in files:
-        try:
-            written.append(asyncio.run(_transcribe(job, file)))
-        except NoServer as error:
-            complain(str(error))
-            return NO_SERVER
-        except (SessionFailed, Undecodable) as error:
-            complain(f"{file}: {error}")
-            outcome = FAILED
-    _write(job, "".join(written))
-    return outcome
+def transcribe(session: Session, files: Sequence[Path], out: Path | None) -> None:
+    """Where one recording fails the others are still printed, but `out` is not written."""
+    failed = False
+    with output(out) as written:
+        for file in files:
+            try:
+                written.write(asyncio.run(_transcribe(session, file)).encode())
+                written.flush()
+            except NoServer:
+                raise
+            except (Failure, Undecodable) as error:
+                complain(f"{file}: {error}")
+                failed = True
+        if failed:
+            raise typer.Exit(FAILED)
 
 
-async def _transcribe(job: TranscribeRequest, file: Path) -> str:
+async def _transcribe(session: Session, file: Path) -> str:
     captions = Captions(file.name, duration_s(file))
+    server, realtime, form, start = session
     with captions.shown():
-        await run_session(job.server, job.start, _chunks(file), captions.on_event, job.realtime)
-    if captions.errors:
-        raise SessionFailed("; ".join(error["message"] for error in captions.errors))
-    return _formatted(job.form, captions)
+        await run_session(server, start, _chunks(file), captions.on_event, realtime)
+    if captions.failed:
+        raise Failure(f"{captions.failed} utterances could not be transcribed")
+    return _formatted(form, captions)
 
 
 async def _chunks(file: Path) -> AsyncIterator[bytes]:
@@ -64,7 +69,7 @@ async def _chunks(file: Path) -> AsyncIterator[bytes]:
         yield rest
 
 
-def _formatted(form: Form | None, captions: Captions) -> str:
+def _formatted(form: Form, captions: Captions) -> str:
     if form == "json":
         return "".join(json.dumps(final) + "\n" for final in captions.finals)
     segments = [
@@ -73,11 +78,4 @@ def _formatted(form: Form | None, captions: Captions) -> str:
         )
         for f in captions.finals
     ]
-    return render(form or "txt", segments)
-
-
-def _write(job: TranscribeRequest, text: str) -> None:
-    if job.out:
-        job.out.write_text(text)
-    else:
-        sys.stdout.write(text)
+    return render(form, segments)

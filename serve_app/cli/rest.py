@@ -1,0 +1,78 @@
+"""REST requests to the server, and what can go wrong with them."""
+
+import ipaddress
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx2 as httpx
+
+from serve_app.cli import Failure, NoServer
+
+TIMEOUT = httpx.Timeout(120, connect=10, write=600, read=600)
+
+
+class Refused(Failure):
+    """The server answered with an error."""
+
+    def __init__(self, status: int, body: bytes) -> None:
+        super().__init__(_refusal(status, body))
+        self.status = status
+
+
+class Rest:
+    """The REST API of the server at `url`. Raises `Refused` and `NoServer`."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url.rstrip("/")
+        self._client = httpx.Client(
+            base_url=self._url, timeout=TIMEOUT, trust_env=not is_loopback(url)
+        )
+
+    def ask(self, method: str, path: str, **options: Any) -> Any:
+        with _reached(self._url):
+            answer = self._client.request(method, path, **options)
+        return _accepted(answer)
+
+    @contextmanager
+    def stream(self, method: str, path: str, **options: Any) -> Iterator[Any]:
+        with _reached(self._url), self._client.stream(method, path, **options) as answer:
+            if answer.is_error:
+                answer.read()
+            yield _accepted(answer)
+
+
+def is_loopback(url: str) -> bool:
+    """Whether `url` is on this machine, so that no proxy may come between."""
+    host = urlsplit(url).hostname or ""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+@contextmanager
+def _reached(url: str) -> Iterator[None]:
+    try:
+        yield
+    except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+        raise NoServer.at(url) from error
+    except httpx.TimeoutException as error:
+        raise NoServer(f"the server at {url} did not answer in time") from error
+    except httpx.HTTPError as error:
+        raise NoServer(f"lost the connection to the server at {url}: {error}") from error
+
+
+def _accepted(answer: httpx.Response) -> httpx.Response:
+    if answer.is_error:
+        raise Refused(answer.status_code, answer.content)
+    return answer
+
+
+def _refusal(status: int, body: bytes) -> str:
+    try:
+        return f"the server refused: {json.loads(body)['error']['message']}"
+    except (ValueError, KeyError, TypeError):
+        return f"the server answered HTTP {status}; is it a voxray server?"

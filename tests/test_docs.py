@@ -47,3 +47,14 @@ def test_make_targets_that_are_named_exist(page: Path) -> None:
     makefile = (ROOT / "Makefile").read_text()
     for target in re.findall(r"`(?:[A-Z]+=\"[^\"]*\" )?make ([a-z-]+)", page.read_text()):
         assert f"\n{target}:" in makefile, target
+
+
+def test_troubleshooting_quotes_what_the_program_says() -> None:
+    page = (ROOT / "docs/troubleshooting.md").read_text()
+    sources = [ROOT / "Makefile", *ROOT.glob("serve_app/**/*.py")]
+    said = "".join(source.read_text() for source in sources)
+    said += "No space left on device"  # Linux
+    quoted = re.findall(r"`([^`]+)`", "".join(re.findall(r"^## .*$", page, re.M)))
+    assert len(quoted) > 10
+    for fragment in (piece for quote in quoted for piece in quote.split("…")):
+        assert fragment in said, fragment

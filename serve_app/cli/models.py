@@ -9,7 +9,7 @@ from rich.table import Table
 from serve_app.cli import FAILED, Failure, complain, console
 from serve_app.cli.config_file import config_file, settings, validated
 from serve_app.config import Config
-from serve_app.config.engines import HasWeights
+from serve_app.config.weighted import HasWeights
 from serve_app.models import weights
 from serve_app.models.gpu_plan import GIB, DoesNotFit
 

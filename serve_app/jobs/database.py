@@ -30,6 +30,9 @@ LOCK_TIMEOUT_S = 20.0
 """SQLite has one writer at a time, and a worker that writes gives way to live speech."""
 
 MIGRATION_LOCK = 0x766F78  # "vox"
+FOREIGN = ("no such column", "no such table", "has no column")
+"""What SQLite says of tables that another version of voxray made."""
+
 FULL = ("disk is full", "no space left", "os error 28", "disk quota", "disk full")
 
 
@@ -50,6 +53,8 @@ def storage_errors(what: str) -> Iterator[None]:
         raise
     except (sa.exc.DBAPIError, OSError, TimeoutError) as error:
         message = str(error).lower()
+        if isinstance(error, sa.exc.ProgrammingError) or any(it in message for it in FOREIGN):
+            raise  # waiting does not help: the tables are not ours, or a query is wrong
         raise (full() if any(text in message for text in FULL) else away(what)) from error
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from serve_app.errors import ClientError
 from serve_app.jobs.database import Database
@@ -377,6 +378,17 @@ def test_a_broken_database_file_is_a_503(tmp_path: Path, content: bytes | None) 
         assert refused.value.code == "storage_unavailable"
 
     play(f"sqlite+aiosqlite:///{file}", story)
+
+
+def test_tables_of_another_version_are_no_reason_to_wait(url: str) -> None:
+    async def story(queue: Queue) -> None:
+        await submit(queue)
+        async with queue._database.write() as connection:
+            await connection.execute(sa.text("ALTER TABLE jobs RENAME COLUMN attempts TO tries"))
+        with pytest.raises(sa.exc.DBAPIError, match="attempts"):
+            await submit(queue)
+
+    play(url, story)
 
 
 def test_migrations_run_once_however_many_start_together(url: str) -> None:

@@ -1,5 +1,6 @@
 """The commands of the docs, run as they stand there against a server on another port."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -57,13 +58,14 @@ def run_python(page: str, server: Server, folder: Path) -> str:
     )
 
 
-def run_javascript(server: Server) -> int | None:
-    """The exit code, or None where there is no Node."""
+def run_javascript(server: Server) -> None:
+    """The page's program ends well; it is not run where there is no Node, but in CI there is."""
     node = shutil.which("node")
-    if not node:
-        return None
+    if not node and not os.environ.get("CI"):
+        return
+    assert node, "Node is not installed"
     (code,) = blocks("docs/clients.md", "js")
     code = code.replace("127.0.0.1:8000", server.address)
     code += "socket.onclose = (end) => process.exit(end.code === 1000 ? 0 : 1);"
     flags = ["--experimental-websocket", "--no-warnings", "-e", code]
-    return subprocess.run([node, *flags], timeout=60).returncode
+    subprocess.run([node, *flags], timeout=60, check=True)

@@ -42,7 +42,7 @@ async def stt(base: str, path: str, http: aiohttp.ClientSession, realtime: bool)
     async def feed() -> None:
         for frame in frames(path, 24000):
             stream.push_frame(frame)
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(0.01)
 
     feeding = asyncio.create_task(feed())
     async for event in stream:
@@ -100,7 +100,7 @@ async def realtime(base: str, path: str, http: aiohttp.ClientSession) -> dict:
     session.on("generation_created", lambda g: asyncio.ensure_future(read(g)))
     for frame in frames(path, 24000):
         session.push_audio(frame)
-        await asyncio.sleep(0.02)
+        await asyncio.sleep(0.01)
     await asyncio.wait_for(done.wait(), 10)
     done.clear()
     generation = await asyncio.wait_for(session.generate_reply(instructions="Say hello."), 10)

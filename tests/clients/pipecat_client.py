@@ -69,7 +69,7 @@ async def run(service: FrameProcessor, path: str, until: type, more: tuple = ())
         await asyncio.sleep(1)
         while chunk := file.readframes(rate // 50):
             await task.queue_frame(InputAudioRawFrame(chunk, rate, 1))
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0.004)
         done = [asyncio.create_task(c.done.wait()) for c in (collector, upstream)]
         await asyncio.wait(done, timeout=10, return_when=asyncio.FIRST_COMPLETED)
         await asyncio.sleep(0.5)

@@ -32,6 +32,7 @@ from deployments.speaker.espeak import Espeak
 from deployments.speaker.sentences import sentences
 from deployments.speaker.sim import SimSpeaker
 from tests.server import children
+from tests.waiting import unchanged, until
 
 HELLO = ChatRequest(1, (Message("user", "hello"),))
 
@@ -51,12 +52,10 @@ def test_a_request_that_is_left_stops_its_engine() -> None:
         await anext(listening)
         await chat.exchange("lane", [HELLO, HELLO._replace(session=2)], [])
         assert await anext(listening)
-        await asyncio.sleep(0.05)
+        await until(lambda: sim.made() > 10)
         await chat.exchange("lane", [], [1, 2])
         await asyncio.sleep(0)
-        made = sim.made()
-        await asyncio.sleep(0.1)
-        assert sim.made() == made > 10 and chat.stats()["running"] == 0
+        assert await unchanged(sim.made) > 10 and chat.stats()["running"] == 0
 
     asyncio.run(go())
 
@@ -70,9 +69,7 @@ def test_a_lane_that_closes_stops_its_engines() -> None:
             await speaker.exchange("lane", [SpeechRequest(1, "a b c d e", "sim-low")], [])
             await anext(listening)
         await asyncio.sleep(0)
-        made = sim.made()
-        await asyncio.sleep(0.15)
-        assert sim.made() == made > 0
+        assert await unchanged(sim.made) > 0
 
     asyncio.run(go())
 
@@ -94,8 +91,8 @@ def test_an_engine_waits_for_a_reader_that_is_slow() -> None:
         listening = chat.listen("lane")
         await anext(listening)
         await chat.exchange("lane", [HELLO], [])
-        await asyncio.sleep(0.3)
-        assert sim.made() < 1000, "bounded, though nobody reads"
+        await until(sim.made)
+        assert await unchanged(sim.made) < 1000, "bounded, though nobody reads"
         await anext(listening)
 
     asyncio.run(go())
@@ -135,17 +132,18 @@ def test_an_engine_that_breaks_says_so_and_nothing_of_its_inside() -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "expected"),
+    ("said", "turn", "expected"),
     [
-        ("who are you", "I am ELIZA"),
-        ("I am sad about my cat", "sad about your cat?"),
-        ("My mother hates me", "Tell me more about your mother."),
-        ("I need a holiday.", "a holiday?"),
-        ("are you a robot", "I am a program"),
+        ("who are you", 0, "I am ELIZA"),
+        ("I am sad about my cat", 0, "How long have you been sad about your cat?"),
+        ("I am sad about my cat", 1, "Why are you sad about your cat?"),
+        ("My mother hates me", 0, "Tell me more about your mother."),
+        ("I need a holiday.", 0, "Why do you need a holiday?"),
+        ("are you a robot", 0, "I am a program"),
     ],
 )
-def test_eliza_turns_things_around(said: str, expected: str) -> None:
-    assert expected in respond(said, 0) or expected in respond(said, 1)
+def test_eliza_turns_things_around(said: str, turn: int, expected: str) -> None:
+    assert expected in respond(said, turn)
     assert reflect("i love my dog, you know") == "you love your dog"
 
 
@@ -200,7 +198,8 @@ class Upstream:
         self.asked.append(json.loads(await reader.readexactly(length)) | {"head": head.decode()})
         behaviour = self.script.pop(0) if self.script else "reply"
         if behaviour.isdigit():
-            writer.write(f"HTTP/1.1 {behaviour} X\r\ncontent-length: 2\r\n\r\n{{}}".encode())
+            answer = f"HTTP/1.1 {behaviour} X\r\ncontent-length: 2\r\nretry-after-ms: 1\r\n\r\n"
+            writer.write(answer.encode() + b"{}")
         elif behaviour != "mute":
             await self.stream(reader, writer, behaviour)
         else:
@@ -355,9 +354,7 @@ def test_espeak_stops_within_a_sentence_when_it_is_closed() -> None:
         long = SpeechRequest(0, "This is a sentence. " * 50, "en-us")
         async with aclosing(engine.speak(long)) as pieces:  # type: ignore[type-var]
             await anext(pieces)
-        made = engine.made()
-        await asyncio.sleep(0.2)
-        assert engine.made() == made < 3 * VOICE_RATE, "one of fifty sentences"
+        assert await unchanged(engine.made) < 3 * VOICE_RATE, "one of fifty sentences"
         assert await all_of(engine.speak(SpeechRequest(0, "Again.", "en-us")))
         await engine.stop()
 

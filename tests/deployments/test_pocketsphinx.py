@@ -22,6 +22,7 @@ from loadtest.speech import speak
 from tests.api.sockets.test_realtime import Client
 from tests.fakes import LocalReplicaSet, models, served
 from tests.server import children
+from tests.word_error import word_error_rate
 
 pytestmark = pytest.mark.models
 
@@ -95,14 +96,48 @@ def test_words_have_places_and_confidences() -> None:
 
 def test_the_open_vocabulary_gives_partials_and_real_words() -> None:
     async def test(sphinx: PocketSphinx, hypotheses: list[EngineHypothesis]) -> None:
-        weather = "the weather will be sunny and warm tomorrow"
-        await say(sphinx, "u", weather, SpeechOptions(), end=False)
-        async with asyncio.timeout(60):
-            while not any(hypothesis.words for hypothesis in hypotheses):
-                await asyncio.sleep(0.01)
-        await sphinx.feed([Utterance("u", b"", True, SpeechOptions())])
-        said = text(await final(hypotheses, "u")).split()
-        assert {"the", "weather", "sunny", "warm", "tomorrow"} & set(said)
+        heard = []
+        for number, sentence in enumerate(SENTENCES):
+            await say(sphinx, number, sentence, SpeechOptions(), end=False)
+            async with asyncio.timeout(60):
+                while not any(it.key == number and it.words for it in hypotheses):
+                    await asyncio.sleep(0.01)
+            await sphinx.feed([Utterance(number, b"", True, SpeechOptions())])
+            heard.append(text(await final(hypotheses, number)))
+        assert word_error_rate(" ".join(SENTENCES), " ".join(heard)) < 0.8  # 0.5 to 0.65
+
+    engine(test)
+
+
+SENTENCES = (
+    "she opened the window and listened to the rain for a while",
+    "the weather will be sunny and warm tomorrow",
+    "how many people can one machine serve",
+    "please call me a taxi in the morning",
+)
+HOUSE = """#JSGF V1.0; grammar house;
+public <order> = <verb> the <thing> [in the <room>] [<when>];
+<verb> = open | close | turn on | turn off;
+<thing> = window | door | light | radio | heating;
+<room> = kitchen | bedroom | living room;
+<when> = now | tomorrow | in ten minutes;
+"""
+HOUSE_ORDERS = (
+    "open the window in the kitchen now",
+    "turn off the light in ten minutes",
+    "close the door tomorrow",
+    "turn on the heating in the bedroom",
+    "turn on the radio",
+)
+
+
+def test_with_a_grammar_few_words_are_wrong() -> None:
+    async def test(sphinx: PocketSphinx, hypotheses: list[EngineHypothesis]) -> None:
+        heard = []
+        for number, order in enumerate(HOUSE_ORDERS):
+            await say(sphinx, number, order, SpeechOptions(grammar=HOUSE))
+            heard.append(text(await final(hypotheses, number)))
+        assert word_error_rate(" ".join(HOUSE_ORDERS), " ".join(heard)) < 0.3  # 0.07 to 0.2
 
     engine(test)
 

@@ -205,9 +205,7 @@ def test_names_lead_nowhere(client: Client, talk: bytes, tmp_path: Path) -> None
         "\x00.wav",
     ):
         answer = client.submit(wav(talk), name=name)
-        if answer.status_code != 202:
-            assert answer.status_code == 400
-            continue
+        assert answer.status_code == 202
         job = client.until(answer.json()["id"], *ENDED)
         assert job["state"] == "completed" and len(job["file"]["name"]) <= 255
         told = client.get(f"/v1/jobs/{job['id']}/audio").headers["content-disposition"]
@@ -217,4 +215,4 @@ def test_names_lead_nowhere(client: Client, talk: bytes, tmp_path: Path) -> None
 def test_ids_lead_nowhere(client: Client) -> None:
     for id_ in ("..%2f..%2fvoxray.db", "%2e%2e", "job_%00", "'; DROP TABLE jobs; --"):
         answer = httpx.get(f"{client.url}/v1/jobs/{id_}/audio")
-        assert answer.status_code in (400, 404), answer.text
+        assert answer.status_code == 404, answer.text

@@ -67,6 +67,14 @@ async def claim(queue: Queue) -> Job:
     return job
 
 
+async def claimed_in_time(queue: Queue) -> Job:
+    """The job, as soon as somebody may have it."""
+    async with asyncio.timeout(5):
+        while not (job := await queue.claim()):
+            await asyncio.sleep(0.01)
+    return job
+
+
 def test_a_job_is_claimed_renewed_and_ended_once(url: str) -> None:
     async def story(queue: Queue) -> None:
         job = await submit(queue, webhook="https://example.com/hook")
@@ -90,8 +98,7 @@ def test_a_job_whose_worker_is_no_more_is_anothers_and_it_writes_nothing_more(ur
     async def story(queue: Queue) -> None:
         job = await submit(queue)
         dead = await claim(queue)
-        await asyncio.sleep(0.3)
-        mine = await claim(queue)
+        mine = await claimed_in_time(queue)
         assert (mine.id, mine.losses) == (job.id, 1) and mine.lease != dead.lease
         for write in (
             queue.renew(dead),
@@ -157,8 +164,7 @@ def test_what_is_tried_again_waits(url: str) -> None:
         mine = await claim(queue)
         await queue.again(mine, 0.4, 1)
         assert await queue.claim() is None
-        await asyncio.sleep(0.5)
-        assert (await claim(queue)).attempts == 1
+        assert (await claimed_in_time(queue)).attempts == 1
 
     play(url, story)
 
@@ -296,8 +302,7 @@ def test_a_job_that_is_being_cancelled_when_its_worker_dies_is_cancelled_by_the_
         job = await submit(queue)
         await claim(queue)
         await queue.cancel(job)
-        await asyncio.sleep(0.3)
-        assert (await claim(queue)).state is JobState.CANCELLING
+        assert (await claimed_in_time(queue)).state is JobState.CANCELLING
 
     play(url, story, lease_s=0.2)
 

@@ -9,6 +9,7 @@ from deployments.vad import Vad
 from serve_app.lanes import pool as lanes_module
 from serve_app.lanes.pool import Lanes, LaneStream, LaneTimings
 from tests.fakes import LocalReplicaSet
+from tests.waiting import unchanged, until
 
 
 class Echo:
@@ -55,12 +56,6 @@ def aboard(lanes: Lanes) -> tuple[LaneStream, StreamOwner]:
     stream = LaneStream(lanes, owner)
     lanes.attach(stream)
     return stream, owner
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
-        while not condition():
-            await asyncio.sleep(0.005)
 
 
 def ride(
@@ -132,8 +127,7 @@ def test_riders_wait_for_the_first_replica() -> None:
     async def test(lanes: Lanes) -> None:
         stream, owner = aboard(lanes)
         stream.put((b"dropped: attaching will ask for everything again", None))
-        await asyncio.sleep(0.05)
-        assert owner.attachments == 0
+        assert await unchanged(lambda: owner.attachments, 0.1) == 0
         replica_set.models["one"] = Echo()
         await until(lambda: owner.attachments == 1)
 

@@ -13,6 +13,7 @@ from serve_app.errors import ClientError
 from serve_app.lanes.pool import Lanes, LaneTimings
 from serve_app.lanes.quarantine import Quarantine
 from serve_app.lanes.requests import Calls
+from tests.waiting import until
 
 POISON = "poison"
 
@@ -102,7 +103,7 @@ def test_a_request_that_ends_its_engine_twice_is_refused_from_then_on() -> None:
         lanes = Lanes(replica_set, LaneTimings(0.005, 1.0), SpeechRequest)
         calls = Calls(lanes, 20.0, "speech_failed")
         running = asyncio.create_task(lanes.run())
-        await asyncio.sleep(0.3)
+        await until(lambda: lanes.count)
         poisoned = asyncio.create_task(say(calls, POISON))
         company = [asyncio.create_task(say(calls, f"good {n}")) for n in range(5)]
         assert await asyncio.gather(*company) == [b"12"] * 5

@@ -11,6 +11,7 @@ from serve_app.cli import NO_SERVER
 from tests.conftest import SAID
 from tests.readme import ROOT, commands, run_javascript, run_python, run_shell
 from tests.server import Server, running, voxray
+from tests.word_error import word_error_rate
 
 pytestmark = [pytest.mark.ray, pytest.mark.models, pytest.mark.timeout(300)]
 
@@ -26,7 +27,8 @@ def test_the_cpu_profile_hears_real_words_and_the_docs_do_what_they_say(
         heard = voxray("transcribe", str(file), "--server", server.url, "--json", "--realtime")
         final = json.loads(heard.stdout)
         assert final["engine"] == "pocketsphinx"
-        assert {"the", "weather", "warm", "tomorrow"} & set(final["text"].split())
+        assert word_error_rate(SAID[:-1].lower(), final["text"]) < 0.9  # 0.5 to 0.8
+        assert "tomorrow" in final["text"].split()
         srt = voxray("transcribe", str(file), "--server", server.url, "--srt")
         assert srt.stdout.startswith("1\n00:00:00,")
         pages = (
@@ -45,7 +47,7 @@ def test_the_cpu_profile_hears_real_words_and_the_docs_do_what_they_say(
         assert "A " in run_python("docs/jobs.md", server, tmp_path)
         assert "it says: " in run_python("docs/realtime.md", server, tmp_path)
         assert (tmp_path / "hello.mp3").stat().st_size > 1000
-        assert run_javascript(server) in (0, None)
+        run_javascript(server)
         _converse(server, tmp_path)
         bad = voxray("transcribe", str(tmp_path / "run.log"), "--server", server.url)
         assert bad.returncode == 1 and "not audio" in bad.stderr

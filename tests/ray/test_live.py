@@ -23,10 +23,13 @@ from tests.api.sockets.test_realtime import TRANSCRIBED, Client, at_24k, play
 from tests.ports import free_port
 from tests.readme import commands, run_shell
 from tests.server import Server, running, stop, voxray
+from tests.waiting import wait_for
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
 
 TCP_PORT = free_port()
+PACE_S = 0.04
+"""Between chunks of 100 ms: faster than speech, yet an utterance lasts while its replica dies."""
 FAST = {"upscale_delay_s": 0, "downscale_delay_s": 1}
 
 
@@ -112,11 +115,12 @@ def test_a_reply_goes_on_or_fails_plainly_when_its_replica_dies(
         await client.update()
         victim = server.pids(deployment)[0]
         os.kill(victim, signal.SIGKILL)
+        ended = []
         for _ in range(3):
             await client.speak(at_24k(speech))
-            done = await client.until("response.done", 30)
-            assert done["response"]["status"] in ("completed", "failed")
-        assert done["response"]["status"] == "completed", "the one left has taken over"
+            ended.append((await client.until("response.done", 30))["response"]["status"])
+        assert set(ended) <= {"completed", "failed"}
+        assert ended[1:] == ["completed"] * 2, "the one left has taken over"
 
     play(server.address, story)
     wait_for(lambda: len(server.pids(deployment)) == 2, 60)
@@ -127,12 +131,18 @@ def test_silence_produces_no_words(server: Server) -> None:
     assert [event["type"] for event in events] == ["session", "closed"]
 
 
+@pytest.fixture(scope="module")
+def unbroken(server: Server, talk: bytes) -> str:
+    """What is heard when nothing dies."""
+    events, _ = converse(server.address, *chunks(talk))
+    return str(words(events))
+
+
 @pytest.mark.parametrize("deployment", ["Transcriber", "Vad"])
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
 def test_a_replica_lost_in_mid_utterance_loses_no_word(
-    server: Server, talk: bytes, deployment: str, how: signal.Signals
+    server: Server, talk: bytes, unbroken: str, deployment: str, how: signal.Signals
 ) -> None:
-    unbroken, _ = converse(server.address, *chunks(talk))
     victims = server.pids(deployment)
     assert len(victims) >= 2
 
@@ -144,7 +154,7 @@ def test_a_replica_lost_in_mid_utterance_loses_no_word(
                 os.kill(victims[0], how)
             for socket in sockets:
                 await socket.send(chunk)
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(PACE_S)
         for socket in sockets:
             await socket.send('{"type":"stop"}')
         return await asyncio.gather(*gathering)
@@ -155,7 +165,7 @@ def test_a_replica_lost_in_mid_utterance_loses_no_word(
     try:
         for events in asyncio.run(asyncio.wait_for(go(), 90)):
             assert not of("error", events), "the client sees no error"
-            assert words(events) == words(unbroken)
+            assert words(events) == unbroken
     finally:
         if psutil.pid_exists(victims[0]):
             os.kill(victims[0], signal.SIGKILL)
@@ -166,22 +176,12 @@ def alive(server: Server, deployment: str, but: int) -> list[int]:
     return [pid for pid in server.pids(deployment) if pid != but]
 
 
-def wait_for(condition: Any, seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.2)
-
-
 def test_sessions_scale_the_transcriber_up_and_back_down(server: Server) -> None:
     async def hold() -> None:
         sockets = [await connect(f"ws://{server.address}{PATH}") for _ in range(22)]
-        deadline = time.monotonic() + 60
-        while len(server.pids("Transcriber")) < 3:
-            assert time.monotonic() < deadline, "it did not scale up"
-            for socket in sockets:
-                await socket.send(bytes(3200))
-            await asyncio.sleep(0.5)
+        for socket in sockets:
+            await socket.send(bytes(3200))
+        await asyncio.to_thread(wait_for, lambda: len(server.pids("Transcriber")) == 3, 60)
         for socket in sockets:
             await socket.close()
 

@@ -4,7 +4,6 @@ import contextlib
 import signal
 import socket
 import threading
-import time
 from pathlib import Path
 
 import psutil
@@ -12,6 +11,7 @@ import pytest
 
 from tests.api.sockets.test_live_socket import PATH
 from tests.server import Server, await_ready, starting, stop
+from tests.waiting import wait_for
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(180)]
 
@@ -20,9 +20,12 @@ SIM = {"profile": "sim"}
 
 def await_process(server: Server, name: str) -> None:
     """Until the server has a process of that name."""
-    while not any(name in word for process in server.descendants() for word in words(process)):
+
+    def there() -> bool:
         assert server.process.poll() is None, server.log.read_text()
-        time.sleep(0.01)
+        return any(name in word for process in server.descendants() for word in words(process))
+
+    wait_for(there, 60)
 
 
 def words(process: psutil.Process) -> list[str]:
@@ -105,7 +108,5 @@ def replica_log(server: Server, deployment: str) -> Path:
 
 
 def await_logged(server: Server, what: str) -> None:
-    log, deadline = replica_log(server, "Ingress"), time.monotonic() + 2
-    while what not in log.read_text():
-        assert time.monotonic() < deadline, log.read_text()
-        time.sleep(0.05)
+    log = replica_log(server, "Ingress")
+    wait_for(lambda: what in log.read_text(), 2)

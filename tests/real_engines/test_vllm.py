@@ -42,6 +42,8 @@ from tests.engine_contract import (
 __all__ = ["loop"]
 
 STALL_S = 4.0
+BLOCK = 16
+"""Tokens that vLLM caches together."""
 
 
 def kill(engine: Any, number: signal.Signals, title: str = "VLLM::EngineCor") -> None:
@@ -257,7 +259,21 @@ class TestVllmChat(ChatContract):
         assert calls and calls[0].name == "get_weather" and calls[0].id
 
     def test_a_prefix_is_not_read_twice(self, engine: Any, loop: Loop) -> None:
-        assert engine._vllm.engine.vllm_config.cache_config.enable_prefix_caching
+        from vllm import SamplingParams
+
+        said = "Tell me about the weather. " * 20
+
+        async def tokens_and_cached() -> tuple[int, int]:
+            it = engine._vllm.engine
+            ids = it.get_tokenizer().apply_chat_template([{"role": "user", "content": said}])
+            params = SamplingParams(max_tokens=1)
+            async for output in it.generate({"prompt_token_ids": ids}, params, "again"):
+                cached = output.num_cached_tokens
+            return len(ids), cached
+
+        loop.run(replied(engine, said, max_tokens=1))
+        tokens, cached = loop.run(tokens_and_cached())
+        assert cached >= tokens - 2 * BLOCK, "all but the last, unfinished block"
 
     def test_what_does_not_fit_is_refused_with_the_numbers(self, engine: Any, loop: Loop) -> None:
         with pytest.raises(EngineFailed, match="2048 tokens"):

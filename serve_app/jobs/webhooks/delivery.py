@@ -201,7 +201,7 @@ class Webhooks:
                     return None if answer.is_success else f"HTTP {answer.status_code}"
         except AddressRefused as error:
             return str(error)
-        except TimeoutError:
+        except (TimeoutError, httpx.TimeoutException):
             return "no answer in time"
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             return type(error).__name__

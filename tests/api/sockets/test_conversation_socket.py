@@ -150,12 +150,15 @@ def test_what_is_wrong_is_said_and_the_connection_lives(
 # TCP.
 
 
+def on_tcp(port: int) -> Config:
+    tcp = {"port": port, "read_timeout_s": 0.5, "max_connections": 3}
+    return Config.model_validate({"profile": "sim", "tcp": tcp})
+
+
 @pytest.fixture(scope="module")
 def tcp() -> Iterator[int]:
     port = free_port()
-    tcp = {"port": port, "read_timeout_s": 0.5, "max_connections": 3}
-    config = Config.model_validate({"profile": "sim", "tcp": tcp})
-    with served(config), served(config):  # two replicas share the port
+    with served(on_tcp(port)), served(on_tcp(port)):  # two replicas share the port
         yield port
 
 
@@ -239,20 +242,20 @@ def test_tcp_connections_are_bounded(tcp: int) -> None:
             wire.socket.close()
 
 
-def test_tcp_many_at_once(tcp: int, speech: bytes) -> None:
+def test_tcp_many_at_once(speech: bytes) -> None:
     results: list[Any] = []
 
-    def talk() -> None:
-        with Wire(tcp) as wire:
+    def talk(port: int) -> None:
+        with Wire(port) as wire:
             wire.send(audio(speech, mode="transcribe"))
             results.append(wire.receive())
 
-    time.sleep(0.3)
-    threads = [threading.Thread(target=talk) for _ in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(20)
+    with served(on_tcp(port := free_port())):
+        threads = [threading.Thread(target=talk, args=(port,)) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(20)
     assert [result["status"] for result in results] == ["completed"] * 3
 
 

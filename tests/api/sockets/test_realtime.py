@@ -3,7 +3,6 @@
 import asyncio
 import base64
 import json
-import time
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
@@ -19,6 +18,7 @@ from deployments.chat.sim import SimChat
 from deployments.speaker.sim import SimSpeaker
 from serve_app.config import Config
 from tests.fakes import LocalReplicaSet, models, served, sim_transcriber
+from tests.waiting import settled, wait_for
 
 Frame = dict[str, Any]
 
@@ -259,7 +259,6 @@ def test_a_transcription_without_turn_detection(address: str, speech: bytes) -> 
         await client.send("session.update", session=session)
         for _ in range(2):
             await client.speak(at_24k(speech))
-            await asyncio.sleep(0.2)
             await client.send("input_audio_buffer.commit")
             await client.until("conversation.item.input_audio_transcription.completed")
 
@@ -339,8 +338,19 @@ def slow() -> Iterator[str]:
 
 def made(address: str) -> list[int]:
     counted = httpx.get(f"http://{address}/speech-to-speech/metrics").json()["made"]
-    assert all(engine["running"] in (0, 1) for engine in counted.values())
     return [counted["chat"]["made"], counted["speaker"]["made"]]
+
+
+def running(address: str) -> list[int]:
+    counted = httpx.get(f"http://{address}/speech-to-speech/metrics").json()["made"]
+    return [counted["chat"]["running"], counted["speaker"]["running"]]
+
+
+def stopped(address: str) -> bool:
+    """Both models have stopped: not a token, not a sample more."""
+    wait_for(lambda: running(address) == [0, 0], 2)
+    before = made(address)
+    return settled(lambda: made(address)) == before and min(before) > 0
 
 
 def test_barge_in_stops_the_models(slow: str, speech: bytes) -> None:
@@ -348,15 +358,11 @@ def test_barge_in_stops_the_models(slow: str, speech: bytes) -> None:
         await client.update(**TRANSCRIBED)
         await client.speak(at_24k(speech))
         await client.until("response.output_audio.delta")
-        await asyncio.sleep(0.3)
         await client.speak(at_24k(speech[: len(speech) // 4 * 2]), 960)
         done = (await client.until("response.done"))["response"]
         assert done["status"] == "cancelled"
         assert done["status_details"] == {"type": "cancelled", "reason": "turn_detected"}
-        await asyncio.sleep(0.2)
-        before = made(slow)
-        await asyncio.sleep(1.0)
-        assert made(slow) == before, "not a token, not a sample more"
+        assert await asyncio.to_thread(stopped, slow)
         late = client.types()
         assert late.index("response.done") > max(
             n for n, kind in enumerate(late) if kind == "response.output_audio.delta"
@@ -384,10 +390,7 @@ def test_a_cancelled_reply_and_a_gone_client_stop_the_models(slow: str, how: str
             assert error["message"].startswith("Cancellation failed")
 
     play(slow, story)
-    time.sleep(0.3)
-    before = made(slow)
-    time.sleep(0.7)
-    assert made(slow) == before
+    assert stopped(slow)
 
 
 def test_the_client_truncates_what_it_did_not_play(slow: str) -> None:

@@ -1,0 +1,50 @@
+"""Waiting in tests: for something to happen, or to see that nothing does."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+LOOK_S = 0.01
+
+
+def wait_for(condition: Callable[[], T], seconds: float = 15.0, every_s: float = LOOK_S) -> T:
+    """What `condition` returns once that is true; fails after `seconds`."""
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline, f"it did not happen within {seconds} s"
+        time.sleep(every_s)
+    return found
+
+
+async def until(condition: Callable[[], T], seconds: float = 15.0) -> T:
+    """The same, while the event loop goes on."""
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline, f"it did not happen within {seconds} s"
+        await asyncio.sleep(LOOK_S)
+    return found
+
+
+def settled(value: Callable[[], T], quiet_s: float = 0.3, seconds: float = 10.0) -> T:
+    """`value`, once it has not changed for `quiet_s`; fails if it goes on changing.
+
+    That nothing happens any more has no event to wait for: looking for a while is the only way.
+    """
+    deadline, last, since = time.monotonic() + seconds, value(), time.monotonic()
+    while time.monotonic() - since < quiet_s:
+        assert time.monotonic() < deadline, f"it still changes after {seconds} s: {last}"
+        time.sleep(LOOK_S)
+        if (now := value()) != last:
+            last, since = now, time.monotonic()
+    return last
+
+
+async def unchanged(value: Callable[[], T], seconds: float = 0.2) -> T:
+    """`value`, which must not change for `seconds`, while the event loop goes on."""
+    before, deadline = value(), time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        await asyncio.sleep(LOOK_S)
+        assert value() == before
+    return before

@@ -16,7 +16,7 @@ import os, subprocess, sys
 from serve_app.cli.supervisor import supervise
 
 def serve(told):
-    orphan = "import os, time; os.fork() and os._exit(0); os.setsid(); print(os.getpid(), flush=True); time.sleep(99)"
+    orphan = "import os, time; pid = os.fork(); pid and (print(pid, flush=True), os._exit(0)); os.setsid(); time.sleep(99)"
     subprocess.run([sys.executable, "-c", orphan])
     {then}
 

@@ -31,12 +31,12 @@ from deployments.interfaces import (
     SpeechRequest,
     Utterance,
 )
+from deployments.speaker.clauses import ClauseSplitter
 from deployments.speaker.sim import SimSpeaker
 from deployments.transcriber.sim import SimTranscriber
 from loadtest.percentile import percentile
 from loadtest.server import voxray_server
 from loadtest.talker import Plan
-from serve_app.conversation.clauses import Sentences
 from serve_app.observability.histogram import Histogram, State
 from serve_app.observability.table import BUCKETS_S
 
@@ -68,11 +68,11 @@ async def sequential_ms(stages: Sequence[float]) -> float:
     transcribe_ms, token_ms, audio_ms = stages
     began = time.perf_counter()
     await _transcribed(SimTranscriber(transcribe_ms, 2.5, 0.0, 0))
-    sentences, clause = Sentences(), ""
+    splitter, clause = ClauseSplitter(), ""
     ask = ChatRequest(0, (Message("user", "hello"),))
     async with aclosing(SimChat(token_ms, TOKEN_MS, 26).reply(ask)) as pieces:  # type: ignore[type-var]
         async for written in pieces:
-            if clauses := sentences.push(written.text):
+            if clauses := splitter.push(written.text):
                 clause = clauses[0]
                 break
     speaker = SimSpeaker(audio_ms, 2.5, 10.0)

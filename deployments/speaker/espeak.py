@@ -12,8 +12,8 @@ import msgspec
 
 from deployments.child import Child
 from deployments.interfaces import EngineFailed, Option, SpeechRequest, Voice
+from deployments.speaker.clauses import split
 from deployments.speaker.espeak_library import FASTEST, NORMAL_PACE, SLOWEST
-from deployments.speaker.sentences import sentences
 
 START_TIMEOUT_S = 30.0
 SPEAK_TIMEOUT_S = 30.0
@@ -52,13 +52,13 @@ class Espeak:
         pace = round(min(FASTEST, max(SLOWEST, NORMAL_PACE * say.speed)))
         if say.voice not in {voice.id for voice in self._voices}:
             raise EngineFailed(f"espeak has no voice {say.voice[:40]}")
-        for sentence in sentences(say.text):
-            for pcm in await self._sentence(sentence, say.voice, pace):
+        for clause in split(say.text):
+            for pcm in await self._clause(clause, say.voice, pace):
                 yield pcm
 
-    async def _sentence(self, text: str, voice: str, pace: int) -> list[bytes]:
+    async def _clause(self, text: str, voice: str, pace: int) -> list[bytes]:
         """All of its speech, within some ms. A process that is left in mid-answer is out of step:
-        it is killed, and the next sentence starts another."""
+        it is killed, and the next clause starts another."""
         asked = {"text": text, "voice": voice, "words_per_minute": pace}
         async with self._turn:
             child = self._child or (await self._new_child())[0]

@@ -15,8 +15,8 @@ from deployments.batcher import Batcher, Jobs
 from deployments.gpu import alone_on_the_gpu, chosen_device
 from deployments.interfaces import EngineFailed, Option, SpeechRequest, Voice
 from deployments.speaker.blend import parts
+from deployments.speaker.clauses import split
 from deployments.speaker.phonemes import LANGUAGES, Phonemes
-from deployments.speaker.sentences import sentences
 
 REPOSITORY = "hexgrad/Kokoro-82M"
 WEIGHTS = "kokoro-v1_0.pth"
@@ -64,9 +64,9 @@ class Kokoro:
 
     async def speak(self, say: SpeechRequest) -> AsyncIterator[bytes]:
         letter = self._letter(say.voice)
-        for number, sentence in enumerate(sentences(say.text)):
+        for number, clause in enumerate(split(say.text)):
             rank = 0 if say.clause == number == 0 else 1
-            samples = await self._sound(letter, sentence, say, rank)
+            samples = await self._sound(letter, clause, say, rank)
             self._made += len(samples)
             if len(samples):
                 yield float_to_int16(samples).astype("<i2").tobytes()

@@ -12,8 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from deployments.encoding import MEDIA_TYPES, Encoder, SpeechFormat
 from deployments.interfaces import Option
+from deployments.speaker.clauses import ClauseSplitter, speakable
 from serve_app.api.streamed import EVENT_STREAM, Streamed, begun, event, with_errors
-from serve_app.conversation.clauses import Sentences, speakable
 from serve_app.conversation.driver import Conversations
 from serve_app.errors import ClientError
 from serve_app.live.options import Engine, listed, noted, noted_header, unsupported
@@ -96,8 +96,8 @@ def _ignored(asked: SpeechAsked, engine: Engine) -> list[str]:
 def _clauses(text: str, limit: int) -> list[str]:
     if len(text) > limit:
         raise ClientError("text_too_long", f"input has at most {limit} characters", param="input")
-    sentences = Sentences()
-    clauses = [speakable(clause) for clause in (*sentences.push(text), *sentences.flush())]
+    splitter = ClauseSplitter()
+    clauses = [speakable(clause) for clause in (*splitter.push(text), *splitter.flush())]
     spoken = [clause for clause in clauses if clause]
     if not spoken:
         raise ClientError("invalid_value", "input has no words to speak", param="input")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from deployments.interfaces import VOICE_RATE, ChatDelta, Tool
-from serve_app.conversation.clauses import Sentences
+from deployments.speaker.clauses import ClauseSplitter
 from serve_app.conversation.history import Item
 
 SAMPLES_PER_WORD = int(0.35 * VOICE_RATE)
@@ -124,7 +124,7 @@ class Reply:
     basis: str | None = None
     """The words it answers, while it is not sure that they are all."""
     timing: Timing = field(default_factory=Timing)
-    sentences: Sentences = field(default_factory=Sentences)
+    splitter: ClauseSplitter = field(default_factory=ClauseSplitter)
     clauses: list[Clause] = field(default_factory=list)
     text: str = ""
     items: list[Item] = field(default_factory=list)

@@ -21,7 +21,7 @@ from deployments.interfaces import (
     Message,
     ToolCall,
 )
-from serve_app.conversation.clauses import speakable
+from deployments.speaker.clauses import speakable
 from serve_app.conversation.context_window import remember
 from serve_app.conversation.events import (
     AudioDeltaReceived,
@@ -437,7 +437,7 @@ class Turn:
             self._write_call(reply, call)
         if written.finish:
             reply.finish = written.finish
-            self._say(reply, reply.sentences.flush() if reply.settings.audio else [])
+            self._say(reply, reply.splitter.flush() if reply.settings.audio else [])
             self._complete(reply)
 
     def _write_text(self, reply: Reply, text: str) -> None:
@@ -447,7 +447,7 @@ class Turn:
             self._add_item(reply, item)
         self._tell(ReplyTextDelta(reply.number, _message_of(reply).id, text))
         if reply.settings.audio:
-            self._say(reply, reply.sentences.push(text))
+            self._say(reply, reply.splitter.push(text))
 
     def _say(self, reply: Reply, clauses: list[str]) -> None:
         for text in clauses:

@@ -48,39 +48,24 @@ Abandon = Callable[[str], None]
 """Gets the error code of a session that ends without having told its client."""
 
 
-class _VadStreamOwner:
-    __slots__ = ("_live",)
+class _SessionStream:
+    """Owner of one of a session's streams: what happens on it becomes the session's facts."""
 
-    def __init__(self, live: "LiveSession") -> None:
+    __slots__ = ("_attached", "_busy", "_live")
+
+    def __init__(self, live: "LiveSession", attached: Fact, busy: Callable[[], bool]) -> None:
         self._live = live
+        self._attached = attached
+        self._busy = busy
 
     def attached(self) -> None:
-        self._live.feed(VadAttached())
+        self._live.feed(self._attached)
 
-    def answered(self, answer: VadResult) -> None:
+    def answered(self, answer: VadResult | Hypothesis) -> None:
         self._live.feed(answer)
 
     def busy(self) -> bool:
-        return False  # no audio ends a VAD
-
-    def quarantined(self) -> None:
-        """Never busy, so never this."""
-
-
-class _TranscriberStreamOwner:
-    __slots__ = ("_live",)
-
-    def __init__(self, live: "LiveSession") -> None:
-        self._live = live
-
-    def attached(self) -> None:
-        self._live.feed(TranscriberAttached())
-
-    def answered(self, answer: Hypothesis) -> None:
-        self._live.feed(answer)
-
-    def busy(self) -> bool:
-        return self._live.awaits_words
+        return self._busy()
 
     def quarantined(self) -> None:
         self._live.feed(Quarantined())
@@ -133,9 +118,11 @@ class LiveSession:
         return self._session.awaits_words
 
     def join(self, vad: Lanes, transcriber: Lanes) -> None:
-        # A lane may stream an owner at once, and attaching already feeds the session: names first.
-        self._vad = LaneStream(vad, _VadStreamOwner(self))
-        self._speech = LaneStream(transcriber, _TranscriberStreamOwner(self))
+        # Attaching feeds the session, which may put audio on either stream: both must exist first.
+        vad_owner = _SessionStream(self, VadAttached(), lambda: False)  # no audio ends a VAD
+        self._vad = LaneStream(vad, vad_owner)
+        transcriber_owner = _SessionStream(self, TranscriberAttached(), lambda: self.awaits_words)
+        self._speech = LaneStream(transcriber, transcriber_owner)
         vad.attach(self._vad)
         transcriber.attach(self._speech)
 

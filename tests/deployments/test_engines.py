@@ -28,8 +28,8 @@ from deployments.interfaces import (
 )
 from deployments.requests import RequestModel
 from deployments.speaker import Speaker
+from deployments.speaker.clauses import MAX_CHARS, split
 from deployments.speaker.espeak import Espeak
-from deployments.speaker.sentences import sentences
 from deployments.speaker.sim import SimSpeaker
 from tests.server import children
 from tests.waiting import unchanged, until
@@ -376,9 +376,9 @@ def test_an_espeak_process_that_dies_is_replaced() -> None:
     asyncio.run(go())
 
 
-def test_text_is_spoken_in_sentences_and_none_is_lost() -> None:
+def test_an_engine_splits_text_at_every_mark_and_loses_nothing() -> None:
     text = "Hello there, you! It costs 3.5 euros.\n\nNo end " + "x" * 900
-    pieces = sentences(text)
+    pieces = split(text)
     assert pieces[:3] == ["Hello there,", "you!", "It costs 3.5 euros."]
     assert "".join(pieces).replace(" ", "") == "".join(text.split())
-    assert max(map(len, pieces)) <= 400
+    assert max(map(len, pieces)) <= MAX_CHARS

@@ -1,6 +1,8 @@
 """Decoding: from a path or from a source that is asked, channels apart, noise taken away."""
 
 import asyncio
+import socket
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +10,7 @@ import psutil
 import pytest
 
 from deployments.decoding import Bounds, Decoding, Info, Undecodable, decoding
+from deployments.decoding.process import RANGE, _serve
 from deployments.interfaces import RATE
 from loadtest.speech import wav
 from tests.api.test_application import FORMATS, encoded
@@ -100,8 +103,8 @@ def test_leaving_ends_the_process(talk: bytes) -> None:
         async with decoding(Bytes(wav(talk * 50)), Bounds(10_000, 60)) as it:
             assert isinstance(it, Decoding)
             await anext(it.windows())
-            assert children("deployments.decoding")
-        assert not children("deployments.decoding")
+            assert children("deployments.decoding.child")
+        assert not children("deployments.decoding.child")
 
     asyncio.run(go())
 
@@ -115,7 +118,47 @@ def test_leaving_what_nobody_reads_leaves_nothing_behind(talk: bytes) -> None:
         async with asyncio.timeout(20), decoding(source, Bounds(10_000, 60)):
             await until(lambda: source.read_bytes)
             await asyncio.to_thread(settled, lambda: source.read_bytes)  # the pipe is full
-        assert not children("deployments.decoding")
+        assert not children("deployments.decoding.child")
         assert psutil.Process().num_fds() <= before
 
     asyncio.run(go())
+
+
+SAYS = {
+    "4 GiB announced": "out.write(b'\\xff' * 8)",
+    "not Info": "out.write(frame(b'{}'))",
+    "a billion channels": 'out.write(frame(b\'["wav","pcm",8000,1,1000000000,null]\'))',
+    "another error code": 'err.write(b\'["internal_error","boo"]\'); sys.exit(1)',
+    "an endless complaint": "\nwhile True: err.write(b'x' * 9999)",
+}
+
+
+@pytest.mark.parametrize("says", SAYS.values(), ids=SAYS)
+def test_what_a_hostile_decoder_says_is_data_or_nothing(
+    says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hostile = tmp_path / "python"
+    hostile.write_text(
+        f"#!{sys.executable}\nimport sys\nfrom deployments.framing import frame\n"
+        f"out, err = sys.stdout.buffer, sys.stderr.buffer\n{says}\n"
+    )
+    hostile.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(hostile))
+    with pytest.raises(Undecodable) as refused:
+        decoded(Bytes(b"RIFF"))
+    assert refused.value.code == "unreadable_audio"
+    assert str(refused.value) == "the recording could not be decoded"
+
+
+@pytest.mark.parametrize("asked", [(0, 1 << 31), (1 << 40, 4), (2, 3)])
+def test_a_decoder_gets_no_bytes_that_are_not_there(asked: tuple[int, int]) -> None:
+    async def go() -> bytes:
+        ours, theirs = socket.socketpair()
+        reader, writer = await asyncio.open_connection(sock=theirs)
+        writer.write(RANGE.pack(*asked))
+        async with asyncio.timeout(10):
+            _, told = await asyncio.gather(_serve(Bytes(b"RIFF"), ours), reader.read())
+        writer.close()
+        return told
+
+    assert asyncio.run(go()) == b""

@@ -1,8 +1,8 @@
-"""One batch across requests: whoever waits when the model is free goes together.
+"""One batch across requests: everything that waits when the model becomes free is run together.
 
-The work runs in a thread, one batch at a time. What is cancelled leaves the queue; in a batch
-under way `Job.cancelled` says so, for work that can stop early. When a batch does not fit into
-memory its jobs are tried one by one, and only those that do not fit alone fail.
+The work runs in a thread, one batch at a time. Cancelled items leave the queue; in a running batch
+`BatchItem.cancelled` says so, for work that can stop early. When a batch does not fit into memory,
+its items are tried one by one, and only those that do not fit alone fail.
 """
 
 import asyncio
@@ -20,7 +20,8 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 ALIKE = 2.0
-"""Jobs go together when none is this many times as large as the first: the rest is padding."""
+"""Items share a batch when none is more than twice as large as the first, or less than half:
+beyond that most of the batch would be padding."""
 
 
 class BatchItem(Generic[Item, Result]):
@@ -33,18 +34,22 @@ class BatchItem(Generic[Item, Result]):
         return self.answer.cancelled()
 
 
+class BatchFailed(Exception):
+    """The work raised; the cause says what."""
+
+
 Jobs = Sequence[BatchItem[Item, Result]]
 
 
 class Batcher(Generic[Item, Result]):
-    """`work` makes one result of each job, in a thread; `most` jobs are in a batch."""
+    """`work` makes one result of each item, in a thread; a batch has `most` items at most."""
 
     def __init__(self, work: Callable[[Jobs[Item, Result]], Sequence[Result]], most: int) -> None:
         self._work = work
         self._most = most
         self._order = itertools.count()
         self._waiting: list[tuple[int, int, BatchItem[Item, Result]]] = []
-        self._some = asyncio.Event()
+        self._filled = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self.batches = 0
 
@@ -52,7 +57,7 @@ class Batcher(Generic[Item, Result]):
         """The result for one item; lower ranks go first. Raises what the work raises."""
         job: BatchItem[Item, Result] = BatchItem(item, size)
         heapq.heappush(self._waiting, (rank, next(self._order), job))
-        self._some.set()
+        self._filled.set()
         if self._task is None:
             self._task = asyncio.create_task(self._run())
         return await job.answer
@@ -68,13 +73,13 @@ class Batcher(Generic[Item, Result]):
     async def _run(self) -> None:
         """Owned by `_task`."""
         while True:
-            await self._some.wait()
+            await self._filled.wait()
             jobs = self._take()
             if jobs:
                 await self._together(jobs)
 
     def _take(self) -> list[BatchItem[Item, Result]]:
-        """The first in line, and those after it that are alike."""
+        """The first in the queue, and those after it of similar size."""
         taken: list[BatchItem[Item, Result]] = []
         left = []
         while self._waiting and len(taken) < self._most:
@@ -89,7 +94,7 @@ class Batcher(Generic[Item, Result]):
         for entry in left:
             heapq.heappush(self._waiting, entry)
         if not self._waiting:
-            self._some.clear()
+            self._filled.clear()
         return taken
 
     async def _together(self, jobs: list[BatchItem[Item, Result]]) -> None:
@@ -97,7 +102,9 @@ class Batcher(Generic[Item, Result]):
         try:
             results = await asyncio.to_thread(self._work, jobs)
             answered = list(zip(jobs, results, strict=True))
-        except Exception as error:  # whatever a model raises belongs to those who asked
+        except (
+            Exception
+        ) as error:  # a model may raise anything; it belongs to the requests of the batch
             await self._failed(jobs, error)
             return
         for job, result in answered:
@@ -106,13 +113,15 @@ class Batcher(Generic[Item, Result]):
 
     async def _failed(self, jobs: list[BatchItem[Item, Result]], error: Exception) -> None:
         if len(jobs) > 1 and out_of_memory(error):
-            log.warning("a batch of %d does not fit into memory; one by one", len(jobs))
+            log.warning(
+                "a batch of %d does not fit into memory; running its items one by one", len(jobs)
+            )
             for job in jobs:
                 await self._together([job])
             return
         for job in jobs:
             if not job.answer.done():
-                job.answer.set_exception(told(error))
+                job.answer.set_exception(failure_of(error))
 
 
 def out_of_memory(error: Exception) -> bool:
@@ -124,8 +133,14 @@ def out_of_memory(error: Exception) -> bool:
     )
 
 
-def told(error: Exception) -> Exception:
-    """The error as a client may hear it."""
+def failure_of(error: Exception) -> Exception:
+    """A new exception for each item, because raising one adds to its traceback.
+
+    The text of an `EngineFailed` goes to the client; anything else becomes the cause of a
+    `BatchFailed`.
+    """
     if out_of_memory(error):
         return EngineFailed("the request does not fit into the engine's memory")
-    return error
+    failure = EngineFailed(str(error)) if isinstance(error, EngineFailed) else BatchFailed()
+    failure.__cause__ = error
+    return failure

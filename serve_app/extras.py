@@ -1,4 +1,5 @@
-"""Packages that only some features need: imported when the feature is used, named when missing."""
+"""Packages that only some features need. They are imported on first use; an error names the extra
+that installs a missing one."""
 
 from importlib import import_module
 from importlib.util import find_spec
@@ -12,23 +13,32 @@ class Extra(NamedTuple):
 
     name: str
     package: str
-    """As `pip` calls it."""
+    """The name for `pip install`."""
     module: str
-    """As `import` calls it."""
+    """The name for `import`."""
     feature: str
 
 
-DOCX = Extra("docx", "python-docx", "docx", "The docx export")
-POSTGRES = Extra("postgres", "asyncpg", "asyncpg", "A PostgreSQL database")
-S3 = Extra("s3", "obstore", "obstore", "An object store")
+DOCX = Extra("docx", "python-docx", "docx", "the docx export")
+POSTGRES = Extra("postgres", "asyncpg", "asyncpg", "a PostgreSQL database")
+S3 = Extra("s3", "obstore", "obstore", "an object store")
 SOCKET_IO = Extra("socketio", "python-socketio", "socketio", "Socket.IO")
 
 ENGINES = {
-    "pocketsphinx": Extra("cpu", "pocketsphinx", "pocketsphinx", "The engine pocketsphinx"),
-    "espeak": Extra("espeak", "espeakng-loader", "espeakng_loader", "The engine espeak"),
-    "openai": Extra("openai", "openai", "openai", "The engine openai"),
+    name: Extra(extra, package, module, f"the engine {name}")
+    for name, extra, package, module in (
+        ("pocketsphinx", "cpu", "pocketsphinx", "pocketsphinx"),
+        ("espeak", "espeak", "espeakng-loader", "espeakng_loader"),
+        ("openai", "openai", "openai", "openai"),
+        ("voxtral-realtime", "gpu", "vllm", "vllm"),
+        ("voxtral", "gpu", "vllm", "vllm"),
+        ("vllm", "gpu", "vllm", "vllm"),
+        ("voxtral-transformers", "transformers", "transformers", "transformers"),
+        ("kokoro", "kokoro", "kokoro", "kokoro"),
+        ("pyannote", "pyannote", "pyannote.audio", "pyannote.audio"),
+    )
 }
-"""What small engines need, by the engine's name."""
+"""What each engine needs, by its name."""
 
 
 class MissingExtra(ClientError):
@@ -50,4 +60,7 @@ def module_of(extra: Extra) -> Any:
 
 
 def is_installed(extra: Extra) -> bool:
-    return find_spec(extra.module) is not None
+    try:
+        return find_spec(extra.module) is not None
+    except ModuleNotFoundError:  # the parent of a dotted name
+        return False

@@ -1,4 +1,4 @@
-"""`pip install voxray` alone can be tried: what is not installed of a profile is simulated."""
+"""The profile `cpu` runs without its extras: an engine that is not installed is simulated."""
 
 from typing import Any
 
@@ -7,20 +7,21 @@ from serve_app.extras import ENGINES, MissingExtra, is_installed
 
 
 def simulated(config: Config) -> dict[str, str]:
-    """Each kind of engine that has to be simulated, and why, in words.
+    """Each kind of engine that is simulated because its package is missing, and a warning.
 
-    Raises `MissingExtra` for an engine that the configuration names itself.
+    Raises `MissingExtra` for an engine that the configuration names, and in the profile `gpu`:
+    who asks for a model must not get a simulation.
     """
-    reasons = {}
+    warnings = {}
     for kind, (name, leaf) in config.engines.items():
         extra = ENGINES.get(name)
         if not extra or is_installed(extra):
             continue
         missing = MissingExtra(extra)
-        if leaf.engine:
+        if leaf.engine or config.profile != "cpu":
             raise missing
-        reasons[kind] = f"the {kind} is only simulated. {missing.message}"
-    return reasons
+        warnings[kind] = f"the {kind} is simulated: {missing.message}"
+    return warnings
 
 
 def with_simulated(args: dict[str, Any], kinds: dict[str, str]) -> dict[str, Any]:

@@ -1,12 +1,12 @@
 """The configuration of the deployments and of the engines that need no weights."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from deployments.interfaces import Endpoint
-from serve_app.config.limits import Scale
-from serve_app.config.model import ConfigModel
+from serve_app.config.limits import Scale, SessionSeconds
+from serve_app.config.model import ConfigModel, Count, Milliseconds, Seconds, SpeechMs
 from serve_app.config.weighted import (
     KokoroConfig,
     VllmChatConfig,
@@ -14,6 +14,23 @@ from serve_app.config.weighted import (
     VoxtralRealtimeConfig,
     VoxtralTransformersConfig,
 )
+
+BatchInterval = Annotated[
+    float,
+    Field(gt=0, le=10_000, description="Milliseconds between two batches of a lane, at least."),
+]
+PrefixMs = Annotated[int, Field(ge=0, le=10_000)]
+
+
+class EngineConfig(ConfigModel):
+    """What every kind of engine has; each kind says which engines there are."""
+
+    engine: str
+    engine_args: dict[str, Any] = Field(
+        default_factory=dict, description="Keyword arguments for an engine of your own."
+    )
+    batch_interval_ms: BatchInterval = 5.0
+    scale: Scale = Scale()
 
 
 class IngressConfig(ConfigModel):
@@ -27,16 +44,14 @@ class VadConfig(ConfigModel):
 
     engine: Literal["webrtc"] = Field("webrtc", description="`webrtc`: the WebRTC VAD.")
     aggressiveness: int = Field(
-        2, ge=0, le=3, description="0 hears speech most readily, 3 is the strictest."
+        2, ge=0, le=3, description="From 0, which detects speech most readily, to 3, the strictest."
     )
-    min_speech_ms: int = Field(60, ge=20, description="Milliseconds of voice that start speech.")
-    min_silence_ms: int = Field(500, ge=20, description="Milliseconds of silence that end speech.")
-    prefix_padding_ms: int = Field(
-        300, ge=0, description="Milliseconds of audio before speech that its utterance includes."
+    min_speech_ms: SpeechMs = Field(60, description="Milliseconds of voice that start speech.")
+    min_silence_ms: SpeechMs = Field(500, description="Milliseconds of silence that end speech.")
+    prefix_padding_ms: PrefixMs = Field(
+        300, description="Milliseconds of audio before speech that its utterance includes."
     )
-    batch_interval_ms: float = Field(
-        15.0, gt=0, description="Milliseconds between a lane's calls, at least."
-    )
+    batch_interval_ms: BatchInterval = 15.0
     scale: Scale = Scale(sessions_per_replica=1000)
 
     def endpoint(self) -> Endpoint:
@@ -45,39 +60,42 @@ class VadConfig(ConfigModel):
 
 
 class SimConfig(ConfigModel):
-    """The stand-in engine."""
+    """The simulated engine."""
 
-    latency_ms: float = Field(50.0, ge=0, description="Milliseconds from audio to words.")
+    latency_ms: Milliseconds = Field(50.0, description="Milliseconds from audio to words.")
     words_per_second: float = Field(2.5, gt=0, le=100, description="Words in a second of speech.")
     error_rate: float = Field(0.0, ge=0, le=1, description="Share of utterances that fail.")
-    seed: int = Field(0, ge=0, description="The same seed and audio give the same words.")
+    seed: int = Field(
+        0, ge=0, le=(1 << 63) - 1, description="The same seed and audio give the same words."
+    )
 
 
 class PocketSphinxConfig(ConfigModel):
     """The embedded engine."""
 
     decoders: int = Field(
-        8, ge=1, description="Decoder processes of a replica at most: utterances decoded at once."
+        8,
+        ge=1,
+        le=1024,
+        description="Decoder processes of a replica at most: utterances decoded at once.",
     )
     batch_decoders: int = Field(
-        2, ge=1, description="More of them for recordings; they give way to live speech."
+        2,
+        ge=1,
+        le=1024,
+        description="Further decoder processes for recordings; they give way to live speech.",
     )
 
 
-class TranscriberConfig(ConfigModel):
-    """Words of speech."""
+class TranscriberConfig(EngineConfig):
+    """Speech to text."""
 
     engine: str = Field(
         "",
         description="`pocketsphinx`, `voxtral-realtime`, `voxtral`, `voxtral-transformers`, "
-        "`sim`, or `module:Class` of your own; empty: the profile's.",
+        "`sim`, or your own `module:Class`; empty: the profile's.",
     )
-    engine_args: dict[str, Any] = Field(
-        default_factory=dict, description="Keyword arguments for an engine of your own."
-    )
-    batch_interval_ms: float = Field(
-        40.0, gt=0, description="Milliseconds between a lane's calls, at least."
-    )
+    batch_interval_ms: BatchInterval = 40.0
     sim: SimConfig = SimConfig()
     pocketsphinx: PocketSphinxConfig = PocketSphinxConfig()
     voxtral_realtime: VoxtralRealtimeConfig = VoxtralRealtimeConfig()
@@ -87,44 +105,40 @@ class TranscriberConfig(ConfigModel):
 
 
 class ChatSimConfig(ConfigModel):
-    """The stand-in engine."""
+    """The simulated engine."""
 
-    first_token_ms: float = Field(50.0, ge=0, description="Milliseconds to the first token.")
-    token_ms: float = Field(10.0, ge=0, description="Milliseconds from token to token.")
-    tokens: int = Field(26, ge=1, description="Tokens of a reply, a word each.")
+    first_token_ms: Milliseconds = Field(50.0, description="Milliseconds to the first token.")
+    token_ms: Milliseconds = Field(10.0, description="Milliseconds from token to token.")
+    tokens: Count = Field(26, description="Tokens of a reply, a word each.")
 
 
 class OpenAIConfig(ConfigModel):
     """Any OpenAI-compatible chat server."""
 
-    base_url: str = Field("http://127.0.0.1:11434/v1", description="Where its API begins.")
+    base_url: str = Field("http://127.0.0.1:11434/v1", description="The base URL of its API.")
     model: str = Field("", description="The model's name there; must be set.")
     api_key_variable: str = Field(
         "OPENAI_API_KEY", description="The environment variable that holds its key."
     )
-    timeout_s: float = Field(30.0, gt=0, description="Seconds without a token before giving up.")
-    connect_timeout_s: float = Field(3.0, gt=0, description="Seconds for connecting.")
-    retries: int = Field(2, ge=0, description="Tries more, with backoff, before the first token.")
-    breaker_failures: int = Field(
-        5, ge=1, description="Failures in a row after which requests fail at once for a while."
+    timeout_s: Seconds = Field(30.0, description="Seconds without a token before giving up.")
+    connect_timeout_s: Seconds = Field(3.0, description="Seconds for connecting.")
+    retries: int = Field(
+        2, ge=0, le=100, description="Retries, with backoff, before the first token."
     )
-    breaker_open_s: float = Field(10.0, gt=0, description="Seconds of that while.")
+    breaker_failures: Count = Field(
+        5, description="Failures in a row after which requests fail at once for a while."
+    )
+    breaker_open_s: Seconds = Field(10.0, description="Seconds during which they fail at once.")
 
 
-class ChatConfig(ConfigModel):
+class ChatConfig(EngineConfig):
     """Replies."""
 
     engine: str = Field(
         "",
         description="`eliza`, `vllm`, `openai`, `sim`, or `module:Class`; empty: the profile's.",
     )
-    engine_args: dict[str, Any] = Field(
-        default_factory=dict, description="Keyword arguments for an engine of your own."
-    )
-    batch_interval_ms: float = Field(
-        5.0, gt=0, description="Milliseconds between a lane's calls, at least."
-    )
-    timeout_s: float = Field(60.0, gt=0, description="Seconds to the next piece of a reply.")
+    timeout_s: Seconds = Field(60.0, description="Seconds to the next piece of a reply.")
     sim: ChatSimConfig = ChatSimConfig()
     openai: OpenAIConfig = OpenAIConfig()
     vllm: VllmChatConfig = VllmChatConfig()
@@ -132,16 +146,16 @@ class ChatConfig(ConfigModel):
 
 
 class SpeakerSimConfig(ConfigModel):
-    """The stand-in engine."""
+    """The simulated engine."""
 
-    first_audio_ms: float = Field(150.0, ge=0, description="Milliseconds to the first audio.")
-    words_per_second: float = Field(2.5, gt=0, description="Words in a second of speech.")
+    first_audio_ms: Milliseconds = Field(150.0, description="Milliseconds to the first audio.")
+    words_per_second: float = Field(2.5, gt=0, le=100, description="Words in a second of speech.")
     realtime_factor: float = Field(
-        10.0, gt=0, description="How much faster than played speech is made."
+        10.0, gt=0, le=10_000, description="Speech is made this many times faster than it plays."
     )
 
 
-class SpeakerConfig(ConfigModel):
+class SpeakerConfig(EngineConfig):
     """Text to speech."""
 
     engine: str = Field(
@@ -149,22 +163,17 @@ class SpeakerConfig(ConfigModel):
         description="`espeak`, `kokoro`, `sim`, or `module:Class` of your own; empty: the "
         "profile's.",
     )
-    engine_args: dict[str, Any] = Field(
-        default_factory=dict, description="Keyword arguments for an engine of your own."
-    )
     voice: str = Field("", description="The voice where none is asked for; empty: the profile's.")
     openai_voices: dict[str, str] = Field(
         default_factory=dict,
-        description="Further names for voices, as `alloy: en-us+f3`; over the profile's own.",
+        description="Further names for voices, such as `alloy: en-us+f3`; they override the "
+        "profile's.",
     )
     styles: dict[str, str] = Field(
         default_factory=dict,
-        description="Voices for emotions that a client may hint at, as `cheerful: af_bella`.",
+        description="Voices for styles that a client may ask for, such as `cheerful: af_bella`.",
     )
-    batch_interval_ms: float = Field(
-        5.0, gt=0, description="Milliseconds between a lane's calls, at least."
-    )
-    timeout_s: float = Field(60.0, gt=0, description="Seconds to the next piece of speech.")
+    timeout_s: Seconds = Field(60.0, description="Seconds to the next piece of speech.")
     sim: SpeakerSimConfig = SpeakerSimConfig()
     kokoro: KokoroConfig = KokoroConfig()
     scale: Scale = Scale(sessions_per_replica=100)
@@ -176,7 +185,8 @@ class BicConfig(ConfigModel):
     separation: float = Field(
         3.3,
         gt=0,
-        description="What two voices must differ by to be two: higher finds fewer speakers.",
+        le=1000,
+        description="How much two voices must differ to be two speakers: higher finds fewer.",
     )
 
 
@@ -194,10 +204,10 @@ class PyannoteConfig(ConfigModel):
 
 
 class DiarizerSimConfig(ConfigModel):
-    """The stand-in: speakers take turns by the clock."""
+    """The simulated engine: speakers take turns by the clock."""
 
-    turn_s: float = Field(5.0, gt=0, description="Seconds of a turn.")
-    speakers: int = Field(2, ge=1, description="Speakers that take turns.")
+    turn_s: Seconds = Field(5.0, description="Seconds of a turn.")
+    speakers: int = Field(2, ge=1, le=1000, description="Speakers that take turns.")
 
 
 class ConversationConfig(ConfigModel):
@@ -207,65 +217,66 @@ class ConversationConfig(ConfigModel):
         "You are a friendly assistant in a spoken conversation. Answer briefly, in plain words.",
         description="The system prompt where a session brings none.",
     )
-    min_speech_ms: int = Field(60, ge=20, description="Milliseconds of voice that start speech.")
-    min_silence_ms: int = Field(500, ge=20, description="Milliseconds of silence that end a turn.")
-    prefix_padding_ms: int = Field(
-        300, ge=0, description="Milliseconds before speech that belong to it."
+    min_speech_ms: SpeechMs = Field(60, description="Milliseconds of voice that start speech.")
+    min_silence_ms: SpeechMs = Field(500, description="Milliseconds of silence that end a turn.")
+    prefix_padding_ms: PrefixMs = Field(
+        300, description="Milliseconds of audio before speech that its utterance includes."
     )
     pause_ms: int = Field(
         160,
         ge=0,
+        le=10_000,
         description="Milliseconds of silence after which the final is asked for ahead of the "
         "turn's end; 0 asks at the end.",
     )
     min_interruption_ms: int = Field(
-        140, ge=0, description="Milliseconds of voice that stop a reply: a cough does not."
+        140,
+        ge=0,
+        le=10_000,
+        description="Milliseconds of voice that stop a reply; a cough is shorter.",
     )
     preemptive_generation: bool = Field(
-        True, description="Start the reply at the pause; thrown away if the person goes on."
+        True, description="Start the reply at the pause; it is dropped if the person continues."
     )
     resume_false_interruption: bool = Field(
-        True, description="Say the rest of a reply when what stopped it held no words."
+        True, description="Say the rest of a reply when what interrupted it contained no words."
     )
     max_history_tokens: int = Field(
-        3000, ge=100, description="Tokens of history given to the model; older is summarised."
+        3000,
+        ge=100,
+        le=10_000_000,
+        description="Tokens of history given to the model; older messages are summarised.",
     )
     max_utterance_s: float = Field(
         60.0, gt=0, le=100, description="Seconds of speech after which a turn is cut."
     )
-    max_session_s: float = Field(3600.0, gt=0, description="Seconds a conversation may last.")
-    idle_timeout_s: float = Field(
-        900.0, gt=0, description="Seconds without any message after which a conversation ends."
+    max_session_s: SessionSeconds = Field(
+        3600.0, description="Seconds that a conversation may last."
+    )
+    idle_timeout_s: SessionSeconds = Field(
+        900.0, description="Seconds without any message after which a conversation ends."
     )
 
 
 class TcpConfig(ConfigModel):
     """The TCP port of length-prefixed JSON."""
 
-    port: int = Field(0, ge=0, le=65535, description="8766, say; 0: off.")
+    port: int = Field(0, ge=0, le=65535, description="For example 8766; 0: off.")
     host: str = Field("127.0.0.1", description="The address to listen on.")
-    read_timeout_s: float = Field(30.0, gt=0, description="Seconds for one message to arrive.")
-    max_connections: int = Field(100, ge=1, description="Connections of one Ingress replica.")
+    read_timeout_s: Seconds = Field(30.0, description="Seconds for one message to arrive.")
+    max_connections: Count = Field(100, description="Connections to one Ingress replica.")
 
 
-class DiarizerConfig(ConfigModel):
+class DiarizerConfig(EngineConfig):
     """Who spoke when, in recordings."""
 
     engine: str = Field(
         "",
         description="`bic`, `pyannote`, `sim`, or `module:Class`; empty: the profile's.",
     )
-    engine_args: dict[str, Any] = Field(
-        default_factory=dict, description="Keyword arguments for an engine of your own."
-    )
-    batch_interval_ms: float = Field(
-        20.0, gt=0, description="Milliseconds between a lane's calls, at least."
-    )
-    timeout_s: float = Field(600.0, gt=0, description="Seconds to the next sign of progress.")
+    batch_interval_ms: BatchInterval = 20.0
+    timeout_s: Seconds = Field(600.0, description="Seconds to the next sign of progress.")
     bic: BicConfig = BicConfig()
     pyannote: PyannoteConfig = PyannoteConfig()
     sim: DiarizerSimConfig = DiarizerSimConfig()
     scale: Scale = Scale(sessions_per_replica=4)
-
-
-EngineLeaf = TranscriberConfig | ChatConfig | SpeakerConfig | DiarizerConfig

@@ -2,18 +2,24 @@
 
 import os
 from pathlib import Path
+from typing import Annotated
 
 from pydantic import Field
 
 from serve_app.config.limits import Scale
-from serve_app.config.model import ConfigModel
+from serve_app.config.model import WEEK_S, Bytes, ConfigModel, Count, Seconds
+
+Attempts = Annotated[int, Field(ge=1, le=100)]
+Backoff = Annotated[float, Field(gt=0, le=3600)]
 
 
 class StorageConfig(ConfigModel):
     """Where recordings and their results are kept."""
 
     directory: str = Field(
-        "", description="Of the default database and objects; empty: `~/.local/share/voxray`."
+        "",
+        description="Directory of the default database and objects; empty: "
+        "`~/.local/share/voxray`.",
     )
     database_variable: str = Field(
         "VOXRAY_DATABASE_URL",
@@ -25,12 +31,12 @@ class StorageConfig(ConfigModel):
         description="`s3://bucket/prefix`, `gs://bucket/prefix` or a folder; empty: in "
         "`directory`. Credentials come from the environment, under AWS's and Google's names.",
     )
-    encrypt: bool = Field(False, description="Seal audio and results with AES-256-GCM.")
+    encrypt: bool = Field(False, description="Encrypt audio and results with AES-256-GCM.")
     key_variable: str = Field(
         "VOXRAY_STORAGE_KEY",
         description="The environment variable with the key, 32 bytes in base64.",
     )
-    key_file: str = Field("", description="A file with that key, instead.")
+    key_file: str = Field("", description="A file with that key, used instead of the variable.")
 
     @property
     def folder(self) -> Path:
@@ -48,55 +54,71 @@ class StorageConfig(ConfigModel):
 
 
 class WebhookConfig(ConfigModel):
-    """Calls to whoever waits for a job."""
+    """Calls to clients that wait for a job."""
 
     secret_variable: str = Field(
         "VOXRAY_WEBHOOK_SECRET",
         description="The environment variable with the signing secret, `whsec_` and base64.",
     )
-    timeout_s: float = Field(10.0, gt=0, description="Seconds for one call.")
-    max_attempts: int = Field(8, ge=1, description="Calls at most; then the webhook is dead.")
-    retry_backoff_s: float = Field(
-        5.0, gt=0, description="Seconds to the second try; doubled each time."
+    timeout_s: Seconds = Field(10.0, description="Seconds for one call.")
+    max_attempts: Attempts = Field(
+        8, description="Calls at most; after them the webhook is given up."
+    )
+    retry_backoff_s: Backoff = Field(
+        5.0, description="Seconds before the second attempt; doubled each time."
     )
     allow_private: bool = Field(
-        False, description="Webhooks may lead to loopback and private addresses."
+        False, description="Allow webhooks to loopback and private addresses."
     )
 
 
 class JobsConfig(ConfigModel):
-    """Recordings that are transcribed in the background."""
+    """Recordings transcribed in the background."""
 
-    max_upload_bytes: int = Field(
-        524_288_000, ge=1, description="Bytes of a recording sent to POST /v1/jobs."
+    max_upload_bytes: Bytes = Field(
+        524_288_000, description="Bytes of a recording sent to POST /v1/jobs."
     )
-    max_uploads: int = Field(16, ge=1, description="Uploads at once on one Ingress replica.")
-    upload_timeout_s: float = Field(3600.0, gt=0, description="Seconds an upload may take.")
-    max_audio_s: float = Field(43_200.0, gt=0, description="Seconds of audio in one recording.")
-    decode_timeout_s: float = Field(
-        600.0, gt=0, description="Seconds of processor time for decoding a recording once."
+    max_uploads: Count = Field(16, description="Concurrent uploads to one Ingress replica.")
+    upload_timeout_s: Seconds = Field(3600.0, description="Seconds an upload may take.")
+    max_audio_s: float = Field(
+        43_200.0, gt=0, le=WEEK_S, description="Seconds of audio in one recording."
     )
-    max_waiting: int = Field(1000, ge=1, description="Jobs of one tenant that may wait.")
-    max_watchers: int = Field(256, ge=1, description="Event streams of one Ingress replica.")
+    decode_timeout_s: Seconds = Field(
+        600.0, description="Seconds of processor time for decoding a recording once."
+    )
+    max_waiting: Count = Field(1000, description="Waiting jobs of one tenant.")
+    max_watchers: Count = Field(256, description="Event streams of one Ingress replica.")
     windows_at_once: int = Field(
-        2, ge=1, description="Windows of a job at work on each Transcriber replica."
+        2,
+        ge=1,
+        le=1024,
+        description="Windows of a job that each Transcriber replica works on at once.",
     )
-    window_timeout_s: float = Field(600.0, gt=0, description="Seconds for one window.")
+    window_timeout_s: Seconds = Field(600.0, description="Seconds for one window.")
     lease_s: float = Field(
-        15.0, gt=0.5, description="Seconds after which a silent worker's job is another's."
+        15.0,
+        gt=0.5,
+        le=3600,
+        description="Seconds without a sign of life after which a worker's job goes to another.",
     )
-    poll_s: float = Field(0.5, gt=0, description="Seconds between looks at the queue.")
-    max_attempts: int = Field(6, ge=1, description="Tries of a job for failures that may pass.")
-    retry_backoff_s: float = Field(
-        2.0, gt=0, description="Seconds to the second try; doubled each time."
+    poll_s: float = Field(0.5, gt=0, le=60, description="Seconds between polls of the queue.")
+    max_attempts: Attempts = Field(
+        6, description="Attempts at a job when failures may be temporary."
+    )
+    retry_backoff_s: Backoff = Field(
+        2.0, description="Seconds before the second attempt; doubled each time."
     )
     retention_s: float = Field(
-        2_592_000.0, gt=0, description="Seconds after its end when a job and its files are deleted."
+        2_592_000.0,
+        gt=0,
+        le=3_153_600_000,
+        description="Seconds after its end when a job and its files are deleted.",
     )
     cache_entries: int = Field(
         1000,
         ge=0,
-        description="Results that a tenant's same audio is answered with; 0: off.",
+        le=1_000_000,
+        description="Results kept for answering the same audio of a tenant again; 0: off.",
     )
     webhook: WebhookConfig = WebhookConfig()
     scale: Scale = Scale(sessions_per_replica=2, downscale_delay_s=60.0)

@@ -1,7 +1,22 @@
-"""What every leaf of the configuration is."""
+"""The base of every section of the configuration, and the ranges that most numbers share."""
 
-from pydantic import BaseModel, ConfigDict
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+DAY_S = 86_400
+WEEK_S = 7 * DAY_S
+
+Seconds = Annotated[float, Field(gt=0, le=DAY_S)]
+Milliseconds = Annotated[float, Field(ge=0, le=60_000)]
+SpeechMs = Annotated[int, Field(ge=20, le=10_000)]
+"""A length of speech or silence, in ms: at least one frame of the VAD."""
+Count = Annotated[int, Field(ge=1, le=1_000_000)]
+Bytes = Annotated[int, Field(ge=1, le=1 << 40)]
 
 
 class ConfigModel(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    """A section: unknown keys, infinity and NaN are refused. Every number has an upper bound,
+    because it may end in a timer, a queue or an allocation."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)

@@ -1,7 +1,7 @@
 """The configuration: one frozen tree, filled once from `args` in serve_config.yaml.
 
 Every field says its unit and purpose in its description; docs/configuration.md is generated from
-here. A profile is a set of defaults for engines: whatever is written out wins over it.
+here. A profile is a set of default engines; a setting in the file overrides it.
 """
 
 from typing import Literal
@@ -12,7 +12,7 @@ from serve_app.config.engines import (
     ChatConfig,
     ConversationConfig,
     DiarizerConfig,
-    EngineLeaf,
+    EngineConfig,
     IngressConfig,
     SpeakerConfig,
     TcpConfig,
@@ -52,12 +52,12 @@ PROFILES: dict[str, dict[str, str]] = {
 
 
 class Config(ConfigModel):
-    """All of it."""
+    """The root of the tree."""
 
     profile: Literal["cpu", "gpu", "sim"] = Field(
         "cpu",
-        description="`cpu`: real engines out of pip wheels; `gpu`: Voxtral, an LLM and Kokoro; "
-        "`sim`: stand-ins with a timing.",
+        description="`cpu`: engines from pip wheels; `gpu`: Voxtral, an LLM and Kokoro; "
+        "`sim`: simulated engines.",
     )
     models: ModelsConfig = ModelsConfig()
     gpu: GpuConfig = GpuConfig()
@@ -75,29 +75,29 @@ class Config(ConfigModel):
 
     @property
     def transcriber_engine(self) -> str:
-        """The name of the engine, the profile's where none is written out."""
-        return self.transcriber.engine or PROFILES[self.profile]["transcriber"]
+        """The configured engine, or else the profile's."""
+        return self._engine("transcriber", self.transcriber)
 
     @property
     def max_session_s(self) -> float:
-        """Of any socket: HAProxy must not be stopped sooner."""
+        """The longest that any socket may stay open; HAProxy must not be stopped sooner."""
         return max(self.limits.max_session_s, self.conversation.max_session_s)
 
     @property
     def chat_engine(self) -> str:
-        return self.chat.engine or PROFILES[self.profile]["chat"]
+        return self._engine("chat", self.chat)
 
     @property
     def speaker_engine(self) -> str:
-        return self.speaker.engine or PROFILES[self.profile]["speaker"]
+        return self._engine("speaker", self.speaker)
 
     @property
     def diarizer_engine(self) -> str:
-        return self.diarizer.engine or PROFILES[self.profile]["diarizer"]
+        return self._engine("diarizer", self.diarizer)
 
     @property
-    def engines(self) -> "dict[str, tuple[str, EngineLeaf]]":
-        """Each kind's engine by name, and the leaf that configures it."""
+    def engines(self) -> dict[str, tuple[str, EngineConfig]]:
+        """The name of each kind's engine, and the section that configures it."""
         return {
             "transcriber": (self.transcriber_engine, self.transcriber),
             "chat": (self.chat_engine, self.chat),
@@ -108,20 +108,25 @@ class Config(ConfigModel):
     @property
     def with_weights(self) -> dict[str, HasWeights]:
         """The engines in use that have weights on disk, by kind."""
-        own = {kind: engine_settings(name, leaf) for kind, (name, leaf) in self.engines.items()}
-        return {kind: leaf for kind, leaf in own.items() if isinstance(leaf, HasWeights)}
+        settings = {
+            kind: engine_settings(name, leaf) for kind, (name, leaf) in self.engines.items()
+        }
+        return {kind: leaf for kind, leaf in settings.items() if isinstance(leaf, HasWeights)}
 
     @property
     def voice(self) -> str:
-        """The voice where none is asked for; "" where an engine of one's own has to be asked."""
+        """The default voice; "" where only the engine knows it."""
         return self.speaker.voice or VOICES.get(self.speaker_engine, ("", {}))[0]
 
     @property
     def openai_voices(self) -> dict[str, str]:
         return VOICES.get(self.speaker_engine, ("", {}))[1] | self.speaker.openai_voices
 
+    def _engine(self, kind: str, config: EngineConfig) -> str:
+        return config.engine or PROFILES[self.profile][kind]
 
-def engine_settings(engine: str, config: EngineLeaf) -> ConfigModel | None:
-    """The arguments of an engine of ours; None for one that has none, or is not ours."""
+
+def engine_settings(engine: str, config: EngineConfig) -> ConfigModel | None:
+    """The settings of a built-in engine; None where it has none, or is not built in."""
     leaf = getattr(config, engine.replace("-", "_"), None)
     return leaf if isinstance(leaf, ConfigModel) else None

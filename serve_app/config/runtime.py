@@ -1,4 +1,4 @@
-"""Settings that may change while the server runs: which, and what they are now. Pure."""
+"""Settings that may change while the server runs, and their current values. Pure."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -21,14 +21,14 @@ RUNNING: dict[str, tuple[str, ...]] = {
     ),
     "vad": ("aggressiveness", "min_silence_ms", "min_speech_ms", "prefix_padding_ms"),
 }
-"""`max_sessions`, `retry_after_s` and `client_write_timeout_s` hold at once; the others for new
-sessions, while those that are open keep what they began with. All else is built in at the start."""
+"""`max_sessions`, `retry_after_s` and `client_write_timeout_s` apply at once; the others to new
+sessions. Everything else is fixed at the start."""
 
 Changes = Mapping[str, Mapping[str, Any]]
 
 
 class RuntimeSettings:
-    """The configuration with what was changed since the start; whoever `follows` is told."""
+    """The configuration with the changes since the start. Followers are called on every change."""
 
     def __init__(self, config: Config) -> None:
         self._config = self._current = config
@@ -47,13 +47,19 @@ class RuntimeSettings:
         self._followers.append(follower)
 
     def checked(self, asked: Any) -> dict[str, dict[str, Any]]:
-        """All changes, these included. Raises `ClientError` for what may not change, or not so."""
+        """All changes, including these. Raises `ClientError` for a wrong key or value."""
         if not isinstance(asked, dict) or not all(isinstance(it, dict) for it in asked.values()):
-            raise ClientError("invalid_message", 'send sections, as {"limits": {…}}')
+            raise ClientError(
+                "invalid_message",
+                'send an object of sections, such as {"limits": {"max_sessions": 100}}',
+            )
         for section, values in asked.items():
             for key in values or ("",):
                 if key not in RUNNING.get(section, ()):
-                    raise ClientError("not_while_running", f"{section}.{key}: only {_allowed()}")
+                    raise ClientError(
+                        "not_while_running",
+                        f"{section}.{key} cannot change at run time; these can: {_allowed()}",
+                    )
         together = {
             section: {**self._changes.get(section, {}), **asked.get(section, {})}
             for section in RUNNING
@@ -62,7 +68,7 @@ class RuntimeSettings:
         return together
 
     def apply(self, changes: Changes) -> None:
-        """Changes that were `checked`, here or elsewhere."""
+        """`changes` come from `checked`, of this process or another."""
         config = self._with(changes)
         self._changes = {section: dict(values) for section, values in changes.items()}
         self._current = config

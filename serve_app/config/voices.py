@@ -1,4 +1,4 @@
-"""Names that OpenAI's clients ask for, as voices of the engines."""
+"""The voice names of OpenAI's API, mapped to voices of each engine."""
 
 OPENAI_VOICES = {
     "alloy": "en-us+f3",
@@ -15,7 +15,7 @@ OPENAI_VOICES = {
     "shimmer": "en-gb+f2",
     "verse": "en-gb",
 }
-"""Names that OpenAI's clients ask for, as voices of espeak."""
+"""For espeak."""
 
 
 KOKORO_VOICES = {
@@ -33,7 +33,7 @@ KOKORO_VOICES = {
     "shimmer": "af_sky",
     "verse": "am_puck",
 }
-"""The same as voices of Kokoro."""
+"""For Kokoro."""
 
 
 VOICES: dict[str, tuple[str, dict[str, str]]] = {
@@ -41,4 +41,4 @@ VOICES: dict[str, tuple[str, dict[str, str]]] = {
     "kokoro": ("af_heart", KOKORO_VOICES),
     "sim": ("sim-low", dict.fromkeys(OPENAI_VOICES, "sim-low")),
 }
-"""Each known engine's own voice, and what OpenAI's names stand for."""
+"""The default voice of each built-in engine, and its voices by OpenAI's names."""

@@ -1,14 +1,15 @@
-"""The configuration of engines whose weights are not in a wheel: where they are, what they take."""
+"""The configuration of engines with downloaded weights: where those are, what memory they take."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from serve_app.config.model import ConfigModel
+from serve_app.config.model import ConfigModel, Count, Seconds
 
 
 class HasWeights(ConfigModel):
-    """An engine with weights; `files` are those it reads, of all that a repository holds."""
+    """An engine with weights. `files` are the patterns of what it reads from the model's
+    repository."""
 
     model: str
 
@@ -18,32 +19,32 @@ class HasWeights(ConfigModel):
 
     @property
     def tokens(self) -> int:
-        """Tokens whose keys and values must have room in memory at once."""
+        """Tokens whose keys and values must fit into memory at once."""
         return 0
 
     @property
     def at_once(self) -> int:
-        """Requests that are worked on in one step."""
+        """Requests in one step of the model."""
         raise NotImplementedError
 
 
 class OnVllm(HasWeights):
-    """What all of vLLM's engines have."""
+    """What all engines on vLLM have."""
 
-    stall_s: float = Field(
-        10.0,
-        gt=0,
-        description="Seconds without a sign of life after which the engine is taken for dead.",
+    stall_s: Seconds = Field(
+        10.0, description="Seconds without a heartbeat after which the engine is considered dead."
     )
     eager: bool = Field(
         False,
-        description="No compilation, no CUDA graphs: starts sooner, runs slower; for CPUs.",
+        description="Without compilation and CUDA graphs: starts sooner, runs slower; for CPUs.",
     )
 
 
 MISTRAL_FILES = ("params.json", "tekken.json", "consolidated*.safetensors")
 MODEL = "A directory, or a repository of the Hugging Face hub."
 FRAMES_PER_SECOND = 12.5
+
+Device = Annotated[Literal["auto", "cuda", "mps", "cpu"], Field(description="Where it computes.")]
 
 
 class VoxtralRealtimeConfig(OnVllm):
@@ -55,17 +56,20 @@ class VoxtralRealtimeConfig(OnVllm):
         ge=80,
         le=2400,
         multiple_of=80,
-        description="Milliseconds that words are behind their audio; more is more accurate.",
+        description="Milliseconds that words lag behind their audio; more is more accurate.",
     )
-    max_streams: int = Field(
-        64, ge=1, description="People who speak at the same moment on one replica; more wait."
+    max_streams: Count = Field(
+        64, description="People who may speak at the same moment on one replica; more wait."
     )
     max_request_s: float = Field(
         40.0,
         ge=5,
-        description="Seconds of one utterance after which its request is begun anew in a pause.",
+        le=3600,
+        description="Seconds of one utterance after which a new request starts at the next pause.",
     )
-    max_model_len: int = Field(2048, ge=256, description="Tokens of a request, 12.5 a second.")
+    max_model_len: int = Field(
+        2048, ge=256, le=10_000_000, description="Tokens of a request, 12.5 a second."
+    )
 
     @property
     def at_once(self) -> int:
@@ -81,19 +85,26 @@ class VoxtralRealtimeConfig(OnVllm):
         return self.max_streams * each
 
 
-class VoxtralConfig(OnVllm):
-    """Voxtral on vLLM: recordings, utterances and questions about them."""
+class VoxtralSettings(HasWeights):
+    """What Voxtral has on vLLM and on transformers."""
 
     model: str = Field("mistralai/Voxtral-Mini-3B-2507", description=MODEL)
-    max_windows: int = Field(32, ge=1, description="Windows of 30 s decoded at once.")
-    step_s: float = Field(
-        1.0, gt=0, description="Seconds of audio after which a live utterance is decoded anew."
+    step_s: Seconds = Field(
+        1.0, description="Seconds of new audio after which a live utterance is decoded again."
     )
-    max_model_len: int = Field(8192, ge=1024, description="Tokens of a request: audio and words.")
     detect_language: bool = Field(
         True, description="Ask the model for the language of an utterance whose client named none."
     )
-    max_answer_tokens: int = Field(1024, ge=1, description="Tokens of an answer to a question.")
+    max_answer_tokens: Count = Field(1024, description="Tokens of an answer to a question.")
+
+
+class VoxtralConfig(VoxtralSettings, OnVllm):
+    """Voxtral on vLLM: recordings, utterances and questions about them."""
+
+    max_windows: Count = Field(32, description="Windows of 30 s decoded at once.")
+    max_model_len: int = Field(
+        8192, ge=1024, le=10_000_000, description="Tokens of a request: audio and words."
+    )
 
     @property
     def at_once(self) -> int:
@@ -108,19 +119,12 @@ class VoxtralConfig(OnVllm):
         return max(self.max_model_len, self.max_windows * 768)
 
 
-class VoxtralTransformersConfig(HasWeights):
-    """The same model through transformers."""
+class VoxtralTransformersConfig(VoxtralSettings):
+    """The same model on transformers."""
 
-    model: str = Field("mistralai/Voxtral-Mini-3B-2507", description=MODEL)
-    device: Literal["auto", "cuda", "mps", "cpu"] = Field("auto", description="Where it computes.")
-    batch: int = Field(8, ge=1, description="Windows of 30 s decoded at once.")
-    step_s: float = Field(
-        1.0, gt=0, description="Seconds of audio after which a live utterance is decoded anew."
-    )
-    detect_language: bool = Field(
-        True, description="Ask the model for the language of an utterance whose client named none."
-    )
-    max_answer_tokens: int = Field(512, ge=1, description="Tokens of an answer to a question.")
+    device: Device = "auto"
+    batch: Count = Field(8, description="Windows of 30 s decoded at once.")
+    max_answer_tokens: Count = Field(512, description="Tokens of an answer to a question.")
     compile: bool = Field(False, description="Use `torch.compile`: starts later, runs faster.")
 
     @property
@@ -140,8 +144,8 @@ class VllmChatConfig(OnVllm):
     """An instruct model on vLLM."""
 
     model: str = Field("Qwen/Qwen3-4B-Instruct-2507", description=MODEL)
-    max_model_len: int = Field(8192, ge=256, description="Tokens of a conversation.")
-    max_requests: int = Field(64, ge=1, description="Replies written at once; more wait.")
+    max_model_len: int = Field(8192, ge=256, le=10_000_000, description="Tokens of a conversation.")
+    max_requests: Count = Field(64, description="Replies written at once; more wait.")
     tool_parser: str = Field(
         "hermes", description="vLLM's parser of this model's tool calls; empty: no tools."
     )
@@ -166,8 +170,8 @@ class KokoroConfig(HasWeights):
     """Kokoro-82M, version 1.0."""
 
     model: str = Field("hexgrad/Kokoro-82M", description=MODEL)
-    device: Literal["auto", "cuda", "mps", "cpu"] = Field("auto", description="Where it computes.")
-    batch: int = Field(16, ge=1, description="Clauses spoken at once.")
+    device: Device = "auto"
+    batch: Count = Field(16, description="Clauses spoken at once.")
 
     @property
     def at_once(self) -> int:
@@ -182,19 +186,21 @@ class ModelsConfig(ConfigModel):
     """Weights on disk."""
 
     directory: str = Field(
-        "~/.cache/voxray/models", description="Where `voxray models` puts weights and engines look."
+        "~/.cache/voxray/models",
+        description="Where `voxray models` puts weights and engines look for them.",
     )
     offline: bool = Field(
-        False, description="Fetch nothing at run time: weights that are not there are an error."
+        False, description="Download nothing at run time: missing weights are an error."
     )
 
 
 class GpuConfig(ConfigModel):
-    """What the plan of who runs where is checked against before anything loads."""
+    """The GPUs that the plan is checked against before anything loads."""
 
     memory_gib: float = Field(
         0.0,
         ge=0,
-        description="Memory of one GPU in GiB; 0: checked by each replica on its own GPU.",
+        le=65_536,
+        description="Memory of one GPU in GiB; 0: each replica checks the GPU it runs on.",
     )
-    count: int = Field(1, ge=1, description="GPUs of the cluster.")
+    count: int = Field(1, ge=1, le=100_000, description="GPUs of the cluster.")

@@ -1,10 +1,11 @@
 import re
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from serve_app.app import build
 from serve_app.cli.config_file import DEFAULT
@@ -31,6 +32,32 @@ ROOT = Path(__file__).parent.parent.parent
 def test_what_cannot_be_meant_is_refused(args: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         Config.model_validate(args)
+
+
+def numbers(model: type[BaseModel], path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """The path of every number in the tree."""
+    for name, field in model.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from numbers(field.annotation, (*path, name))
+        elif field.annotation in (int, float):
+            yield (*path, name)
+
+
+def given(path: tuple[str, ...], value: object) -> dict[str, object]:
+    tree: object = value
+    for name in reversed(path):
+        tree = {name: tree}
+    assert isinstance(tree, dict)
+    return tree
+
+
+@pytest.mark.parametrize("value", [10**30, 1e30, float("inf"), float("nan")])
+def test_every_number_has_an_upper_bound(value: float) -> None:
+    paths = list(numbers(Config))
+    assert len(paths) > 100
+    for path in paths:
+        with pytest.raises(ValidationError, match=path[-1]):
+            Config.model_validate(given(path, value))
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,10 @@
 """What a server without an optional package says when its feature is used."""
 
+import re
 import sys
+from importlib.machinery import ModuleSpec
 from pathlib import Path
+from types import ModuleType
 
 import httpx2 as httpx
 import pytest
@@ -78,7 +81,7 @@ def test_a_server_does_not_start_without_the_package_of_its_storage(
 
 
 @pytest.mark.parametrize("engine", ["pocketsphinx", "espeak", "openai"])
-def test_an_engine_without_its_package_is_simulated_unless_it_was_asked_for(
+def test_only_the_profile_cpu_simulates_an_engine_without_its_package(
     engine: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert any(line.startswith(ENGINES[engine].package) for line in EXTRAS[ENGINES[engine].name])
@@ -94,6 +97,26 @@ def test_an_engine_without_its_package_is_simulated_unless_it_was_asked_for(
     args = with_simulated({"profile": "cpu", kind: {"scale": {"max_replicas": 3}}}, {kind: ""})
     assert Config.model_validate(args).engines[kind][0] == "sim"
     assert args[kind]["scale"] == {"max_replicas": 3}
+
+
+@pytest.mark.parametrize("engine", ["voxtral-realtime", "kokoro"])
+def test_the_profile_gpu_is_refused_without_its_packages(
+    engine: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for other in ENGINES.values():
+        monkeypatch.setitem(sys.modules, other.module, ModuleType(other.module))
+        sys.modules[other.module].__spec__ = ModuleSpec(other.module, None)
+    assert simulated(Config(profile="gpu")) == {}
+    take_away(monkeypatch, ENGINES[engine])
+    with pytest.raises(MissingExtra, match=rf"voxray\[{ENGINES[engine].name}\]"):
+        simulated(Config(profile="gpu"))
+
+
+def test_every_engine_names_an_extra_that_installs_it() -> None:
+    for extra in ENGINES.values():
+        named = [line for line in EXTRAS[extra.name] if re.match(r"[\w.-]+", line)]
+        packages = {re.split(r"[\[=<>~; ]", line)[0] for line in named}
+        assert extra.package in packages
 
 
 def test_storage_without_its_package_is_refused_where_it_is_opened(

@@ -85,3 +85,11 @@ def test_a_change_comes_on_top_of_those_before() -> None:
     settings.apply(settings.checked({"limits": {"retry_after_s": 9}}))
     assert (sessions.limits.max_sessions, sessions.limits.retry_after_s) == (3, 9)
     assert settings.changes["limits"] == {"max_sessions": 3, "retry_after_s": 9}
+
+
+def test_what_no_timer_could_take_is_refused() -> None:
+    settings = RuntimeSettings(Config(profile="sim"))
+    for value in (1e30, float("inf"), float("nan")):
+        with pytest.raises(ClientError, match=r"limits\.idle_timeout_s") as refused:
+            settings.checked({"limits": {"idle_timeout_s": value}})
+        assert refused.value.code == "invalid_request"

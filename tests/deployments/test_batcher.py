@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from deployments.batcher import Batcher, BatchItem
+from deployments.batcher import Batcher, BatchFailed, BatchItem
 from deployments.interfaces import EngineFailed
 from deployments.speaker.blend import Part, parts
 from deployments.speaker.phonemes import tag
@@ -102,12 +102,30 @@ def test_a_model_that_breaks_fails_its_batch_and_goes_on() -> None:
 
     async def go() -> None:
         batcher: Batcher[int, int] = Batcher(work, 8)
-        with pytest.raises(ZeroDivisionError):
+        with pytest.raises(BatchFailed) as failed:
             await batcher.do(0)
+        assert isinstance(failed.value.__cause__, ZeroDivisionError)
         assert await batcher.do(1) == 1
         await batcher.stop()
 
     asyncio.run(go())
+
+
+@pytest.mark.parametrize("error", [EngineFailed("no such voice"), MemoryError(), OSError()])
+def test_each_item_of_a_failed_batch_has_an_exception_of_its_own(error: Exception) -> None:
+    def work(jobs: Jobs) -> list[Any]:
+        raise error
+
+    async def go() -> list[Any]:
+        batcher: Batcher[int, int] = Batcher(work, 8)
+        asked = (batcher.do(item) for item in (1, 2, 3))
+        failures = await asyncio.gather(*asked, return_exceptions=True)
+        await batcher.stop()
+        return list(failures)
+
+    failures = asyncio.run(go())
+    assert len({id(failure) for failure in (*failures, error)}) == 4
+    assert all(isinstance(it, EngineFailed) for it in failures) != isinstance(error, OSError)
 
 
 def test_blends() -> None:

@@ -17,6 +17,7 @@ from deployments.interfaces import (
     DiarizationInput,
     Speech,
     SpeechRequest,
+    options_of,
 )
 from deployments.speaker import Speaker
 from deployments.speaker.espeak import Espeak
@@ -30,6 +31,7 @@ from deployments.transcriber.voxtral_realtime import VoxtralRealtime
 from deployments.transcriber.voxtral_transformers import VoxtralTransformers
 from serve_app.config import Config, engine_settings
 from serve_app.config.weighted import HasWeights, OnVllm
+from serve_app.live.options import Engine, Engines
 from serve_app.models import weights
 from serve_app.models.gpu_plan import memory_share
 
@@ -87,3 +89,15 @@ MODELS: dict[str, tuple[Any, type]] = {
     "diarizer": (Diarizer, DiarizationInput),
 }
 """What stands in front of an engine of each kind, and what it is asked."""
+
+
+def configured_engines(config: Config) -> Engines:
+    """What is known of each kind's engine without making one."""
+    return Engines(*(_known(kind, config) for kind in Engines._fields))
+
+
+def _known(kind: str, config: Config) -> Engine:
+    name, _ = config.engines[kind]
+    engine = engine_class(kind, name)
+    languages = getattr(engine, "languages", None)
+    return Engine(name, options_of(engine), languages, getattr(engine, "revises", True))

@@ -18,7 +18,6 @@ from deployments.interfaces import (
     VadInput,
     VadResult,
     Voice,
-    options_of,
 )
 from deployments.vad import Vad
 from serve_app.cluster.scaling import JOBS, SESSIONS
@@ -27,14 +26,14 @@ from serve_app.cluster.serve_handles import (
     Prometheus,
     ServeReplicaSet,
     broadcast,
-    change_settings,
-    deployments,
+    keep_changes,
     kept_settings,
     model_states,
+    serve_status,
 )
 from serve_app.config import Config
 from serve_app.config.runtime import RuntimeSettings
-from serve_app.engines import MODELS, engine_class, new_engine
+from serve_app.engines import MODELS, configured_engines, new_engine
 from serve_app.lanes.wire import Address, LaneServer
 from serve_app.models import weights
 from serve_app.models.weights import Absent
@@ -247,7 +246,7 @@ class Ingress(Replica):
         worker: DeploymentHandle[Any],
         secret: bytes,
     ) -> None:
-        from serve_app.api import Models  # not in every replica: a second of imports
+        from serve_app.api import Backend  # not in every replica: a second of imports
 
         super().__init__("Ingress")
         self._config = config
@@ -255,30 +254,16 @@ class Ingress(Replica):
         self._settings.apply(kept_settings())
         self._chat, self._speaker = chat, speaker
         self._others = (vad, transcriber, chat, speaker, diarizer, worker)
-        engine = engine_class("transcriber", config.transcriber_engine)
-        self._models = Models(
+        self._backend = Backend(
             vad=ServeReplicaSet(vad, VadResult),
             transcriber=ServeReplicaSet(transcriber, Hypothesis),
-            chats=ServeReplicaSet(chat, ChatDelta),
+            chat=ServeReplicaSet(chat, ChatDelta),
             speaker=ServeReplicaSet(speaker, AudioDelta),
             diarizer=ServeReplicaSet(diarizer, DiarizationResult),
-            engine=config.transcriber_engine,
-            languages=engine.languages,
-            revises=getattr(engine, "revises", True),
-            chat=config.chat_engine,
-            voice=config.speaker_engine,
-            tells_apart=config.diarizer_engine,
+            engines=configured_engines(config),
             voices=self._voices,
-            options={
-                kind: options_of(engine_class(kind, name))
-                for kind, (name, _) in config.engines.items()
-            },
-            snapshots=self._snapshots,
-            made=self._made,
-            states=model_states,
-            deployments=self._deployments,
-            nodes=self._nodes,
-            reconfigure=self._reconfigure_all,
+            generated=self._generated,
+            cluster=self,
             secret=secret,
         )
         self._catching_up = asyncio.get_running_loop().create_task(self._catch_up())
@@ -287,17 +272,17 @@ class Ingress(Replica):
         from serve_app.api import create_app
 
         return create_app(
-            self._models, self._config, self._metrics, self._settings, serve_adds_id=True
+            self._backend, self._config, self._metrics, self._settings, serve_adds_id=True
         )
 
     async def reconfigure(self, changes: dict[str, Any]) -> None:
         """Settings that were changed while we run."""
         self._settings.apply(changes)
 
-    async def _reconfigure_all(self, asked: dict[str, Any]) -> dict[str, Any]:
+    async def change_settings(self, asked: dict[str, Any]) -> dict[str, Any]:
         """Every ingress replica, through a handle to ourselves; one that does not hear it now, or
         starts later, reads what was kept."""
-        changes = await asyncio.to_thread(change_settings, asked)
+        changes = await asyncio.to_thread(keep_changes, asked)
         await broadcast(serve.get_deployment_handle("Ingress", APP_NAME), "reconfigure", changes)
         return changes
 
@@ -320,22 +305,25 @@ class Ingress(Replica):
         )
         return [answer for those in answers for answer in those]
 
-    async def _snapshots(self) -> list[Snapshot]:
+    async def snapshots(self) -> list[Snapshot]:
         return await self._ask_all("snapshot") or [self._metrics.snapshot()]
 
-    async def _nodes(self) -> list[dict[str, Any]]:
+    async def nodes(self) -> list[dict[str, Any]]:
         """Each machine once."""
         found = {usage["node"]: usage for usage in await self._ask_all("node")}
         return [found[name] for name in sorted(found)]
 
-    async def _deployments(self) -> dict[str, Any]:
-        return await asyncio.to_thread(deployments, APP_NAME)
+    async def model_states(self) -> list[dict[str, Any]]:
+        return await model_states()
+
+    async def deployments(self) -> dict[str, Any]:
+        return await asyncio.to_thread(serve_status, APP_NAME)
 
     async def _voices(self) -> list[Voice]:
         answers = await broadcast(self._speaker, "voices")
         return [Voice(*voice) for voice in answers[0]] if answers else []
 
-    async def _made(self) -> dict[str, dict[str, int]]:
+    async def _generated(self) -> dict[str, dict[str, int]]:
         """Summed over the replicas."""
         return {
             "chat": _sum(await broadcast(self._chat, "made")),

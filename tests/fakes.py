@@ -18,9 +18,10 @@ from deployments.speaker.sim import SimSpeaker
 from deployments.transcriber import Transcriber
 from deployments.transcriber.sim import SimTranscriber
 from deployments.vad import Vad
-from serve_app.api import Models, create_app
+from serve_app.api import Backend, create_app
 from serve_app.config import Config
 from serve_app.jobs.worker import Worker
+from serve_app.live.options import Engine, Engines
 
 
 class FakeTranscriber:
@@ -122,7 +123,7 @@ def sim_transcriber(**args: Any) -> Transcriber:
     )
 
 
-def models(**given: Any) -> Models:
+def models(**given: Any) -> Backend:
     """Models in this process: a real VAD and simulated engines, unless given."""
     speaker = Speaker(given.get("speaker_engine") or SimSpeaker(5, 10.0, 50.0))
     chat = Chat(given.get("chat_engine") or SimChat(5, 1, 8))
@@ -134,24 +135,25 @@ def models(**given: Any) -> Models:
         **given.get("options", {}),
     }
 
-    async def made() -> dict[str, dict[str, int]]:
+    async def generated() -> dict[str, dict[str, int]]:
         return {"chat": chat.stats(), "speaker": speaker.stats()}
 
-    return Models(
+    name, revises = given.get("engine", "sim"), given.get("revises", False)
+
+    return Backend(
         vad=given.get("vad") or LocalReplicaSet(vad=Vad()),
         transcriber=given.get("transcriber") or LocalReplicaSet(sim=sim_transcriber()),
-        chats=LocalReplicaSet(sim=chat),
+        chat=LocalReplicaSet(sim=chat),
         speaker=LocalReplicaSet(sim=speaker),
         diarizer=given.get("diarizer") or LocalReplicaSet(sim=Diarizer(SimDiarizer(5.0, 2))),
-        engine=given.get("engine", "sim"),
-        languages=given.get("languages"),
-        revises=given.get("revises", False),
-        options=options,
-        chat="sim",
-        voice="sim",
-        tells_apart="sim",
+        engines=Engines(
+            Engine(name, options["transcriber"], given.get("languages"), revises),
+            Engine("sim", options["chat"]),
+            Engine("sim", options["speaker"]),
+            Engine("sim"),
+        ),
         voices=speaker.voices,
-        made=made,
+        generated=generated,
     )
 
 
@@ -180,7 +182,7 @@ def working(config: Config, **given: Any) -> Iterator[Worker]:
         loop.close()
 
 
-async def _made(config: Config, there: Models) -> Worker:
+async def _made(config: Config, there: Backend) -> Worker:
     return Worker(config, there.transcriber, there.diarizer)
 
 
@@ -194,7 +196,7 @@ class _Server(uvicorn.Server):
 
 
 @contextmanager
-def served(config: Config | None = None, given: Models | None = None) -> Iterator[str]:
+def served(config: Config | None = None, given: Backend | None = None) -> Iterator[str]:
     """The application on a real socket, with real WebSockets: `host:port`."""
     import threading
     import time

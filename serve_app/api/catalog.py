@@ -5,12 +5,13 @@ from typing import Any
 
 from fastapi import APIRouter
 
+from serve_app.api.backend import Backend
 from serve_app.errors import ClientError
 
 
-def router(models: Any) -> APIRouter:
+def router(backend: Backend) -> APIRouter:
     routes = APIRouter(tags=["models"])
-    listed = _listed(models.engines(), int(time.time()))
+    listed = _listed(backend.engines.names(), int(time.time()))
 
     @routes.get("/v1/models")
     async def list_models() -> dict[str, Any]:
@@ -22,16 +23,18 @@ def router(models: Any) -> APIRouter:
     async def status() -> dict[str, Any]:
         """Every model replica: `absent` (no weights), `loading` with a percentage, `warm` after
         its first request, or `failed`, with the reason."""
-        known = await models.states() if models.states else []
+        known = await backend.cluster.model_states() if backend.cluster else []
         kinds = {state["kind"] for state in known}
         missing = [
             {"kind": kind, "engine": name, "model": None, "state": "starting", "percent": 0}
-            for kind, name in models.engines().items()
-            if kind not in kinds and models.states
+            for kind, name in backend.engines.names().items()
+            if kind not in kinds and backend.cluster
         ]
         warm = {state["kind"] for state in known if state["state"] == "warm"}
         return {
-            "status": "warm" if warm == set(models.engines()) or not models.states else "starting",
+            "status": "warm"
+            if warm == set(backend.engines.names()) or not backend.cluster
+            else "starting",
             "models": [*known, *missing],
         }
 

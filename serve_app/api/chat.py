@@ -21,6 +21,7 @@ from deployments.interfaces import (
     Tool,
     ToolCall,
 )
+from serve_app.api.backend import Backend
 from serve_app.api.streamed import DONE, EVENT_STREAM, Streamed, begun, event, with_errors
 from serve_app.config import Limits
 from serve_app.conversation.driver import Conversations
@@ -93,13 +94,13 @@ class ChatAsked(_Shape):
     response_format: ResponseFormat | None = None
 
 
-def router(models: Any, conversations: Conversations, places: ConcurrencyLimit) -> APIRouter:
+def router(backend: Backend, conversations: Conversations, places: ConcurrencyLimit) -> APIRouter:
     routes = APIRouter(prefix="/v1/chat", tags=["chat"])
 
     @routes.post("/completions")
     async def completions(asked: ChatAsked) -> Response:
         """A reply to a conversation, whole or as server-sent events."""
-        engine = models.known("chat")
+        engine = backend.engines.chat
         ask = _ask(asked, conversations.config.limits, engine)
         written = _written(conversations, ask, places)
         ignored = listed(_ignored(asked, engine))

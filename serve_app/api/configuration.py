@@ -4,10 +4,11 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Body
 
+from serve_app.api.backend import Backend
 from serve_app.config.runtime import RuntimeSettings
 
 
-def router(models: Any, settings: RuntimeSettings) -> APIRouter:
+def router(backend: Backend, settings: RuntimeSettings) -> APIRouter:
     routes = APIRouter(tags=["status"])
 
     @routes.post("/config/update")
@@ -16,8 +17,8 @@ def router(models: Any, settings: RuntimeSettings) -> APIRouter:
         `retry_after_s` and `client_write_timeout_s` hold at once, the others for new sessions.
         Everything that was changed since the start comes back."""
         changes = settings.checked(asked)
-        if models.reconfigure:
-            changes = await models.reconfigure(asked)
+        if backend.cluster:
+            changes = await backend.cluster.change_settings(asked)
         else:
             settings.apply(changes)
         return {section: values for section, values in changes.items() if values}

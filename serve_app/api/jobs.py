@@ -11,6 +11,7 @@ from fastapi.responses import JSONResponse, Response
 from pydantic import ValidationError
 
 from deployments.interfaces import SpeechOptions
+from serve_app.api.backend import Backend
 from serve_app.api.multipart import FileForm
 from serve_app.api.ranges import Range, range_of
 from serve_app.api.streamed import EVENT_STREAM, Streamed, begun, event
@@ -61,13 +62,13 @@ class Submission:
 
     def __init__(
         self,
-        models: Any,
+        backend: Backend,
         jobs: Jobs,
         limits: Limits,
         retry_after_s: Callable[[], int],
     ) -> None:
         self.jobs = jobs
-        self._models = models
+        self._backend = backend
         self._limits = limits
         self._places = ConcurrencyLimit(
             jobs.config.max_uploads, "too_many_requests", "uploads", retry_after_s
@@ -97,9 +98,10 @@ class Submission:
         except ValidationError as error:
             raise invalid(error, fields) from error
         asked = SpeechOptions(options.language, False, tuple(options.hotwords), options.grammar)
-        check_options(asked, self._models.known("transcriber"), self._limits)
-        if options.prompt and not self._models.understands:
-            reason = f"the engine {self._models.engine} cannot answer questions on audio"
+        check_options(asked, self._backend.engines.transcriber, self._limits)
+        if options.prompt and not self._backend.understands:
+            engine = self._backend.engines.transcriber.name
+            reason = f"the engine {engine} cannot answer questions on audio"
             raise ClientError("understanding_unavailable", reason, param="prompt")
         if options.webhook:
             check_webhook(options.webhook, self.jobs.config.webhook)

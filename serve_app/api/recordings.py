@@ -11,6 +11,7 @@ from starlette.datastructures import FormData
 
 from deployments.decoding import Bounds, Undecodable, decode_in_process
 from deployments.interfaces import SpeechOptions
+from serve_app.api.backend import Backend
 from serve_app.api.uploads import Uploads
 from serve_app.config import Limits
 from serve_app.errors import ClientError, invalid
@@ -50,7 +51,7 @@ class Asked(BaseModel):
     format: Form = "json"
 
 
-def router(models: Any, sessions: LiveSessions, uploads: Uploads) -> APIRouter:
+def router(backend: Backend, sessions: LiveSessions, uploads: Uploads) -> APIRouter:
     routes = APIRouter(tags=["recordings"])
     limits = sessions.limits
 
@@ -65,9 +66,11 @@ def router(models: Any, sessions: LiveSessions, uploads: Uploads) -> APIRouter:
         collected = recording.Collector()
         async with uploads.received(request) as (path, form):
             asked = _asked_in(form, asked)
-            options = _options(asked, models, limits)
+            options = _options(asked, backend, limits)
             session = await transcribe_file(sessions, collected, path, options)
-        result = recording.transcript(collected, session, asked.language, models.engine, began)
+        result = recording.transcript(
+            collected, session, asked.language, backend.engines.transcriber.name, began
+        )
         if asked.format == "json":
             return result
         return PlainTextResponse(
@@ -85,9 +88,9 @@ def _recording_limits(limits: Limits) -> Limits:
     )
 
 
-def _options(asked: Asked, models: Any, limits: Limits) -> SpeechOptions:
+def _options(asked: Asked, backend: Backend, limits: Limits) -> SpeechOptions:
     options = SpeechOptions(asked.language, False, tuple(asked.hotwords), asked.grammar)
-    check_options(options, models.known("transcriber"), limits)
+    check_options(options, backend.engines.transcriber, limits)
     return options
 
 

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from deployments.encoding import MEDIA_TYPES, Encoder, SpeechFormat
 from deployments.interfaces import Option
 from deployments.speaker.clauses import ClauseSplitter, speakable
+from serve_app.api.backend import Backend
 from serve_app.api.streamed import EVENT_STREAM, Streamed, begun, event, with_errors
 from serve_app.conversation.driver import Conversations
 from serve_app.errors import ClientError
@@ -47,14 +48,14 @@ class SpeechAsked(BaseModel):
         return self.voice.id if isinstance(self.voice, VoiceId) else self.voice
 
 
-def router(models: Any, conversations: Conversations, places: ConcurrencyLimit) -> APIRouter:
+def router(backend: Backend, conversations: Conversations, places: ConcurrencyLimit) -> APIRouter:
     routes = APIRouter(prefix="/v1/audio", tags=["speech"])
     limit = conversations.config.limits.max_speech_chars
 
     @routes.post("/speech", response_class=Response)
     async def speech(asked: SpeechAsked) -> Response:
         """Speak a text. The audio is sent clause by clause, as it is made."""
-        ignored = listed(_ignored(asked, models.known("speaker")))
+        ignored = listed(_ignored(asked, backend.engines.speaker))
         clauses = _clauses(asked.input, limit)
         voice = conversations.voices.resolve(asked.voice_name, asked.style)
         sounds = _sounds(conversations, clauses, voice, asked.speed)

@@ -9,6 +9,7 @@ from typing import Any
 from fastapi import APIRouter, Query
 
 from serve_app import __version__
+from serve_app.api.backend import Backend
 from serve_app.conversation.driver import Conversations
 from serve_app.errors import ClientError
 from serve_app.jobs.job import JobState
@@ -23,9 +24,9 @@ DATABASE_PATIENCE_S = 1.0
 """Whoever asks how we are is answered, with or without the database."""
 
 
-async def total(models: Any, metrics: Metrics) -> Total:
+async def total(backend: Backend, metrics: Metrics) -> Total:
     """What all replicas have counted."""
-    return Total(await models.snapshots() if models.snapshots else [metrics.snapshot()])
+    return Total(await backend.cluster.snapshots() if backend.cluster else [metrics.snapshot()])
 
 
 async def jobs_at_work(queue: Queue) -> dict[str, int | None]:
@@ -39,7 +40,9 @@ async def jobs_at_work(queue: Queue) -> dict[str, int | None]:
     return {"waiting": waiting, "running": sum(counts.values())}
 
 
-def router(models: Any, conversations: Conversations, metrics: Metrics, queue: Queue) -> APIRouter:
+def router(
+    backend: Backend, conversations: Conversations, metrics: Metrics, queue: Queue
+) -> APIRouter:
     routes = APIRouter(tags=["status"])
     began = time.monotonic()
     sessions = conversations.sessions
@@ -61,7 +64,7 @@ def router(models: Any, conversations: Conversations, metrics: Metrics, queue: Q
     @routes.get("/health", include_in_schema=False)  # where vLLM has it, and its clients look
     async def health() -> dict[str, Any]:
         """Alive; how many sessions and jobs there are, and with what engines."""
-        counted, jobs = await asyncio.gather(total(models, metrics), jobs_at_work(queue))
+        counted, jobs = await asyncio.gather(total(backend, metrics), jobs_at_work(queue))
         return {
             "status": state(),
             **active(counted),
@@ -71,8 +74,8 @@ def router(models: Any, conversations: Conversations, metrics: Metrics, queue: Q
             "transcriber_lanes": sessions.transcriber.count,
             "chat_lanes": conversations.chat.lanes.count,
             "speaker_lanes": conversations.speaker.lanes.count,
-            "engine": models.engine,
-            "engines": models.engines(),
+            "engine": backend.engines.transcriber.name,
+            "engines": backend.engines.names(),
             "uptime_s": round(time.monotonic() - began, 1),
         }
 
@@ -80,7 +83,7 @@ def router(models: Any, conversations: Conversations, metrics: Metrics, queue: Q
     @routes.get("/status", include_in_schema=False)
     async def status() -> dict[str, Any]:
         """Versions, engines with their states, replicas, machines, jobs and sessions."""
-        counted, jobs = await asyncio.gather(total(models, metrics), jobs_at_work(queue))
+        counted, jobs = await asyncio.gather(total(backend, metrics), jobs_at_work(queue))
         return {
             "status": state(),
             "versions": {
@@ -88,10 +91,10 @@ def router(models: Any, conversations: Conversations, metrics: Metrics, queue: Q
                 "python": python_version(),
                 "ray": version("ray"),
             },
-            "engines": await _engines(models),
-            "deployments": await models.deployments() if models.deployments else {},
-            "nodes": await models.nodes()
-            if models.nodes
+            "engines": await _engines(backend),
+            "deployments": await backend.cluster.deployments() if backend.cluster else {},
+            "nodes": await backend.cluster.nodes()
+            if backend.cluster
             else [await asyncio.to_thread(node.usage)],
             "jobs": jobs,
             **active(counted),
@@ -110,37 +113,37 @@ def router(models: Any, conversations: Conversations, metrics: Metrics, queue: Q
     async def metrics_() -> dict[str, Any]:
         """Requests, sessions, latencies and errors of all replicas since their start, then every
         metric as Prometheus has it. Percentiles are estimated from histograms."""
-        return report(await total(models, metrics))
+        return report(await total(backend, metrics))
 
     return routes
 
 
-async def _engines(models: Any) -> list[dict[str, Any]]:
+async def _engines(backend: Backend) -> list[dict[str, Any]]:
     """Every model replica's engine and state; engines in this process are simply there."""
-    if models.states:
-        known: list[dict[str, Any]] = await models.states()
+    if backend.cluster:
+        known: list[dict[str, Any]] = await backend.cluster.model_states()
         return known
     return [
         {"kind": kind, "engine": name, "model": None, "state": "warm", "percent": 100}
-        for kind, name in models.engines().items()
+        for kind, name in backend.engines.names().items()
     ]
 
 
-def conversation_router(models: Any, metrics: Metrics) -> APIRouter:
+def conversation_router(backend: Backend, metrics: Metrics) -> APIRouter:
     routes = APIRouter(prefix="/speech-to-speech", tags=["status"])
 
     @routes.get("/metrics")
     async def conversations() -> dict[str, Any]:
         """Conversations, how their replies ended, and how long the person waited, in ms. `made`
         counts tokens (chat) and samples (speaker), for how many requests each works now."""
-        made = await models.made() if models.made else {}
-        return conversation_report(await total(models, metrics)) | {"made": made}
+        made = await backend.generated()
+        return conversation_report(await total(backend, metrics)) | {"made": made}
 
     @routes.get("/performance")
     async def performance(
         raw: bool = Query(False, description="With the buckets of every histogram."),
     ) -> dict[str, Any]:
         """Every stage of all turns, in ms."""
-        return performance_report(await total(models, metrics), raw)
+        return performance_report(await total(backend, metrics), raw)
 
     return routes

@@ -15,6 +15,7 @@ from starlette.datastructures import FormData
 
 from deployments.decoding import Bounds, Undecodable, decoding
 from deployments.interfaces import SpeakerCount, SpeakerTurn, SpeechOptions
+from serve_app.api.backend import Backend
 from serve_app.api.recordings import transcribe_file
 from serve_app.api.streamed import DONE, EVENT_STREAM, Streamed, begun, event, with_errors
 from serve_app.api.uploads import Uploads
@@ -103,7 +104,7 @@ def told_apart(diarization: Diarization, limits: Limits) -> Apart:
     return turns
 
 
-def router(models: Any, sessions: LiveSessions, uploads: Uploads, apart: Apart) -> APIRouter:
+def router(backend: Backend, sessions: LiveSessions, uploads: Uploads, apart: Apart) -> APIRouter:
     routes = APIRouter(prefix="/v1/audio", tags=["transcriptions"])
 
     @routes.post("/transcriptions")
@@ -112,7 +113,7 @@ def router(models: Any, sessions: LiveSessions, uploads: Uploads, apart: Apart) 
         async with AsyncExitStack() as held:
             path, form = await held.enter_async_context(uploads.received(request))
             asked = TranscriptionAsked.of(form)
-            engine = models.known("transcriber")
+            engine = backend.engines.transcriber
             check_language(asked.language, engine)
             ignored = asked.ignored(engine)
             options = SpeechOptions(asked.language if engine.takes(asked.language) else None, False)
@@ -127,7 +128,7 @@ def router(models: Any, sessions: LiveSessions, uploads: Uploads, apart: Apart) 
             if asked.diarized:
                 told = _diarized(collected, session.audio_ms, await apart(path))
                 return _json(told, ignored)
-        language = asked.language or collected.language or _only(models)
+        language = asked.language or collected.language or _only(backend)
         return _rendered(asked, collected, session.audio_ms, language, ignored)
 
     @routes.post("/translations")
@@ -135,15 +136,20 @@ def router(models: Any, sessions: LiveSessions, uploads: Uploads, apart: Apart) 
         """Refused: no engine here translates."""
         raise ClientError(
             "translation_unavailable",
-            f"the engine {models.engine} does not translate: use /v1/audio/transcriptions",
+            f"the engine {backend.engines.transcriber.name} does not translate: "
+            "use /v1/audio/transcriptions",
         )
 
     return routes
 
 
-def _only(models: Any) -> str:
+def _only(backend: Backend) -> str:
     """The language of an engine that knows one; "" where it might be any."""
-    return models.languages[0] if models.languages and len(models.languages) == 1 else ""
+    return (
+        backend.engines.transcriber.languages[0]
+        if backend.engines.transcriber.languages and len(backend.engines.transcriber.languages) == 1
+        else ""
+    )
 
 
 def _json(answer: dict[str, Any], ignored: list[str]) -> JSONResponse:

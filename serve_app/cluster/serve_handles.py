@@ -120,7 +120,7 @@ def _model_states() -> list[dict[str, Any]]:
 SETTINGS = b"voxray:settings"
 
 
-def change_settings(asked: dict[str, Any]) -> dict[str, Any]:
+def keep_changes(asked: dict[str, Any]) -> dict[str, Any]:
     """Keep changed settings where every ingress replica finds them; all that was changed so far."""
     changes = kept_settings()
     for section, values in asked.items():
@@ -135,7 +135,7 @@ def kept_settings() -> dict[str, Any]:
     return changes
 
 
-def deployments(app: str) -> dict[str, Any]:
+def serve_status(app: str) -> dict[str, Any]:
     """Every deployment's status, and how many replicas it has in each state. Blocks."""
     found = serve.status().applications.get(app)
     return {

@@ -25,6 +25,8 @@ class Engine(NamedTuple):
     options: Options = frozenset()
     languages: tuple[str, ...] | None = None
     """ISO 639-1 codes of a transcriber; None: any."""
+    revises: bool = True
+    """A transcriber's final may differ from the partials before it."""
 
     def takes(self, language: str | None) -> bool:
         """Whether asking for the language changes nothing but what is asked for."""
@@ -33,11 +35,16 @@ class Engine(NamedTuple):
 
 
 class Engines(NamedTuple):
-    """Those that a conversation needs."""
+    """One of each kind."""
 
     transcriber: Engine
     chat: Engine
     speaker: Engine
+    diarizer: Engine
+
+    def names(self) -> dict[str, str]:
+        """Each kind's engine by its name."""
+        return {kind: engine.name for kind, engine in self._asdict().items()}
 
 
 def check_options(options: SpeechOptions, engine: Engine, limits: Limits) -> None:

@@ -33,7 +33,7 @@ def changed(section: str, **values: Any) -> tuple[RuntimeSettings, LiveSessions,
     settings = RuntimeSettings(config)
     sessions = LiveSessions(config, there.vad, there.transcriber, metrics)
     voices = VoiceCatalog(there.voices, "sim", {}, {}, False)
-    conversations = Conversations(config, sessions, there.chats, there.speaker, voices, metrics)
+    conversations = Conversations(config, sessions, there.chat, there.speaker, voices, metrics)
     settings.follow(sessions.configure)
     settings.follow(conversations.configure)
     settings.apply(settings.checked({section: values}))

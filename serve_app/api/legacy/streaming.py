@@ -5,7 +5,7 @@ import asyncio
 import time
 import uuid
 from collections.abc import AsyncGenerator
-from typing import Annotated, Any
+from typing import Annotated
 
 import orjson
 from fastapi import APIRouter, Query, Request
@@ -13,6 +13,7 @@ from fastapi.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from deployments.interfaces import RATE
+from serve_app.api.backend import Backend
 from serve_app.api.streamed import EVENT_STREAM, Streamed, event
 from serve_app.dialects.native import NativeDialect
 from serve_app.errors import ClientError
@@ -24,7 +25,7 @@ PIECE_BYTES = 32_000
 UPLOAD = {"requestBody": {"required": True, "content": {"application/octet-stream": {}}}}
 
 
-def router(models: Any, sessions: LiveSessions) -> APIRouter:
+def router(backend: Backend, sessions: LiveSessions) -> APIRouter:
     routes = APIRouter(prefix="/transcribe", tags=["older paths"])
 
     @routes.post("/stream", openapi_extra=UPLOAD)
@@ -36,7 +37,7 @@ def router(models: Any, sessions: LiveSessions) -> APIRouter:
         language: str | None = None,
     ) -> Response:
         """Raw samples in a chunked body; what `WS /v1/transcribe/stream` says as events."""
-        dialect = NativeDialect(sessions.limits, uuid.uuid4().hex, models.known("transcriber"))
+        dialect = NativeDialect(sessions.limits, uuid.uuid4().hex, backend.engines.transcriber)
         start = {"type": "start", "sample_rate": sample_rate, "encoding": encoding}
         start |= {"channels": channels, **({"language": language} if language else {})}
         begin = dialect.parse(orjson.dumps(start).decode())

@@ -11,6 +11,7 @@ from typing import Any
 from picows import WSUpgradeRequest, WSUpgradeResponseWithListener
 
 from deployments.decoding import Bounds, Undecodable, decode_in_process
+from serve_app.api.backend import Backend
 from serve_app.api.sockets.socket import refusal, welcome
 from serve_app.api.sockets.spoken import SpokenSocket, conversation_terms
 from serve_app.api.sockets.upgrade import Route
@@ -23,7 +24,7 @@ from serve_app.observability.metrics import Metrics
 PATH = "/ws"
 
 
-def route(models: Any, conversations: Conversations, metrics: Metrics) -> Route:
+def route(backend: Backend, conversations: Conversations, metrics: Metrics) -> Route:
     """Answers handshakes: a conversation each, or 503 with Retry-After."""
     max_bytes = conversations.config.limits.max_event_bytes
 
@@ -32,17 +33,17 @@ def route(models: Any, conversations: Conversations, metrics: Metrics) -> Route:
             conversations.admit()
         except ClientError as error:
             return refusal(error, metrics)
-        dialect = new_dialect(ConversationDialect, models, conversations)
+        dialect = new_dialect(ConversationDialect, backend, conversations)
         return welcome(ConversationSocket(conversations, dialect, metrics, max_bytes))
 
     return Route(accept, max_bytes)
 
 
 def new_dialect(
-    kind: type[ConversationDialect], models: Any, conversations: Conversations
+    kind: type[ConversationDialect], backend: Backend, conversations: Conversations
 ) -> ConversationDialect:
-    terms = conversation_terms(models, conversations)
-    return kind(terms, uuid.uuid4().hex, models.engines(), models.understands)
+    terms = conversation_terms(backend, conversations)
+    return kind(terms, uuid.uuid4().hex, backend.engines.names(), backend.understands)
 
 
 async def decoded(file: bytes) -> bytes:

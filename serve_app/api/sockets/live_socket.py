@@ -11,6 +11,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from picows import WSUpgradeRequest, WSUpgradeResponseWithListener
 
+from serve_app.api.backend import Backend
 from serve_app.api.sockets.socket import Socket, refusal, welcome
 from serve_app.api.sockets.upgrade import Route
 from serve_app.dialects.native import NativeDialect
@@ -43,7 +44,7 @@ def _kept(request: WSUpgradeRequest, live_recordings: LiveRecordings) -> LiveRec
 
 
 def route(
-    models: Any, sessions: LiveSessions, metrics: Metrics, live_recordings: LiveRecordings
+    backend: Backend, sessions: LiveSessions, metrics: Metrics, live_recordings: LiveRecordings
 ) -> Route:
     """Answers handshakes: a session each, or 503 with Retry-After."""
 
@@ -52,7 +53,7 @@ def route(
             sessions.admit()
         except ClientError as error:
             return refusal(error, metrics)
-        dialect = NativeDialect(sessions.limits, uuid.uuid4().hex, models.known("transcriber"))
+        dialect = NativeDialect(sessions.limits, uuid.uuid4().hex, backend.engines.transcriber)
         return welcome(LiveSocket(sessions, dialect, metrics, _kept(request, live_recordings)))
 
     return Route(accept, MAX_MESSAGE_BYTES)

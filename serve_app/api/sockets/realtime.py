@@ -10,6 +10,7 @@ from fastapi import APIRouter
 from picows import WSUpgradeRequest, WSUpgradeResponseWithListener
 from pydantic import BaseModel, ConfigDict, Field
 
+from serve_app.api.backend import Backend
 from serve_app.api.sockets.socket import refusal, welcome
 from serve_app.api.sockets.spoken import SpokenSocket, conversation_terms
 from serve_app.api.sockets.upgrade import Route
@@ -39,7 +40,7 @@ class SecretAsked(BaseModel):
     session: dict[str, Any] = {}
 
 
-def router(models: Any, conversations: Conversations) -> APIRouter:
+def router(backend: Backend, conversations: Conversations) -> APIRouter:
     routes = APIRouter(prefix="/v1/realtime", tags=["realtime"])
 
     @routes.post("/client_secrets")
@@ -47,26 +48,26 @@ def router(models: Any, conversations: Conversations) -> APIRouter:
         """A key for a browser: it opens realtime sessions, and nothing else, until it expires."""
         now = int(time.time())
         expires_at = now + asked.expires_after.seconds
-        session = _session(models, conversations, asked.session)
-        dialect = _dialect(models, conversations, session, "", now)
-        secret = client_secret.mint(models.secret, asked.session, expires_at, uuid.uuid4().hex)
+        session = _session(backend, conversations, asked.session)
+        dialect = _dialect(backend, conversations, session, "", now)
+        secret = client_secret.mint(backend.secret, asked.session, expires_at, uuid.uuid4().hex)
         shown = orjson.loads(dialect.hello())["session"]
         return {"value": secret, "expires_at": expires_at, "session": shown}
 
     return routes
 
 
-def route(models: Any, conversations: Conversations, metrics: Metrics) -> Route:
+def route(backend: Backend, conversations: Conversations, metrics: Metrics) -> Route:
     """Answers handshakes: 401 for a secret that is none, 503 where nothing is free."""
     max_bytes = conversations.config.limits.max_event_bytes
 
     def accept(request: WSUpgradeRequest) -> WSUpgradeResponseWithListener:
         offered = _offered(request)
         try:
-            session = _asked_session(request, offered, models, conversations)
+            session = _asked_session(request, offered, backend, conversations)
             conversations.admit()
             model = _query(request, "model")[:100]
-            dialect = _dialect(models, conversations, session, model, time.time())
+            dialect = _dialect(backend, conversations, session, model, time.time())
         except ClientError as error:
             return refusal(error, metrics)
         headers = {"Sec-WebSocket-Protocol": SUBPROTOCOL} if SUBPROTOCOL in offered else None
@@ -86,7 +87,7 @@ def _query(request: WSUpgradeRequest, name: str) -> str:
 
 
 def _asked_session(
-    request: WSUpgradeRequest, offered: list[str], models: Any, conversations: Conversations
+    request: WSUpgradeRequest, offered: list[str], backend: Backend, conversations: Conversations
 ) -> RealtimeSession:
     """What the query and, where there is one, the client secret say of the session."""
     update: dict[str, Any] = {}
@@ -97,20 +98,24 @@ def _asked_session(
         if protocol.startswith(KEY_SUBPROTOCOL):
             key = protocol.removeprefix(KEY_SUBPROTOCOL)
     if key.startswith(client_secret.PREFIX):
-        update |= client_secret.opened(models.secret, key, time.time())
-    return _session(models, conversations, update)
+        update |= client_secret.opened(backend.secret, key, time.time())
+    return _session(backend, conversations, update)
 
 
-def _session(models: Any, conversations: Conversations, update: dict[str, Any]) -> RealtimeSession:
+def _session(
+    backend: Backend, conversations: Conversations, update: dict[str, Any]
+) -> RealtimeSession:
     session = RealtimeSession(instructions=conversations.config.conversation.instructions)
-    return session.merged(update, models.conversing())
+    return session.merged(update, backend.engines)
 
 
 def _dialect(
-    models: Any, conversations: Conversations, session: RealtimeSession, model: str, now: float
+    backend: Backend, conversations: Conversations, session: RealtimeSession, model: str, now: float
 ) -> RealtimeDialect:
-    terms = conversation_terms(models, conversations)
-    return RealtimeDialect(terms, uuid.uuid4().hex, session, model or models.chat, now)
+    terms = conversation_terms(backend, conversations)
+    return RealtimeDialect(
+        terms, uuid.uuid4().hex, session, model or backend.engines.chat.name, now
+    )
 
 
 class RealtimeSocket(SpokenSocket):

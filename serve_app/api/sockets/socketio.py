@@ -14,6 +14,7 @@ import orjson
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp
 
+from serve_app.api.backend import Backend
 from serve_app.api.legacy.streaming import parsed
 from serve_app.dialects.frames import base64_bytes
 from serve_app.dialects.native import NativeDialect
@@ -85,9 +86,9 @@ class Listener:
 class SocketIo:
     """Every Socket.IO client of this ingress."""
 
-    def __init__(self, models: Any, sessions: LiveSessions, metrics: Metrics) -> None:
+    def __init__(self, backend: Backend, sessions: LiveSessions, metrics: Metrics) -> None:
         """Raises `MissingExtra` without python-socketio."""
-        self._models = models
+        self._backend = backend
         self._sessions = sessions
         self._metrics = metrics
         self._listeners: dict[str, Listener] = {}
@@ -102,7 +103,7 @@ class SocketIo:
         self.app = socketio.ASGIApp(self._server, socketio_path="")
 
     async def _connect(self, sid: str, _: Any, __: Any = None) -> None:
-        engine = self._models.known("transcriber")
+        engine = self._backend.engines.transcriber
         dialect = NativeDialect(self._sessions.limits, uuid.uuid4().hex, engine)
 
         async def emit(name: str, said: dict[str, Any]) -> None:
@@ -141,10 +142,10 @@ class SocketIo:
             listener.close()
 
 
-def endpoint(models: Any, sessions: LiveSessions, metrics: Metrics) -> ASGIApp:
+def endpoint(backend: Backend, sessions: LiveSessions, metrics: Metrics) -> ASGIApp:
     """Socket.IO, or where python-socketio is not installed an answer that says so."""
     try:
-        app: ASGIApp = SocketIo(models, sessions, metrics).app
+        app: ASGIApp = SocketIo(backend, sessions, metrics).app
     except MissingExtra as error:
         return JSONResponse(error.body(), error.status)
     return app

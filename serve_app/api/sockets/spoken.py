@@ -10,6 +10,7 @@ from collections import deque
 from typing import Any
 
 from deployments.interfaces import RATE
+from serve_app.api.backend import Backend
 from serve_app.api.sockets.socket import Socket
 from serve_app.conversation.driver import Conversation, Conversations, Told
 from serve_app.conversation.events import TranscriptFailed
@@ -31,16 +32,16 @@ ENDS = {"session_too_long": 1001, "idle_timeout": 1000, "silence_timeout": 1000}
 """Close codes that let a client come back, where the session's own would tell it not to."""
 
 
-def conversation_terms(models: Any, conversations: Conversations) -> DialectTerms:
+def conversation_terms(backend: Backend, conversations: Conversations) -> DialectTerms:
     """What every dialect of conversations has to know of this server."""
     limits = conversations.sessions.limits
     return DialectTerms(
         limits,
         conversations.settings(),
         conversations.listening(),
-        models.revises,
+        backend.engines.transcriber.revises,
         conversations.voices.resolve,
-        models.conversing(),
+        backend.engines,
     )
 
 

@@ -12,6 +12,7 @@ import socket
 from typing import Any
 
 from deployments.framing import FrameTooLong, frame, read_length
+from serve_app.api.backend import Backend
 from serve_app.api.sockets.conversation_socket import decoded, new_dialect
 from serve_app.config import TcpConfig
 from serve_app.conversation.driver import Conversation, Conversations, Told
@@ -28,10 +29,10 @@ class TcpPort:
     """Serves until cancelled."""
 
     def __init__(
-        self, config: TcpConfig, models: Any, conversations: Conversations, metrics: Metrics
+        self, config: TcpConfig, backend: Backend, conversations: Conversations, metrics: Metrics
     ) -> None:
         self._config = config
-        self._models = models
+        self._backend = backend
         self._conversations = conversations
         self._metrics = metrics
         self._connections = 0
@@ -51,7 +52,7 @@ class TcpPort:
         return listening
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        connection = _Connection(self._conversations, self._models, self._metrics, writer)
+        connection = _Connection(self._conversations, self._backend, self._metrics, writer)
         self._connections += 1
         self._metrics.active_connections += 1
         try:
@@ -117,14 +118,14 @@ class _Connection:
     def __init__(
         self,
         conversations: Conversations,
-        models: Any,
+        backend: Backend,
         metrics: Metrics,
         writer: asyncio.StreamWriter,
     ) -> None:
         self._conversations = conversations
         self._metrics = metrics
         self._writer = writer
-        self._dialect = new_dialect(ResultDialect, models, conversations)
+        self._dialect = new_dialect(ResultDialect, backend, conversations)
         self._conversation: Conversation | None = None
         self._answers: asyncio.Queue[bytes | None] = asyncio.Queue()
 

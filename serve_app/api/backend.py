@@ -1,0 +1,55 @@
+"""What stands behind the ingress: the model replicas, their engines, and the cluster."""
+
+import secrets
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from deployments.interfaces import Option, Voice
+from serve_app.lanes.pool import ReplicaSet
+from serve_app.live.options import Engines
+from serve_app.observability.metrics import Snapshot
+
+
+class Cluster(Protocol):
+    """All replicas of all deployments, as one ingress replica can ask them."""
+
+    async def snapshots(self) -> list[Snapshot]:
+        """The metrics of every replica."""
+
+    async def model_states(self) -> list[dict[str, Any]]:
+        """Every model replica with its engine, model and state."""
+
+    async def deployments(self) -> dict[str, Any]:
+        """Every deployment with its status and its replicas by state."""
+
+    async def nodes(self) -> list[dict[str, Any]]:
+        """What is in use of every machine; see `node.usage`."""
+
+    async def change_settings(self, changes: dict[str, Any]) -> dict[str, Any]:
+        """Change settings on all ingress replicas, also on those that start later. Returns all
+        changes since the start."""
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """Each deployment's replicas, what is known of the engines, and the cluster around them."""
+
+    vad: ReplicaSet
+    transcriber: ReplicaSet
+    chat: ReplicaSet
+    speaker: ReplicaSet
+    diarizer: ReplicaSet
+    engines: Engines
+    voices: Callable[[], Awaitable[Sequence[Voice]]]
+    generated: Callable[[], Awaitable[dict[str, dict[str, int]]]]
+    """Tokens of Chat and samples of Speaker since their start, over all replicas."""
+    cluster: Cluster | None = None
+    """None where everything is in this process."""
+    secret: bytes = field(default_factory=lambda: secrets.token_bytes(32), repr=False)
+    """Signs client secrets; the same for all ingress replicas."""
+
+    @property
+    def understands(self) -> bool:
+        """The transcriber answers questions about audio."""
+        return Option.PROMPT in self.engines.transcriber.options

@@ -17,6 +17,7 @@ from deployments.decoding import Bounds, Decoding, Undecodable, decoding
 from deployments.interfaces import RATE, SpeakerTurn, SpeechOptions, Word
 from deployments.transcriber.windows import ModelWindow, join
 from deployments.vad import voiced
+from serve_app.backoff import backoff_s
 from serve_app.config import JobsConfig
 from serve_app.errors import ClientError
 from serve_app.jobs.diarization import Diarization
@@ -35,7 +36,7 @@ WINDOW_TRIES = 3
 PASSING = ("storage_unavailable", "storage_full")
 """What a store fails with today and not tomorrow."""
 
-SLOWEST_RETRY_S = 15.0
+FIRST_RETRY_S, SLOWEST_RETRY_S = 1.0, 15.0
 VAD_AGGRESSIVENESS = 2
 
 Flags = list[tuple[bytes, list[bool]]]
@@ -398,13 +399,14 @@ async def _tried(ask: Callable[[], Awaitable[Any]]) -> Any:
 
 async def persistently(do: Callable[[], Awaitable[Any]]) -> Any:
     """The result, however long the store is away; a job at work is not given up for that."""
-    delay_s = 0.5
+    attempt = 0
     while True:
         try:
             return await do()
         except ClientError as error:
             if error.code not in PASSING:
                 raise
-            log.warning("%s: tried again in %g s", error.code, delay_s)
+            attempt += 1
+            delay_s = backoff_s(FIRST_RETRY_S, attempt, SLOWEST_RETRY_S)
+            log.warning("%s: tried again in %.1f s", error.code, delay_s)
             await asyncio.sleep(delay_s)
-            delay_s = min(SLOWEST_RETRY_S, delay_s * 2)

@@ -9,6 +9,7 @@ from typing import Any
 
 from deployments.decoding import Undecodable
 from deployments.interfaces import DiarizationInput, Speech
+from serve_app.backoff import backoff_s
 from serve_app.config import Config
 from serve_app.errors import ClientError
 from serve_app.jobs.database import Database
@@ -194,8 +195,8 @@ class Worker:
         attempts = job.attempts + 1
         if attempts >= self._config.jobs.max_attempts:
             return Ending(JobState.FAILED, code, reason)
-        delay_s = self._config.jobs.retry_backoff_s * 2 ** (attempts - 1)
-        log.warning("job %s: %s, tried again in %g s", job.id, code, delay_s)
+        delay_s = backoff_s(self._config.jobs.retry_backoff_s, attempts)
+        log.warning("job %s: %s, tried again in %.1f s", job.id, code, delay_s)
         self._metrics.count(JOBS_RETRIED, code)
         await persistently(lambda: self._queue.again(job, delay_s, attempts))
         return None

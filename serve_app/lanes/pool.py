@@ -13,6 +13,7 @@ import logging
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
+from serve_app.backoff import backoff_s
 from serve_app.lanes.quarantine import Quarantine
 
 log = logging.getLogger("voxray.lanes")
@@ -27,8 +28,9 @@ FIRST_SURVEY_S = 0.2
 """The same while there is no lane: sessions wait for one."""
 
 
-RETRY_S = 3.0
-"""A replica that failed is left alone for so long: dead ones are counted for a while yet."""
+RETRY_S = 4.0
+"""A replica that failed is left alone for this long at most, and for half of it at least: dead ones
+are counted for a while yet."""
 
 
 class Answer(Protocol):
@@ -196,7 +198,7 @@ class Lanes:
         self._lanes: dict[str, Lane] = {}
         self._waiting: dict[LaneStream, None] = {}
         self._changed = asyncio.Event()
-        self._lost_at: dict[str, float] = {}
+        self._closed_until: dict[str, float] = {}
         self._quarantine: Quarantine[LaneStream] = Quarantine()
         self.losses = 0
 
@@ -236,7 +238,7 @@ class Lanes:
     def _open_lanes(self, tasks: asyncio.TaskGroup, names: list[str]) -> None:
         now = asyncio.get_running_loop().time()
         for name in names:
-            if name not in self._lanes and self._lost_at.get(name, 0.0) < now - RETRY_S:
+            if name not in self._lanes and self._closed_until.get(name, 0.0) < now:
                 lane = self._lanes[name] = Lane(name, self._terms, self._wrap)
                 tasks.create_task(self._carry(lane))
         for name in self._lanes.keys() - set(names):
@@ -256,7 +258,8 @@ class Lanes:
     def _lose(self, lane: Lane, busy: list[LaneStream]) -> None:
         """`busy` are the streams whose work may have ended the replica."""
         self.losses += 1
-        self._lost_at[lane.name] = asyncio.get_running_loop().time()
+        now = asyncio.get_running_loop().time()
+        self._closed_until[lane.name] = now + backoff_s(RETRY_S, 1)
         del self._lanes[lane.name]
         self._changed.set()
         guilty = self._quarantine.lost(busy)

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import httpx2 as httpx
 import sqlalchemy as sa
 
+from serve_app.backoff import backoff_s
 from serve_app.config import WebhookConfig
 from serve_app.errors import ClientError
 from serve_app.jobs.database import Database, now
@@ -207,7 +208,7 @@ class Webhooks:
             return type(error).__name__
 
     async def _settle(self, delivery: Delivery, failure: str | None) -> None:
-        pause_s = min(LONGEST_PAUSE_S, self._config.retry_backoff_s * 2 ** (delivery.attempts - 1))
+        pause_s = backoff_s(self._config.retry_backoff_s, delivery.attempts, LONGEST_PAUSE_S)
         dead = delivery.attempts >= self._config.max_attempts
         state = "delivered" if failure is None else "dead" if dead else "waiting"
         values = {"state": state, "outcome": failure, "due": now() + pause_s}

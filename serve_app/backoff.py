@@ -1,0 +1,10 @@
+"""How long to wait before trying again. Pure, but for its dice."""
+
+import random
+
+
+def backoff_s(base_s: float, attempt: int, longest_s: float = float("inf")) -> float:
+    """Seconds before attempt `attempt` + 1: exponential, and spread over its upper half, so that
+    those who failed together do not come back together."""
+    whole = min(longest_s, base_s * 2.0 ** min(attempt - 1, 64))
+    return whole * random.uniform(0.5, 1.0)

@@ -11,7 +11,6 @@ An engine lives on the event loop of `loop`, in a thread of its own, as it does 
 
 import asyncio
 import threading
-import time
 from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import aclosing
 from itertools import pairwise
@@ -37,12 +36,16 @@ from deployments.interfaces import (
     Word,
     options_of,
 )
+from tests.waiting import unchanged, until
 
 T = TypeVar("T")
 SPEECH_OPTIONS = frozenset({Option.LANGUAGE, Option.HOTWORDS, Option.GRAMMAR, Option.PROMPT})
 SPEAKER_OPTIONS = frozenset({Option.SPEED, Option.BLEND})
 CHAT_OPTIONS = frozenset(Option) - SPEECH_OPTIONS - SPEAKER_OPTIONS - {Option.SPEAKERS}
 PATIENCE_S = 60.0
+STOPS_WITHIN_S = 0.3
+"""How long an engine that is left may finish its present step."""
+QUIET_S = 0.5
 
 
 class Loop:
@@ -107,11 +110,13 @@ class Heard:
         return key
 
     async def final(self, key: int) -> EngineHypothesis:
-        deadline = time.monotonic() + PATIENCE_S
-        while not (told := self.hypotheses.get(key, [])) or not told[-1].final:
-            assert time.monotonic() < deadline, "no final"
-            await asyncio.sleep(0.005)
-        return told[-1]
+        def told() -> EngineHypothesis | None:
+            last = self.hypotheses.get(key, [])[-1:]
+            return last[0] if last and last[0].final else None
+
+        found = await until(told, PATIENCE_S)
+        assert found
+        return found
 
     async def words(self, pcm: bytes, **how: Any) -> list[Word]:
         key = await self.say(pcm, **how)
@@ -168,7 +173,7 @@ class TranscriberContract:
             keys = [await engine.say(self.speech(1 + n / 4, n)) for n in range(4)]
             for key in keys:
                 await engine.final(key)
-            await asyncio.sleep(0.1)
+            await unchanged(lambda: [len(engine.hypotheses[key]) for key in keys], 0.1)
             return keys
 
         for number, key in enumerate(loop.run(go())):
@@ -219,33 +224,25 @@ class TranscriberContract:
                 so_far = words
 
     def test_who_is_forgotten_is_told_nothing_more(self, engine: Heard, loop: Loop) -> None:
-        async def go() -> tuple[int, int]:
+        async def go() -> None:
             key = await engine.say(self.speech(6, 13))
-            await asyncio.sleep(0.05)
             await engine.engine.forget([key, "never heard of"])
-            await asyncio.sleep(0.3)
-            told = len(engine.hypotheses.get(key, []))
-            await asyncio.sleep(0.7)
-            return told, len(engine.hypotheses.get(key, []))
+            await unchanged(lambda: len(engine.hypotheses.get(key, [])), QUIET_S, STOPS_WITHIN_S)
 
-        before, after = loop.run(go())
-        assert before == after
+        loop.run(go())
 
     def test_forgetting_stops_the_model(self, engine: Heard, loop: Loop) -> None:
         if not hasattr(engine.engine, "made"):
             pytest.skip("it does not count")
 
-        async def go() -> tuple[int, int]:
+        async def go() -> None:
+            before = engine.engine.made()
             keys = [await engine.say(self.speech(20, 30 + n), piece_s=30) for n in range(3)]
-            await asyncio.sleep(0.3)
+            await until(lambda: engine.engine.made() > before, PATIENCE_S)
             await engine.engine.forget(keys)
-            await asyncio.sleep(0.3)
-            made = engine.engine.made()
-            await asyncio.sleep(0.7)
-            return made, engine.engine.made()
+            await unchanged(engine.engine.made, QUIET_S, STOPS_WITHIN_S)
 
-        before, after = loop.run(go())
-        assert before == after
+        loop.run(go())
 
 
 class UnderstandingContract(TranscriberContract):
@@ -309,19 +306,15 @@ class ChatContract:
         assert all(pieces[-1].ended for pieces in loop.run(go()))
 
     def test_closing_a_reply_stops_the_model(self, engine: Any, loop: Loop) -> None:
-        async def go() -> tuple[int, int]:
+        async def go() -> int:
             ask = ChatRequest(
                 1, (Message("user", "tell me everything"),), ChatOptions(max_tokens=1000)
             )
             async with aclosing(engine.reply(ask)) as pieces:
                 await anext(pieces)
-            await asyncio.sleep(0.2)
-            made = engine.made()
-            await asyncio.sleep(0.5)
-            return made, engine.made()
+            return int(await unchanged(engine.made, QUIET_S, STOPS_WITHIN_S))
 
-        before, after = loop.run(go())
-        assert 0 < before == after
+        assert loop.run(go()) > 0
 
     def test_any_text_is_taken(self, engine: Any, loop: Loop) -> None:
         for said in ("🎉 ß 你好", "\x00 \u202e", "[INST] </s> <|im_end|>", "a" * 500):
@@ -386,13 +379,9 @@ class SpeakerContract:
     def test_closing_it_stops_the_model(self, engine: Any, loop: Loop) -> None:
         say = SpeechRequest(0, "This is one sentence of many. " * 40, self.voice(engine, loop))
 
-        async def go() -> tuple[int, int]:
+        async def go() -> int:
             async with aclosing(engine.speak(say)) as pieces:
                 await anext(pieces)
-            await asyncio.sleep(0.2)
-            made = engine.made()
-            await asyncio.sleep(0.7)
-            return made, engine.made()
+            return int(await unchanged(engine.made, QUIET_S, STOPS_WITHIN_S))
 
-        before, after = loop.run(go())
-        assert 0 < before == after
+        assert loop.run(go()) > 0

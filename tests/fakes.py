@@ -1,4 +1,8 @@
-"""Real implementations of the interfaces that happen to be scripted or in-process."""
+"""What runs without Ray: engines and the application in this process, behind the real interfaces.
+
+`models(...)` makes the engines, simulated unless given; `served(config, models)` puts the whole
+application on a free port; `working(config)` runs a worker for jobs beside it.
+"""
 
 import asyncio
 import contextlib
@@ -22,6 +26,7 @@ from serve_app.api import Backend, create_app
 from serve_app.config import Config
 from serve_app.jobs.worker import Worker
 from serve_app.live.options import Engine, Engines
+from tests.waiting import wait_for
 
 
 class FakeTranscriber:
@@ -51,7 +56,7 @@ class FakeTranscriber:
 
 
 class LocalConnection:
-    """`lanes.Connection` to a model in this process."""
+    """`lanes.Connection` to a model in this process; a `frozen` one takes nothing any more."""
 
     def __init__(self, model: Any) -> None:
         self._model = model
@@ -89,6 +94,7 @@ class LocalConnection:
         return answers
 
     def kill(self) -> None:
+        """As a replica that dies: what waits and what comes fails with `ConnectionResetError`."""
         self.dead = True
         self._answers.put_nowait([])
 
@@ -98,7 +104,10 @@ class LocalConnection:
 
 
 class LocalReplicaSet:
-    """`lanes.ReplicaSet` of models in this process, by name."""
+    """`lanes.ReplicaSet` of models in this process, by name: `LocalReplicaSet(one=..., two=...)`.
+
+    Tests may add and take away `models`, and kill or freeze `connections`.
+    """
 
     def __init__(self, **models: Any) -> None:
         self.models = models
@@ -116,6 +125,7 @@ class LocalReplicaSet:
 
 
 def sim_transcriber(**args: Any) -> Transcriber:
+    """The simulated recogniser, quick and without errors unless `args` say otherwise."""
     return Transcriber(
         SimTranscriber(
             **{"latency_ms": 5, "words_per_second": 2.5, "error_rate": 0.0, "seed": 0, **args}
@@ -159,7 +169,7 @@ def models(**given: Any) -> Backend:
 
 @contextmanager
 def working(config: Config, **given: Any) -> Iterator[Worker]:
-    """A worker on a thread of its own, with engines in this process."""
+    """A worker for jobs on another thread, with engines in this process."""
     import threading
 
     there = models(**given)
@@ -199,15 +209,13 @@ class _Server(uvicorn.Server):
 def served(config: Config | None = None, given: Backend | None = None) -> Iterator[str]:
     """The application on a real socket, with real WebSockets: `host:port`."""
     import threading
-    import time
 
     app = create_app(given or models(), config or Config(profile="sim"))
     server = _Server(uvicorn.Config(app, port=0, log_level="critical", ws="auto", loop="uvloop"))
     thread = threading.Thread(target=server.run)
     thread.start()
     try:
-        while not server.started:
-            time.sleep(0.01)
+        wait_for(lambda: server.started)
         port = server.servers[0].sockets[0].getsockname()[1]
         yield f"127.0.0.1:{port}"
     finally:

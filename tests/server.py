@@ -1,10 +1,13 @@
-"""`voxray run` as a person starts it: a real Ray cluster, HAProxy and all."""
+"""`voxray run` as a person starts it: a real Ray cluster, HAProxy and all.
+
+`with running(folder, args) as server` is ready and is stopped at the end; starting one takes
+about ten seconds, so that the tests of a module share one. `voxray(...)` runs a command to its end.
+"""
 
 import contextlib
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +18,7 @@ import psutil
 import yaml
 
 from tests.ports import free_port
+from tests.waiting import wait_for
 
 BIN = Path(sys.executable).parent
 READY_S = 120
@@ -22,6 +26,8 @@ READY_S = 120
 
 @dataclass
 class Server:
+    """A running server: its main process, its port on this machine, and where its output goes."""
+
     process: subprocess.Popen[bytes]
     port: int
     log: Path
@@ -33,6 +39,7 @@ class Server:
         self.url = f"http://{self.address}"
 
     def get(self, path: str) -> Any:
+        """The JSON it answers with."""
         return httpx.get(f"{self.url}{path}", timeout=20).json()
 
     def pids(self, deployment: str) -> list[int]:
@@ -47,6 +54,7 @@ class Server:
         return found
 
     def descendants(self) -> list[psutil.Process]:
+        """All of its processes but the first."""
         return psutil.Process(self.process.pid).children(recursive=True)
 
 
@@ -105,11 +113,13 @@ def starting(folder: Path, args: dict[str, Any]) -> Iterator[Server]:
 
 
 def await_ready(server: Server, ready_s: float = READY_S) -> None:
-    deadline = time.monotonic() + ready_s
-    while "is ready at" not in server.log.read_text():
+    """Until it says that it is ready; fails if it ends or takes longer."""
+
+    def ready() -> bool:
         assert server.process.poll() is None, server.log.read_text()
-        assert time.monotonic() < deadline, server.log.read_text()
-        time.sleep(0.1)
+        return "is ready at" in server.log.read_text()
+
+    wait_for(ready, ready_s)
 
 
 def stop(server: Server, number: signal.Signals = signal.SIGINT) -> None:

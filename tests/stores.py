@@ -2,11 +2,9 @@
 
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.ports import free_port
+from tests.waiting import await_listening, wait_for
 
 BUCKET = "recordings"
 CREDENTIALS = {
@@ -21,16 +20,6 @@ CREDENTIALS = {
     "AWS_SECRET_ACCESS_KEY": "test",
     "AWS_REGION": "us-east-1",
 }
-
-
-def _await_port(port: int, process: "subprocess.Popen[bytes]") -> None:
-    deadline = time.monotonic() + 30
-    while True:
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        assert process.poll() is None and time.monotonic() < deadline, "it did not start"
-        time.sleep(0.05)
 
 
 class Postgres:
@@ -66,13 +55,10 @@ class Postgres:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        _await_port(self.port, self._process)
-        deadline = time.monotonic() + 30
-        while subprocess.run(
-            [str(self._binaries / "pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(self.port)]
-        ).returncode:
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        await_listening(self.port, self._process)
+        binary = str(self._binaries / "pg_isready")
+        ready = [binary, "-q", "-h", "127.0.0.1", "-p", str(self.port)]
+        wait_for(lambda: subprocess.run(ready).returncode == 0, 30)
 
     def stop(self) -> None:
         if self._process:
@@ -133,7 +119,7 @@ class S3:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        _await_port(self.port, self._process)
+        await_listening(self.port, self._process)
         import httpx2 as httpx
 
         httpx.put(f"{self.endpoint}/{BUCKET}", timeout=20).raise_for_status()

@@ -1,6 +1,8 @@
 """Waiting in tests: for something to happen, or to see that nothing does."""
 
 import asyncio
+import socket
+import subprocess
 import time
 from collections.abc import Callable
 from typing import TypeVar
@@ -16,6 +18,17 @@ def wait_for(condition: Callable[[], T], seconds: float = 15.0, every_s: float =
         assert time.monotonic() < deadline, f"it did not happen within {seconds} s"
         time.sleep(every_s)
     return found
+
+
+def await_listening(port: int, process: subprocess.Popen[bytes], seconds: float = 30.0) -> None:
+    """Until somebody listens on the port of this machine; fails if the process ends."""
+
+    def listening() -> bool:
+        assert process.poll() is None, "it did not start"
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", port)) == 0
+
+    wait_for(listening, seconds)
 
 
 async def until(condition: Callable[[], T], seconds: float = 15.0) -> T:
@@ -41,8 +54,12 @@ def settled(value: Callable[[], T], quiet_s: float = 0.3, seconds: float = 10.0)
     return last
 
 
-async def unchanged(value: Callable[[], T], seconds: float = 0.2) -> T:
-    """`value`, which must not change for `seconds`, while the event loop goes on."""
+async def unchanged(value: Callable[[], T], seconds: float = 0.2, after_s: float = 0.0) -> T:
+    """`value`, which must not change for `seconds`, while the event loop goes on.
+
+    `after_s` is what is granted first, to an engine that stops after its present step.
+    """
+    await asyncio.sleep(after_s)
     before, deadline = value(), time.monotonic() + seconds
     while time.monotonic() < deadline:
         await asyncio.sleep(LOOK_S)

@@ -60,7 +60,9 @@ def test_multipart_says_the_same_as_a_raw_body(client: TestClient, talk: bytes) 
         ("vtt", "WEBVTT\n\n00:00:0", "text/vtt"),
     ],
 )
-def test_other_forms(client: TestClient, talk: bytes, form: str, begins: str, media: str) -> None:
+def test_a_transcript_comes_in_each_form(
+    client: TestClient, talk: bytes, form: str, begins: str, media: str
+) -> None:
     answer = client.post("/v1/transcribe", params={"format": form}, content=wav(talk))
     assert answer.text.startswith(begins) and answer.headers["content-type"].startswith(media)
 
@@ -85,7 +87,9 @@ def test_a_recording_of_silence_has_no_words(client: TestClient) -> None:
         ({"content": b"x", "params": {"grammar": "x" * 20_000}}, 413, "grammar_too_large"),
     ],
 )
-def test_bad_requests(client: TestClient, request_: Any, status: int, code: str) -> None:
+def test_a_bad_request_has_its_status_and_code(
+    client: TestClient, request_: Any, status: int, code: str
+) -> None:
     answer = client.post("/v1/transcribe", **request_)
     assert (answer.status_code, code_of(answer)) == (status, code)
 

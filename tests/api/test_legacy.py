@@ -140,7 +140,9 @@ def test_every_step_has_a_sentence_and_every_label_its_number() -> None:
     assert views.speaker(None) is None
 
 
-def test_transcriptions(client: Client, talk: bytes) -> None:
+def test_an_upload_is_listed_shown_and_deleted_as_a_transcription(
+    client: Client, talk: bytes
+) -> None:
     answer = post(client, "/api/transcribe/upload", files={"file": ("a.wav", wav(talk))})
     id_ = answer.json()["id"]
     client.until(id_, *ENDED)
@@ -193,7 +195,7 @@ def test_a_session_that_cannot_be_kept_is_told_so_and_goes_on(client: Client, ta
         assert words(events) and code == 1000
 
 
-def test_a_file_at_once(client: Client, talk: bytes) -> None:
+def test_the_older_file_route_hears_the_same_words(client: Client, talk: bytes) -> None:
     older = post(client, "/transcribe/file", files={"file": ("a.wav", wav(talk))}).json()
     assert older["words"] == post(client, "/v1/transcribe", content=wav(talk)).json()["words"]
 

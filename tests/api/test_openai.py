@@ -53,7 +53,7 @@ def file(speech: bytes) -> tuple[str, bytes, str]:
     return ("upload", wav(speech), "application/octet-stream")
 
 
-def test_models(client: openai.OpenAI) -> None:
+def test_the_stock_client_lists_every_engine(client: openai.OpenAI) -> None:
     listed = client.models.list().data
     kinds = ["transcriber", "chat", "speaker", "diarizer"]
     assert [model.id for model in listed] == [f"{kind}/sim" for kind in kinds]
@@ -187,7 +187,7 @@ HELLO: Any = [{"role": "user", "content": "hello"}]
 TOOL: Any = {"type": "function", "function": {"name": "look_up", "parameters": {}}}
 
 
-def test_chat(client: openai.OpenAI) -> None:
+def test_the_stock_client_chats_whole_and_streamed(client: openai.OpenAI) -> None:
     whole = client.chat.completions.create(model="m", messages=HELLO)
     assert whole.choices[0].message.content == "The sim answers, and this is all it "
     assert whole.usage and whole.usage.completion_tokens == 8

@@ -54,7 +54,9 @@ REPLY = "The sim answers, and this is all it "
 
 
 @in_python
-def test_livekit(address: str, speech: bytes, tmp_path: Path) -> None:
+def test_livekit_transcribes_speaks_chats_and_converses(
+    address: str, speech: bytes, tmp_path: Path
+) -> None:
     got = run(PYTHON, "livekit_client.py", address, speech, tmp_path)
     assert len(got["stt"]["text"].split()) > 3
     assert len(got["stt_realtime"]["text"].split()) > 3
@@ -73,7 +75,7 @@ def test_livekit(address: str, speech: bytes, tmp_path: Path) -> None:
 
 
 @in_python
-def test_pipecat(address: str, speech: bytes, tmp_path: Path) -> None:
+def test_pipecat_transcribes_and_converses(address: str, speech: bytes, tmp_path: Path) -> None:
     got = run(PYTHON, "pipecat_client.py", address, speech, tmp_path)
     assert got["stt"]["errors"] == [] and len(got["stt"]["heard"].split()) > 3
     assert got["realtime"]["errors"] == []
@@ -81,7 +83,7 @@ def test_pipecat(address: str, speech: bytes, tmp_path: Path) -> None:
 
 
 @in_node
-def test_node(address: str, speech: bytes, tmp_path: Path) -> None:
+def test_openai_node_and_the_agents_sdk_work(address: str, speech: bytes, tmp_path: Path) -> None:
     """openai-node, and @openai/agents with a client secret as a browser offers it."""
     got = run(str(NODE), "node_client.mjs", address, speech, tmp_path)
     rest, agent = got["rest"], got["agent"]

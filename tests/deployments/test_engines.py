@@ -266,7 +266,7 @@ def test_openai_tries_again_then_fails_then_rests() -> None:
             with pytest.raises(EngineFailed, match="keeps failing"):
                 await all_of(engine.reply(HELLO))
             assert len(upstream.asked) == asked, "nobody was asked: the breaker is open"
-            await asyncio.sleep(0.25)
+            await asyncio.sleep(0.25)  # the breaker closes by the clock
             assert (await all_of(engine.reply(HELLO)))[0].text == "Hel"
             await engine.stop()
 

@@ -3,8 +3,8 @@
 import asyncio
 import contextlib
 import os
-import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from loadtest.speech import speak
 from tests.api.sockets.test_realtime import Client
 from tests.fakes import LocalReplicaSet, models, served
 from tests.server import children
+from tests.waiting import until, wait_for
 from tests.word_error import word_error_rate
 
 pytestmark = pytest.mark.models
@@ -99,14 +100,16 @@ def test_the_open_vocabulary_gives_partials_and_real_words() -> None:
         heard = []
         for number, sentence in enumerate(SENTENCES):
             await say(sphinx, number, sentence, SpeechOptions(), end=False)
-            async with asyncio.timeout(60):
-                while not any(it.key == number and it.words for it in hypotheses):
-                    await asyncio.sleep(0.01)
+            await until(partial(has_words, hypotheses, number), 60)
             await sphinx.feed([Utterance(number, b"", True, SpeechOptions())])
             heard.append(text(await final(hypotheses, number)))
         assert word_error_rate(" ".join(SENTENCES), " ".join(heard)) < 0.8  # 0.5 to 0.65
 
     engine(test)
+
+
+def has_words(hypotheses: list[EngineHypothesis], key: object) -> bool:
+    return any(it.key == key and it.words for it in hypotheses)
 
 
 SENTENCES = (
@@ -176,9 +179,7 @@ async def killed(process: psutil.Process) -> None:
 
 
 async def heard_all(hypotheses: list[EngineHypothesis], pcm: bytes) -> None:
-    async with asyncio.timeout(60):
-        while not hypotheses or hypotheses[-1].until < len(pcm) // 2:
-            await asyncio.sleep(0.005)
+    await until(lambda: hypotheses and hypotheses[-1].until >= len(pcm) // 2, 60)
 
 
 @pytest.mark.parametrize("loop", LOOPS)
@@ -193,7 +194,7 @@ def test_a_decoder_killed_in_mid_utterance_costs_time_only(loop: str, between: b
             if between:
                 await heard_all(hypotheses, pcm)
             else:
-                await asyncio.sleep(0.02)
+                await asyncio.sleep(0.02)  # it decodes for longer, and does not tell
             await killed(decoders()[0])
             await sphinx.feed([Utterance(number, b"", True, GRAMMAR)])
             told = await final(hypotheses, number)
@@ -298,13 +299,10 @@ def test_no_process_is_left_behind() -> None:
         await final(hypotheses, "u")
 
     engine(test)
-    began = time.monotonic()
-    while decoders():
-        assert time.monotonic() - began < 2
-        time.sleep(0.02)
+    wait_for(lambda: not decoders(), 2)
 
 
-def test_hotwords_as_a_grammar() -> None:
+def test_hotwords_become_a_grammar_of_alternatives() -> None:
     assert "( go home ) | ( stop )" in jsgf(("Go home", "stop"))
 
 

@@ -33,7 +33,9 @@ def frames(*counts: int) -> list[int]:
         ),
     ],
 )
-def test_endpointing(flags: str, expected: list[Transition]) -> None:
+def test_speech_begins_and_ends_after_enough_frames_of_each(
+    flags: str, expected: list[Transition]
+) -> None:
     assert play(flags) == expected
 
 

@@ -58,7 +58,9 @@ def start(**fields: Any) -> str:
         ),
     ],
 )
-def test_frames_become_facts(frame: str | bytes, facts: list[Any]) -> None:
+def test_what_a_client_sends_becomes_events_of_the_session(
+    frame: str | bytes, facts: list[Any]
+) -> None:
     assert dialect().parse(frame) == facts
 
 
@@ -146,7 +148,7 @@ def test_the_rest_of_the_resampler_comes_with_stop() -> None:
     assert len(pcm) == 3200
 
 
-def test_a_final_as_json() -> None:
+def test_a_final_has_its_words_and_times_in_ms() -> None:
     words = (Word("hello", 0, 8000, 0.5), Word("there", 8000, 16_000, 1.0))
     told = TranscriptUpdate(3, True, 16_000, 48_000, words)
     assert json.loads(dialect().render(told, 12.5)) == {
@@ -190,7 +192,7 @@ def test_words_that_changed_are_rendered_anew() -> None:
         ),
     ],
 )
-def test_events_as_json(event: Any, expected: dict[str, Any]) -> None:
+def test_each_event_is_told_in_json(event: Any, expected: dict[str, Any]) -> None:
     assert json.loads(dialect().render(event, 1.0)) == expected
 
 

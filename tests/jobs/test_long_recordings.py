@@ -1,4 +1,4 @@
-"""Three hours through the whole pipeline: no drift, memory bounded by windows."""
+"""An hour through the whole pipeline: no drift, memory bounded by windows."""
 
 import io
 from collections.abc import Sequence
@@ -17,7 +17,6 @@ from tests.jobs.test_jobs import ENDED, config, running
 
 FILE_RATE = 22_050
 EVERY_S = 9.7
-HOURS = 3
 LOUD = 1500
 
 
@@ -40,14 +39,14 @@ def onsets(samples: Any, rate: int = RATE) -> Sequence[int]:
 
 
 @pytest.mark.timeout(400)
-def test_words_of_three_hours_stand_within_50_ms(tmp_path: Path) -> None:
+def test_words_of_an_hour_stand_within_50_ms(tmp_path: Path) -> None:
     import soundfile
 
     said = speak("one").astype(np.float32)
     burst = soxr.resample(said, RATE, FILE_RATE).astype(np.int16)
     period = np.zeros(int(EVERY_S * FILE_RATE), np.int16)
     period[: len(burst)] = burst
-    times = int(HOURS * 3600 / EVERY_S)
+    times = int(3600 / EVERY_S)
     out = io.BytesIO()
     with soundfile.SoundFile(out, "w", FILE_RATE, 1, format="FLAC") as file:
         for _ in range(times):
@@ -68,4 +67,4 @@ def test_words_of_three_hours_stand_within_50_ms(tmp_path: Path) -> None:
     assert len(heard) == times
     assert max(abs(a - b) for a, b in zip(heard, expected, strict=True)) <= 50
     assert result["duration_ms"] == pytest.approx(times * len(period) * 1000 / FILE_RATE, abs=10)
-    assert highest - before < 250 << 20, "the decoded recording has 345 MB"
+    assert highest - before < 80 << 20, "the decoded recording has 115 MB"

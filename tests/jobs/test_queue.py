@@ -13,7 +13,7 @@ import pytest
 import sqlalchemy as sa
 
 from serve_app.errors import ClientError
-from serve_app.jobs.database import Database
+from serve_app.jobs.database import LOCK_TIMEOUT_S, Database
 from serve_app.jobs.job import Job, JobOptions, JobState, view
 from serve_app.jobs.queue import Ending, Filter, LeaseLost, Queue, Submitted, new_id
 from tests.stores import Postgres
@@ -137,9 +137,12 @@ def test_sqlites_one_writer_is_waited_for(tmp_path: Path) -> None:
         await submit(queue)
         slow = sqlite3.connect(tmp_path / "voxray.db", isolation_level=None)
         slow.execute("BEGIN IMMEDIATE")
-        asyncio.get_running_loop().call_later(4, slow.rollback)
+        asyncio.get_running_loop().call_later(0.5, slow.rollback)
         await submit(queue)
         slow.close()
+        async with queue._database.read() as connection:
+            patience_ms = (await connection.exec_driver_sql("PRAGMA busy_timeout")).scalar()
+        assert patience_ms == LOCK_TIMEOUT_S * 1000
 
     play(f"sqlite+aiosqlite:///{tmp_path}/voxray.db", story)
 
@@ -253,7 +256,7 @@ def test_waiting_jobs_are_bounded(url: str) -> None:
     play(url, story)
 
 
-def test_cancelling(url: str) -> None:
+def test_a_waiting_job_is_cancelled_at_once_and_a_running_one_by_its_worker(url: str) -> None:
     async def story(queue: Queue) -> None:
         waiting, running = await submit(queue, priority=-1), await submit(queue)
         mine = await claim(queue)
@@ -326,7 +329,7 @@ def test_results_are_remembered_for_their_tenant_only_and_bounded(url: str) -> N
     play(url, story)
 
 
-def test_old_jobs_expire(url: str) -> None:
+def test_jobs_older_than_the_retention_are_listed_for_deletion(url: str) -> None:
     async def story(queue: Queue) -> None:
         await submit(queue)
         await queue.end(await claim(queue), Ending(JobState.FAILED, "x", "y"))
@@ -341,7 +344,7 @@ def test_a_view_says_how_long_it_may_take(url: str) -> None:
     async def story(queue: Queue) -> None:
         await submit(queue)
         mine = await claim(queue)
-        await asyncio.sleep(0.2)
+        await asyncio.sleep(0.2)  # by the database's clock, which cannot be set
         await queue.renew(mine, progress=50.0)
         running = await queue.get("a", mine.id)
         assert 0.1 < view(running, None, time.time())["estimate_s"] < 2

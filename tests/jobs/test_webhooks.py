@@ -111,7 +111,7 @@ def test_stock_verifiers_take_it(tmp_path: Path, talk: bytes) -> None:
     assert "full_text" not in body.decode(), "what was said goes to nobody but its owner"
 
 
-def test_failures_are_told_too(tmp_path: Path) -> None:
+def test_a_job_that_fails_calls_the_webhook_too(tmp_path: Path) -> None:
     with receiver(status(200)) as hook, running(hooked(tmp_path)) as client:
         client.submit(b"RIFF\x24\x00\x00\x00WAVEfmt garbage garbage", webhook=hook.url)
         _, body = wait_for(lambda: hook.calls)[0]

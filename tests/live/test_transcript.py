@@ -7,18 +7,18 @@ SEGMENTS = [
 ]
 
 
-def test_srt() -> None:
+def test_subtitles_as_srt() -> None:
     assert render("srt", SEGMENTS) == (
         "1\n00:00:00,000 --> 00:00:01,500\nhello there\n\n2\n00:59:59,990 --> 01:00:01,002\nbye\n\n"
     )
 
 
-def test_vtt() -> None:
+def test_subtitles_as_vtt() -> None:
     assert render("vtt", SEGMENTS) == (
         "WEBVTT\n\n00:00:00.000 --> 00:00:01.500\nhello there\n\n"
         "00:59:59.990 --> 01:00:01.002\nbye\n\n"
     )
 
 
-def test_txt() -> None:
+def test_plain_text_has_a_line_per_segment() -> None:
     assert render("txt", SEGMENTS) == "hello there\nbye\n"

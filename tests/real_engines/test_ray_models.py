@@ -69,14 +69,14 @@ def transcribe(server: Server, pcm: bytes) -> dict[str, Any]:
     return result
 
 
-def test_a_recording(server: Server) -> None:
+def test_a_recording_has_words_and_segments(server: Server) -> None:
     pcm = conversation()
     result = transcribe(server, pcm)
     assert result["engine"] == "voxtral-realtime" and len(result["segments"]) >= 4
     assert transcribe(server, pcm)["segments"] == result["segments"]
 
 
-def test_a_live_session(server: Server) -> None:
+def test_a_live_session_brings_partials_and_finals(server: Server) -> None:
     async def go() -> list[dict[str, Any]]:
         address = f"ws://{server.address}/v1/transcribe/stream"
         async with websockets.connect(address) as socket:

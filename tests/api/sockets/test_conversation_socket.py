@@ -57,7 +57,9 @@ def types(told: list[Message]) -> list[str]:
     return [message["type"] for message in told if message["type"] != "-"]
 
 
-def test_a_conversation(address: str, speech: bytes) -> None:
+def test_audio_is_answered_with_its_transcript_a_reply_and_speech(
+    address: str, speech: bytes
+) -> None:
     told = exchange(address, audio(speech), {"type": "ping"}, audio(speech, speak=False))
     assert types(told) == [
         "connection",
@@ -81,7 +83,7 @@ def test_a_conversation(address: str, speech: bytes) -> None:
     assert told[4]["status"] == "completed" and told[4]["stages"]["total_ms"] > 0
 
 
-def test_streamed(address: str, speech: bytes) -> None:
+def test_a_reply_is_streamed_when_asked(address: str, speech: bytes) -> None:
     told = exchange(address, audio(speech, stream=True))
     text = [message for message in told if message["type"] == "response_text"]
     sound = [message for message in told if message["type"] == "speech_response"]
@@ -89,7 +91,7 @@ def test_streamed(address: str, speech: bytes) -> None:
     assert "".join(message["text"] for message in text[:-1]).strip() == text[-1]["text"]
 
 
-def test_the_other_modes(address: str, speech: bytes) -> None:
+def test_each_mode_sends_its_own_messages(address: str, speech: bytes) -> None:
     assert types(exchange(address, audio(speech, mode="transcribe"))) == [
         "connection",
         "transcription",
@@ -242,7 +244,7 @@ def test_tcp_connections_are_bounded(tcp: int) -> None:
             wire.socket.close()
 
 
-def test_tcp_many_at_once(speech: bytes) -> None:
+def test_tcp_serves_several_connections_at_once(speech: bytes) -> None:
     results: list[Any] = []
 
     def talk(port: int) -> None:

@@ -186,7 +186,7 @@ def test_a_session_is_merged_and_shown(address: str) -> None:
     play(address, story)
 
 
-def test_push_to_talk(address: str, speech: bytes) -> None:
+def test_without_turn_detection_a_commit_ends_the_turn(address: str, speech: bytes) -> None:
     async def story(client: Client) -> None:
         await client.update(
             audio={"input": {"turn_detection": None, "transcription": {"model": "m"}}}
@@ -216,7 +216,9 @@ def test_push_to_talk(address: str, speech: bytes) -> None:
 
 
 @pytest.mark.parametrize(("format_", "encoding"), [("audio/pcmu", "mulaw"), ("audio/pcma", "alaw")])
-def test_telephones(address: str, speech: bytes, format_: str, encoding: Any) -> None:
+def test_telephone_formats_go_both_ways(
+    address: str, speech: bytes, format_: str, encoding: Any
+) -> None:
     samples = soxr.resample(np.frombuffer(speech, "<i2"), 16_000, 8_000).astype(np.int16)
 
     async def story(client: Client) -> None:
@@ -292,7 +294,7 @@ def test_text_in_and_text_out(address: str) -> None:
     assert not client.of("response.output_audio.delta")
 
 
-def test_tools(address: str) -> None:
+def test_a_tool_is_called_and_its_output_is_answered(address: str) -> None:
     tool = {"type": "function", "name": "look_up", "description": "d", "parameters": {}}
 
     async def story(client: Client) -> None:
@@ -472,7 +474,7 @@ def test_audio_may_be_cut_within_a_sample(address: str, speech: bytes) -> None:
     play(address, story)
 
 
-def test_clear_forgets(address: str, speech: bytes) -> None:
+def test_cleared_audio_is_not_heard(address: str, speech: bytes) -> None:
     async def story(client: Client) -> None:
         await client.update(
             audio={"input": {"turn_detection": None, "transcription": {"model": "m"}}}

@@ -1,4 +1,4 @@
-"""An engine as docs/engines.md shows it: the least that a real model needs."""
+"""The engine that docs/engines.md shows: the minimum that a real model needs."""
 
 from collections.abc import Hashable, Sequence
 

@@ -1,4 +1,4 @@
-"""Writes the parts of docs/ that the code knows better: `make docs`, as a test demands."""
+"""Generates the parts of docs/ that come from the code: `make docs`."""
 
 import re
 from collections.abc import Iterator
@@ -15,16 +15,17 @@ DOCS = Path(__file__).parent
 
 
 def configuration() -> str:
-    """Every key of the config tree, with default and unit."""
+    """Every configuration key, with its default and unit."""
     rows = "\n".join(_rows(Config, ""))
     return f"""# Configuration
 
-Everything stands under `args` in `serve_config.yaml`, or in a file of yours
-(`voxray run --config FILE`). A key that does not exist is refused, and so is a value out of range. A
-profile is a set of defaults for engines; what is written out wins over it. Units are in the names:
-`_s` seconds, `_ms` milliseconds.
+Every key of the configuration, with its default, unit and range.
 
-This page is generated from `serve_app/config/root.py` by `make docs`.
+All keys are under `args` in `serve_config.yaml` or in your own file (`voxray run --config FILE`). Unknown keys and
+values out of range are refused. A profile is a set of default engines; an explicit key overrides it. Names contain the
+unit: `_s` is seconds, `_ms` milliseconds.
+
+`make docs` generates this page from `serve_app/config/`.
 
 | key | default | what |
 |---|---|---|
@@ -34,11 +35,14 @@ This page is generated from `serve_app/config/root.py` by `make docs`.
 
 | option of `voxray run` | what |
 |---|---|
-| `--host`, `--port` | the address; over `http_options` of the file. Loopback unless told otherwise |
-| `--profile` | `cpu` or `sim`; over the file's |
+| `--host`, `--port` | the address; overrides `http_options` of the file. Default: 127.0.0.1, 8000 |
+| `--profile` | `cpu`, `gpu` or `sim`; overrides `profile` of the file |
 
-Ray Serve reads HAProxy mode and a few more settings from the environment of the processes that start
-it: `voxray run` sets them, `voxray env` prints them for a cluster (docs/deployment.md).
+Ray Serve reads HAProxy mode and some other settings from the environment of the processes that start it. `voxray run`
+sets them; `voxray env` prints them for a cluster.
+
+Next: [deployment.md](deployment.md), [engines.md](engines.md), and [observability.md](observability.md) for the keys
+that may change while the server runs.
 """
 
 
@@ -91,14 +95,14 @@ def metrics() -> str:
 
 
 def with_metrics(page: str) -> str:
-    """The page with its table of metrics as the code has it."""
+    """The page with an updated table of metrics."""
     begin, end = "<!-- metrics -->\n", "<!-- /metrics -->"
     before, rest = page.split(begin)
     return before + begin + metrics() + end + rest.split(end)[1]
 
 
 def with_errors(page: str) -> str:
-    """The page with its table of errors as the code has it."""
+    """The page with an updated table of errors."""
     begin, end = "<!-- errors -->\n", "<!-- /errors -->"
     before, rest = page.split(begin)
     return before + begin + errors() + end + rest.split(end)[1]

@@ -172,7 +172,7 @@ def test_every_step_is_written_down_as_it_begins(
     monkeypatch.setattr(Queue, "renew", noted)
     monkeypatch.setattr(Recogniser, "hear", heard)
     monkeypatch.setattr(Diarization, "turns", diarized)
-    with running(config(tmp_path, lease_s=4000)) as client:
+    with running(config(tmp_path, lease_s=3600)) as client:
         client.done(wav(talk))
     assert steps[:3] == list(STEP_SHARES)[:3] and steps[3:] in ([], ["align"])
 

@@ -1,6 +1,7 @@
 """The memory plan, against the sizes that the models have; and weights on disk."""
 
 import json
+import os
 import struct
 from pathlib import Path
 from typing import Any
@@ -117,6 +118,17 @@ def test_offline_means_offline(tmp_path: Path) -> None:
         weights.ensure(ModelsConfig(), KokoroConfig(model="/nowhere"))
 
 
+@pytest.fixture
+def packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To `voxray`, the packages of the profile `gpu` look installed."""
+    folder = tmp_path / "packages"
+    folder.mkdir()
+    for name in ("vllm", "kokoro"):
+        (folder / f"{name}.py").touch()
+    monkeypatch.setenv("PYTHONPATH", f"{folder}:{os.environ.get('PYTHONPATH', '')}")
+
+
+@pytest.mark.usefixtures("packages")
 def test_a_plan_that_does_not_fit_is_refused_before_anything_starts(tmp_path: Path) -> None:
     from tests.server import voxray
 

@@ -38,27 +38,27 @@ class Endpointing:
     Speech starts when `min_speech` frames in a row are voiced, and is dated back to the first
     of them. It ends when `min_silence` frames in a row are not, dated to the end of that silence,
     so that an utterance's audio holds its trailing silence (recognisers want it). On the way there
-    it pauses after `pause` frames of silence, and is steady after `steady` of voice.
+    it pauses after `pause` frames of silence, and is confirmed after `confirm` of voice.
     """
 
     __slots__ = (
-        "_is_steady",
+        "_confirm",
+        "_confirmed",
         "_min_silence",
         "_min_speech",
         "_pause",
         "_run",
-        "_steady",
         "_voice",
         "sample",
         "speaking",
     )
 
     def __init__(self, resume: Resume) -> None:
-        _, min_speech, min_silence, pause, steady = resume.endpoint
+        _, min_speech, min_silence, pause, confirm = resume.endpoint
         self._min_speech = max(1, min_speech // FRAME_MS)
         self._min_silence = max(1, min_silence // FRAME_MS)
         self._pause = pause // FRAME_MS
-        self._steady = max(steady // FRAME_MS, self._min_speech) if steady else 0
+        self._confirm = max(confirm // FRAME_MS, self._min_speech) if confirm else 0
         self.sample = resume.sample
         """How far the frames went."""
         self.speaking = resume.speaking
@@ -66,7 +66,7 @@ class Endpointing:
         """Frames in a row that speak against the present state."""
         self._voice = 0
         """Voiced frames of this speech."""
-        self._is_steady = False
+        self._confirmed = False
 
     def on(self, voiced: bool) -> Transition | None:
         self.sample += FRAME_SAMPLES
@@ -78,7 +78,7 @@ class Endpointing:
             return None
         start = self.sample - self._run * FRAME_SAMPLES
         self.speaking, self._voice, self._run = True, self._run, 0
-        self._is_steady = False
+        self._confirmed = False
         return Transition(Edge.START, start)
 
     def _in_speech(self, voiced: bool) -> Transition | None:
@@ -96,10 +96,10 @@ class Endpointing:
         self._voice += 1
         if paused:
             return Transition(Edge.RESUME, self.sample)
-        if self._is_steady or not self._steady or self._voice < self._steady:
+        if self._confirmed or not self._confirm or self._voice < self._confirm:
             return None
-        self._is_steady = True
-        return Transition(Edge.STEADY, self.sample)
+        self._confirmed = True
+        return Transition(Edge.CONFIRMED, self.sample)
 
 
 class _Ear:

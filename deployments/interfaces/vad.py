@@ -14,7 +14,7 @@ class Endpoint(NamedTuple):
     min_silence_ms: int = 500
     pause_ms: int = 0
     """Silence after which speech has perhaps ended."""
-    steady_ms: int = 0
+    confirm_ms: int = 0
     """Voice, in all, that makes speech more than a cough."""
 
 
@@ -43,8 +43,8 @@ class Edge(Enum):
 
     START = "start"
     """Speech starts, at its first sample, before any prefix."""
-    STEADY = "steady"
-    """Enough of the speech was voice."""
+    CONFIRMED = "confirmed"
+    """Enough of the speech was voice: it is more than a cough."""
     PAUSE = "pause"
     """Speech has perhaps ended; END or RESUME follows."""
     RESUME = "resume"

@@ -43,14 +43,14 @@ def test_speech_begins_and_ends_after_enough_frames_of_each(
     ("flags", "expected"),
     [
         ("VVV--V", "start pause resume"),
-        ("VVVVVV", "start steady"),
-        ("VVVVV--VVV----V-----", "start steady pause resume pause resume pause end"),
+        ("VVVVVV", "start confirmed"),
+        ("VVVVV--VVV----V-----", "start confirmed pause resume pause resume pause end"),
         ("VVV--V--V--V", "start pause resume pause resume pause resume"),
-        ("VVV--V--V--VV", "start pause resume pause resume pause resume steady"),
+        ("VVV--V--V--VV", "start pause resume pause resume pause resume confirmed"),
     ],
 )
 def test_a_pause_a_resumption_and_more_than_a_cough(flags: str, expected: str) -> None:
-    """Pauses after two frames of silence, is steady after five of voice."""
+    """Pauses after two frames of silence, is confirmed after five of voice."""
     endpointing = Endpointing(Resume(0, False, Endpoint(2, 60, 100, 40, 100)))
     told = [t.edge.value for flag in flags if (t := endpointing.on(flag == "V"))]
     assert " ".join(told) == expected

@@ -352,7 +352,7 @@ def test_random_facts_break_nothing_and_account_for_all_audio(
 
 # How an utterance goes, for those who hold a conversation.
 
-EAGER = Listening(Endpoint(pause_ms=160, steady_ms=140))
+EAGER = Listening(Endpoint(pause_ms=160, confirm_ms=140))
 
 
 def told(session: Session, *facts: Any) -> list[Any]:
@@ -413,7 +413,7 @@ def test_a_transcriber_lost_in_a_pause_is_told_all_again() -> None:
 
 def test_what_goes_on_after_a_cut_is_no_cough() -> None:
     session = eager()
-    told(session, edges(0.6, (Edge.STEADY, 0.3)), FinalizeRequested())
+    told(session, edges(0.6, (Edge.CONFIRMED, 0.3)), FinalizeRequested())
     told(session, edges(1.0))
     orders = told(session, AudioReceived(SECOND), edges(1.5))
     assert [n for n in names(orders) if n != "DetectSpeech"][:2] == [

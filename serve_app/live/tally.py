@@ -1,0 +1,53 @@
+"""Counts what a live session does. Pure."""
+
+from dataclasses import dataclass, field
+
+from deployments.interfaces import RATE
+from serve_app.live.events import SessionMetrics
+
+FIRST_ATTACHMENTS = 2
+"""A session is attached to a VAD and to a transcriber once; each further time is a replay."""
+
+
+@dataclass(slots=True)
+class Tally:
+    speech: int = 0
+    """Samples in utterances that have ended."""
+    utterances: int = 0
+    words: int = 0
+    partials: int = 0
+    finals: int = 0
+    failures: int = 0
+    errors: int = 0
+    attachments: int = 0
+    latency_sum: float = 0.0
+    latency_max: float = 0.0
+    _latencies: list[float] = field(default_factory=list)
+
+    def count_final(self, words: int, latency_s: float) -> None:
+        self.finals += 1
+        self.words += words
+        self.latency_sum += latency_s
+        self.latency_max = max(self.latency_max, latency_s)
+        self._latencies.append(latency_s)
+
+    def take_latencies(self) -> list[float]:
+        """Seconds from the end of an utterance to its final, for the finals since the last call."""
+        taken, self._latencies = self._latencies, []
+        return taken
+
+    def metrics(self, received: int) -> SessionMetrics:
+        """`received`: samples of audio in the session."""
+        return SessionMetrics(
+            audio_ms=received * 1000 // RATE,
+            speech_ms=self.speech * 1000 // RATE,
+            utterances=self.utterances,
+            words=self.words,
+            partials=self.partials,
+            finals=self.finals,
+            failures=self.failures,
+            errors=self.errors,
+            replays=max(0, self.attachments - FIRST_ATTACHMENTS),
+            final_latency_ms_avg=round(self.latency_sum / max(1, self.finals) * 1000, 1),
+            final_latency_ms_max=round(self.latency_max * 1000, 1),
+        )

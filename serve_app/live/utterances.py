@@ -1,0 +1,229 @@
+"""The utterances of a live session whose finals have not come. Pure.
+
+Their audio is kept until the final, so that another transcriber can take over. At a pause the
+transcriber is asked for the final words already. If the person goes on, the whole utterance is sent
+again as another attempt; if not, the final is there when the end of speech is confirmed.
+"""
+
+from dataclasses import dataclass, field
+
+from deployments.interfaces import BYTES_PER_SAMPLE, Hypothesis, SpeechOptions, Word
+from serve_app.errors import ClientError
+from serve_app.live.events import (
+    EagerFinal,
+    Order,
+    Recognize,
+    SpeechConfirmed,
+    TranscriptUpdate,
+    TurnResumed,
+    UtteranceDropped,
+    UtteranceEnded,
+    UtteranceFailed,
+    UtteranceOpened,
+)
+from serve_app.live.tally import Tally
+
+
+@dataclass(slots=True)
+class Utterance:
+    """Positions are samples of the session; `length` and `recognized` count from `start`."""
+
+    number: int
+    start: int
+    attempt: int
+    """Its number for the transcriber: a new one each time it is sent from the beginning."""
+    options: SpeechOptions
+    pcm: list[bytes] = field(default_factory=list)
+    length: int = 0
+    recognized: int = 0
+    paused: bool = False
+    """The transcriber was asked for the final words, though more audio may follow."""
+    voice_until: int | None = None
+    """Where the pause began, during one."""
+    ended_at: float | None = None
+    words: list[Word] = field(default_factory=list)
+    quarantined: bool = False
+    """It ended two transcribers: its final is a failure."""
+    final: Hypothesis | None = None
+    """Waits for the end of speech, or for the finals of earlier utterances."""
+
+    def append(self, pcm: bytes) -> None:
+        self.pcm.append(pcm)
+        self.length += len(pcm) // BYTES_PER_SAMPLE
+
+    @property
+    def end(self) -> int:
+        return self.start + self.length
+
+    def audio(self) -> bytes:
+        return b"".join(self.pcm)
+
+
+class Utterances:
+    """Oldest first; at most one, the last, is `running`: the person is still speaking it."""
+
+    __slots__ = ("_attempts", "_pending", "_tally", "options", "running")
+
+    def __init__(self, tally: Tally) -> None:
+        self.options = SpeechOptions()
+        """Of the next utterance."""
+        self.running: Utterance | None = None
+        self._pending: dict[int, Utterance] = {}
+        self._attempts = 0
+        self._tally = tally
+
+    def __bool__(self) -> bool:
+        return bool(self._pending)
+
+    @property
+    def awaits_words(self) -> bool:
+        return any(utterance.final is None for utterance in self._pending.values())
+
+    @property
+    def recognized_until(self) -> int | None:
+        """The sample up to which the oldest utterance is recognised; None if there is none."""
+        for oldest in self._pending.values():
+            return oldest.start + oldest.recognized
+        return None
+
+    def open(self, pcm: bytes, until: int, confirmed: bool) -> list[Order]:
+        """Begin an utterance with `pcm`, which ends at sample `until`.
+
+        `confirmed`: it continues speech that was cut, and that is known to be speech.
+        """
+        start = until - len(pcm) // BYTES_PER_SAMPLE
+        number = self._tally.utterances
+        self._tally.utterances += 1
+        utterance = Utterance(number, start, self._next_attempt(), self.options)
+        utterance.append(pcm)
+        self.running = self._pending[number] = utterance
+        orders: list[Order] = [UtteranceOpened(number, start)]
+        if confirmed:
+            orders.append(SpeechConfirmed())
+        return [*orders, Recognize(utterance.attempt, pcm, False, utterance.options)]
+
+    def extend(self, utterance: Utterance, pcm: bytes) -> list[Order]:
+        utterance.append(pcm)
+        return [] if utterance.paused else [Recognize(utterance.attempt, pcm, False, None)]
+
+    def pause(self, voice_until: int) -> list[Order]:
+        """Ask for the final words of the running utterance, in case this is its end."""
+        utterance = self.running
+        if utterance is None or utterance.paused:
+            return []
+        utterance.paused, utterance.voice_until = True, voice_until
+        return [Recognize(utterance.attempt, b"", True, None)]
+
+    def resume(self) -> list[Order]:
+        """The person goes on: send the running utterance again, as another attempt."""
+        utterance = self.running
+        if utterance is None or not utterance.paused:
+            return []
+        resumed = TurnResumed(utterance.number)
+        if utterance.quarantined:
+            return [resumed]
+        utterance.paused, utterance.voice_until = False, None
+        utterance.final, utterance.recognized = None, 0
+        utterance.attempt = self._next_attempt()
+        return [
+            resumed,
+            Recognize(utterance.attempt, utterance.audio(), False, utterance.options),
+        ]
+
+    def end(self, utterance: Utterance, now: float) -> list[Order]:
+        self.running = None
+        self._tally.speech += utterance.length
+        utterance.ended_at = now
+        voice_until = utterance.end if utterance.voice_until is None else utterance.voice_until
+        return [
+            *_end_attempt(utterance),
+            UtteranceEnded(utterance.number, utterance.end, voice_until),
+            *self._finals(now),
+        ]
+
+    def drop(self) -> list[Order]:
+        """Forget the running utterance."""
+        utterance, self.running = self.running, None
+        if utterance is None:
+            return []
+        del self._pending[utterance.number]
+        return [*_end_attempt(utterance), UtteranceDropped(utterance.number)]
+
+    def on_transcriber_attached(self) -> list[Order]:
+        """A new replica gets every utterance that has no final, from its beginning."""
+        return [
+            Recognize(u.attempt, u.audio(), u.paused or u.ended_at is not None, u.options)
+            for u in self._pending.values()
+            if u.final is None
+        ]
+
+    def on_quarantined(self, now: float) -> list[Order]:
+        """Those that have no final fail; the running one when it ends."""
+        for utterance in self._pending.values():
+            if utterance.final is None:
+                utterance.quarantined = utterance.paused = True
+                reason = "it ended the engine twice"
+                utterance.final = Hypothesis(
+                    0, utterance.attempt, utterance.length, (), True, 0, reason
+                )
+        return self._finals(now)
+
+    def on_hypothesis(self, hypothesis: Hypothesis, now: float) -> list[Order]:
+        utterance = self._attempted(hypothesis.utterance)
+        if utterance is None or utterance.final:
+            return []
+        utterance.recognized = max(utterance.recognized, hypothesis.until)
+        utterance.words[hypothesis.keep :] = hypothesis.words
+        if hypothesis.final:
+            return self._on_final(utterance, hypothesis, now)
+        self._tally.partials += 1
+        if not self.options.interim_results:
+            return []
+        return [_transcript(utterance, False, utterance.start + utterance.recognized)]
+
+    def _on_final(self, utterance: Utterance, final: Hypothesis, now: float) -> list[Order]:
+        utterance.final = final
+        if utterance.ended_at is None:
+            return [EagerFinal(utterance.number, tuple(utterance.words))]
+        return self._finals(now)
+
+    def _finals(self, now: float) -> list[Order]:
+        """Those that are due, in the order of speech; engines may finish in another."""
+        orders: list[Order] = []
+        while self._pending:
+            utterance = next(iter(self._pending.values()))
+            if utterance.final is None or utterance.ended_at is None:
+                break
+            del self._pending[utterance.number]
+            self._tally.count_final(len(utterance.words), now - utterance.ended_at)
+            orders.append(self._outcome(utterance, utterance.final))
+        return orders
+
+    def _outcome(self, utterance: Utterance, final: Hypothesis) -> Order:
+        if final.failure:
+            self._tally.failures += 1
+            code = "request_quarantined" if utterance.quarantined else "utterance_failed"
+            reason = f"utterance {utterance.number}: {final.failure}"
+            return UtteranceFailed(utterance.number, ClientError(code, reason))
+        return _transcript(utterance, True, utterance.end, final.language)
+
+    def _attempted(self, attempt: int) -> Utterance | None:
+        for utterance in self._pending.values():
+            if utterance.attempt == attempt:
+                return utterance
+        return None
+
+    def _next_attempt(self) -> int:
+        self._attempts += 1
+        return self._attempts - 1
+
+
+def _end_attempt(utterance: Utterance) -> list[Order]:
+    return [] if utterance.paused else [Recognize(utterance.attempt, b"", True, None)]
+
+
+def _transcript(
+    utterance: Utterance, final: bool, until: int, language: str | None = None
+) -> TranscriptUpdate:
+    words = tuple(utterance.words)
+    return TranscriptUpdate(utterance.number, final, utterance.start, until, words, language)

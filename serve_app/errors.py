@@ -112,10 +112,11 @@ CODES: dict[str, Code] = {
 }
 
 
-def field(location: Sequence[int | str], value: object) -> str:
+def field(location: Sequence[int | str], value: object, missing: bool) -> str:
     """A field's path, as `tools.0.name`, from where pydantic found fault with `value`.
 
-    Names of pydantic's own, as those of a union's members, are not the client's and left out.
+    Names of pydantic's own, as those of a union's members, are not the client's and left out; the
+    last may be of a field that is `missing`.
     """
     path = []
     for at, part in enumerate(location):
@@ -123,7 +124,7 @@ def field(location: Sequence[int | str], value: object) -> str:
             value = value[part]
         elif isinstance(value, list) and isinstance(part, int) and part < len(value):
             value = value[part]
-        elif not (isinstance(value, dict) and at == len(location) - 1):
+        elif not (missing and at == len(location) - 1):
             continue
         path.append(str(part)[:64])
     return ".".join(path)
@@ -174,7 +175,8 @@ def invalid(
 ) -> ClientError:
     """The first thing that `value`, a message or a form, has wrong. `within` is where it stands."""
     first = error.errors(include_url=False, include_input=False)[0]
-    param = ".".join(part for part in (within, field(first["loc"], value)) if part)
+    found = field(first["loc"], value, first["type"] == "missing")
+    param = ".".join(part for part in (within, found) if part)
     said = f"{param}: {reason(first)}" if param else reason(first)
     return ClientError(code, said, param=param or None)
 

@@ -47,7 +47,10 @@ def _invalid(error: RequestValidationError) -> ClientError:
     where, *location = first["loc"]
     if first["type"] == "json_invalid":
         return ClientError("invalid_json", f"the body is not JSON: {first['ctx']['error']}")
-    param = field(location, error.body) if where == "body" else ".".join(map(str, location))
+    if where == "body":
+        param = field(location, error.body, first["type"] == "missing")
+    else:
+        param = ".".join(map(str, location))
     said = f"{param}: {reason(first)}" if param else reason(first)
     return ClientError("invalid_request", said, param=param or None)
 

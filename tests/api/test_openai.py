@@ -161,6 +161,7 @@ def test_speech_as_events(address: str) -> None:
         ({"input": "x" * 4097}, "text_too_long"),
         ({"input": "..."}, "invalid_value"),
         ({"input": "hi", "speed": 9}, "invalid_request"),
+        ({"input": "hi", "voice": {"id": {}}}, "invalid_request"),
         ({"input": "hi", "response_format": "midi"}, "invalid_request"),
         ({}, "invalid_request"),
     ],

@@ -192,6 +192,12 @@ class Upstream:
         self.server.close()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await self.answer(reader, writer)
+        finally:
+            writer.close()
+
+    async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = await reader.readuntil(b"\r\n\r\n")
         length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
         self.asked.append(json.loads(await reader.readexactly(length)) | {"head": head.decode()})
@@ -203,7 +209,6 @@ class Upstream:
             await self.stream(reader, writer, behaviour)
         else:
             await reader.read()
-        writer.close()
 
     async def stream(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, behaviour: str

@@ -27,9 +27,6 @@ class Bounds(NamedTuple):
     """Seconds of processor time."""
     split: bool = False
     """Channels stay apart, interleaved; else they are averaged."""
-    noise_db: float | None = None
-    """The level of steady noise, in dB of full scale, that FFmpeg's denoiser (`afftdn`) takes
-    away; None leaves all as it is. Of mono only."""
     background: bool = False
     """Nobody waits for it: whoever speaks live goes first."""
 

@@ -11,7 +11,7 @@ import signal
 import socket
 import struct
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -46,7 +46,7 @@ class Decoding:
         self._stdout = stdout
         self._end = end
 
-    async def windows(self) -> AsyncIterator[bytes]:
+    async def windows(self) -> AsyncGenerator[bytes]:
         """Raises `Undecodable`, after all that could be decoded."""
         while window := await _read_window(self._stdout, WINDOW_BYTES * self.info.channels):
             yield window

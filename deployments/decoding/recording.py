@@ -7,7 +7,6 @@ from typing import BinaryIO
 import numpy as np
 
 from deployments.decoding.container import audio_stream, info_of, opened
-from deployments.decoding.denoiser import as_it_is, denoiser
 from deployments.decoding.limits import Bounds, Info, Undecodable
 from deployments.decoding.samples import blocks, pcm_of
 from deployments.interfaces import RATE
@@ -33,10 +32,9 @@ def decode_telling(
             resampler = soxr.ResampleStream(
                 stream.rate, RATE, channels, dtype="float32", quality="HQ"
             )
-            clean = as_it_is if bounds.noise_db is None else denoiser(bounds.noise_db)
             for samples in blocks(container.decode(stream), stream.rate, channels, bounds):
-                yield pcm_of(clean(resampler.resample_chunk(samples), False))
+                yield pcm_of(resampler.resample_chunk(samples))
             none = np.zeros((0, channels) if channels > 1 else 0, np.float32)
-            yield pcm_of(clean(resampler.resample_chunk(none, last=True), True))
+            yield pcm_of(resampler.resample_chunk(none, last=True))
     except (av.FFmpegError, ValueError, IndexError) as error:
         raise Undecodable("unreadable_audio", "this is not audio in a known format") from error

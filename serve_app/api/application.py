@@ -33,7 +33,9 @@ from serve_app.config.runtime import RuntimeSettings
 from serve_app.conversation.driver import Conversations
 from serve_app.conversation.voices import VoiceCatalog
 from serve_app.jobs.diarization import Diarization
+from serve_app.jobs.foreground import Recordings
 from serve_app.jobs.live_recording import LiveRecordings
+from serve_app.jobs.recogniser import Recogniser
 from serve_app.jobs.submission import Jobs
 from serve_app.lanes.pool import Lanes, LaneTimings
 from serve_app.live.driver import LANE_PATIENCE_S, LiveSessions, watch_lanes
@@ -75,6 +77,9 @@ def create_app(
     diarizers = Lanes(backend.diarizer, terms, DiarizationInput)
     watch_lanes(counted, "Diarizer", diarizers)
     diarization = Diarization(diarizers, config.diarizer.timeout_s)
+    at = config.jobs
+    recogniser = Recogniser(sessions.transcriber, at.windows_at_once, at.window_timeout_s)
+    foreground = Recordings(recogniser, diarization, counted)
     submission = jobs.Submission(backend, Jobs(config), config.limits, retry_after_s)
     live_recordings = LiveRecordings(submission.jobs, backend.engines.transcriber.name)
 
@@ -112,7 +117,7 @@ def create_app(
         conversations,
         submission,
         live_recordings,
-        diarization,
+        foreground,
         counted,
         retry_after_s,
     )
@@ -125,7 +130,7 @@ def _add_routes(
     conversations: Conversations,
     submission: jobs.Submission,
     live_recordings: LiveRecordings,
-    diarization: Diarization,
+    foreground: Recordings,
     metrics: Metrics,
     retry_after_s: Callable[[], int],
 ) -> None:
@@ -134,9 +139,8 @@ def _add_routes(
     requests = ConcurrencyLimit(limits.max_requests, "too_many_requests", "requests", retry_after_s)
     app.include_router(status.router(backend, conversations, metrics, submission.jobs.queue))
     app.include_router(status.conversation_router(backend, metrics))
-    app.include_router(recordings.router(backend, sessions, uploads))
-    apart = transcriptions.told_apart(diarization, limits)
-    app.include_router(transcriptions.router(backend, sessions, uploads, apart))
+    app.include_router(recordings.router(backend, sessions, uploads, foreground))
+    app.include_router(transcriptions.router(backend, sessions, uploads, foreground))
     app.include_router(jobs.router(submission, retry_after_s))
     app.include_router(jobs.webhook_router(submission))
     app.include_router(paths.router(submission, live_recordings))

@@ -1,7 +1,6 @@
 """`POST /v1/transcribe`: one recording in the body, its transcript in the answer."""
 
 import time
-from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
@@ -9,15 +8,13 @@ from fastapi.responses import PlainTextResponse, Response
 from pydantic import BaseModel, ConfigDict, ValidationError
 from starlette.datastructures import FormData
 
-from deployments.decoding import Bounds, Undecodable, decode_in_process
 from deployments.interfaces import SpeechOptions
 from serve_app.api.backend import Backend
 from serve_app.api.uploads import Uploads
 from serve_app.config import Limits
-from serve_app.errors import ClientError, invalid
-from serve_app.live import recording
+from serve_app.errors import invalid
+from serve_app.jobs.foreground import Recording, Recordings
 from serve_app.live.driver import LiveSessions
-from serve_app.live.events import SessionMetrics
 from serve_app.live.options import check_options
 from serve_app.live.transcript import Form, Transcript, render
 
@@ -51,7 +48,9 @@ class Asked(BaseModel):
     format: Form = "json"
 
 
-def router(backend: Backend, sessions: LiveSessions, uploads: Uploads) -> APIRouter:
+def router(
+    backend: Backend, sessions: LiveSessions, uploads: Uploads, recordings: Recordings
+) -> APIRouter:
     routes = APIRouter(tags=["recordings"])
     limits = sessions.limits
 
@@ -63,14 +62,12 @@ def router(backend: Backend, sessions: LiveSessions, uploads: Uploads) -> APIRou
         """Transcribe an audio file: wav, flac, mp3, ogg, opus, webm, m4a. The body is the file
         itself, or multipart with a `file`."""
         began = time.monotonic()
-        collected = recording.Collector()
         async with uploads.received(request) as (path, form):
             asked = _asked_in(form, asked)
             options = _options(asked, backend, limits)
-            session = await transcribe_file(sessions, collected, path, options)
-        result = recording.transcript(
-            collected, session, asked.language, backend.engines.transcriber.name, began
-        )
+            async with recordings.open(path, limits) as found:
+                await found.transcribe(options)
+        result = _transcript(found, asked.language, backend.engines.transcriber.name, began)
         if asked.format == "json":
             return result
         return PlainTextResponse(
@@ -80,35 +77,23 @@ def router(backend: Backend, sessions: LiveSessions, uploads: Uploads) -> APIRou
     return routes
 
 
-def _recording_limits(limits: Limits) -> Limits:
-    """A recording may be long, and silent for long."""
-    whole = limits.max_recording_s + 1
-    return limits.model_copy(
-        update={"max_session_s": whole, "max_silence_s": whole, "idle_timeout_s": whole}
-    )
-
-
 def _options(asked: Asked, backend: Backend, limits: Limits) -> SpeechOptions:
-    options = SpeechOptions(asked.language, False, tuple(asked.hotwords), asked.grammar)
+    hotwords = tuple(asked.hotwords)
+    options = SpeechOptions(asked.language, False, hotwords, asked.grammar, batch=True)
     check_options(options, backend.engines.transcriber, limits)
     return options
 
 
-async def transcribe_file(
-    sessions: LiveSessions, collected: recording.Collector, path: Path, options: SpeechOptions
-) -> SessionMetrics:
-    """Through a live session into the collector. Raises `ClientError`."""
-    limits = sessions.limits
-    live = sessions.open(collected.on_event, collected.on_abandoned, _recording_limits(limits))
-    try:
-        bounds = Bounds(limits.max_recording_s, limits.decode_timeout_s)
-        windows = decode_in_process(path, bounds)
-        await recording.transcribe(live, collected, windows, options, limits.max_buffered_audio_s)
-    except Undecodable as error:
-        raise ClientError(error.code, str(error)) from error
-    finally:
-        sessions.close(live)
-    return live.metrics()
+def _transcript(found: Recording, language: str | None, engine: str, began: float) -> Transcript:
+    return Transcript(
+        text=found.text,
+        duration_ms=found.audio_ms,
+        language=language or found.language,
+        segments=found.segments,
+        words=found.words,
+        engine=engine,
+        processing_ms=round((time.monotonic() - began) * 1000),
+    )
 
 
 def _asked_in(form: FormData, asked: Asked) -> Asked:

@@ -1,11 +1,9 @@
 """`POST /v1/audio/transcriptions`, `…/translations`: recordings as OpenAI's clients send them."""
 
-import asyncio
 import math
 import zlib
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack
-from pathlib import Path
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack, aclosing
 from typing import Any, Literal
 
 from fastapi import APIRouter, Request
@@ -13,19 +11,14 @@ from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.datastructures import FormData
 
-from deployments.decoding import Bounds, Undecodable, decoding
-from deployments.interfaces import SpeakerCount, SpeakerTurn, SpeechOptions
+from deployments.interfaces import SpeakerTurn, SpeechOptions
 from serve_app.api.backend import Backend
-from serve_app.api.recordings import transcribe_file
 from serve_app.api.streamed import DONE, EVENT_STREAM, Streamed, begun, event, with_errors
 from serve_app.api.uploads import Uploads
-from serve_app.config import Limits
 from serve_app.dialects.frames import token_usage
 from serve_app.errors import ClientError, invalid
 from serve_app.jobs.alignment import assign, label, segments, tidied
-from serve_app.jobs.diarization import Diarization
-from serve_app.jobs.recogniser import TranscriptionFailed
-from serve_app.live import recording
+from serve_app.jobs.foreground import Recording, Recordings
 from serve_app.live.driver import LiveSessions
 from serve_app.live.options import Engine, check_language, listed, noted, noted_header
 from serve_app.live.transcript import Segment, WordOut, ms, render
@@ -83,28 +76,9 @@ class TranscriptionAsked(BaseModel):
         return listed([*named, *(self.model_extra or {})])
 
 
-Apart = Callable[[Path], Awaitable[list[SpeakerTurn]]]
-"""Who spoke when in a recording."""
-
-
-def told_apart(diarization: Diarization, limits: Limits) -> Apart:
-    """Raises `ClientError`."""
-    bounds = Bounds(limits.max_recording_s, limits.decode_timeout_s)
-
-    async def turns(path: Path) -> list[SpeakerTurn]:
-        try:
-            return await diarization.turns(
-                lambda: decoding(path, bounds), SpeakerCount(), lambda _: None
-            )
-        except Undecodable as error:
-            raise ClientError(error.code, str(error)) from error
-        except TranscriptionFailed as error:
-            raise ClientError("utterance_failed", str(error)) from error
-
-    return turns
-
-
-def router(backend: Backend, sessions: LiveSessions, uploads: Uploads, apart: Apart) -> APIRouter:
+def router(
+    backend: Backend, sessions: LiveSessions, uploads: Uploads, recordings: Recordings
+) -> APIRouter:
     routes = APIRouter(prefix="/v1/audio", tags=["transcriptions"])
 
     @routes.post("/transcriptions")
@@ -116,20 +90,20 @@ def router(backend: Backend, sessions: LiveSessions, uploads: Uploads, apart: Ap
             engine = backend.engines.transcriber
             check_language(asked.language, engine)
             ignored = asked.ignored(engine)
-            options = SpeechOptions(asked.language if engine.takes(asked.language) else None, False)
+            language = asked.language if engine.takes(asked.language) else None
+            options = SpeechOptions(language, False, batch=True)
+            found = await held.enter_async_context(recordings.open(path, sessions.limits))
             if asked.stream:
                 events = with_errors(
-                    _events(sessions, path, options, asked, apart, held.pop_all()),
+                    _events(found, options, asked, held.pop_all()),
                     DONE if asked.stream_include_usage else b"",
                 )
                 return Streamed(await begun(events), EVENT_STREAM, noted_header(ignored))
-            collected = recording.Collector()
-            session = await transcribe_file(sessions, collected, path, options)
+            await found.transcribe(options)
             if asked.diarized:
-                told = _diarized(collected, session.audio_ms, await apart(path))
-                return _json(told, ignored)
-        language = asked.language or collected.language or _only(backend)
-        return _rendered(asked, collected, session.audio_ms, language, ignored)
+                return _json(_diarized(found, await found.turns()), ignored)
+        told = asked.language or found.language or _only(backend)
+        return _rendered(asked, found, told, ignored)
 
     @routes.post("/translations")
     async def translations() -> Response:
@@ -158,32 +132,31 @@ def _json(answer: dict[str, Any], ignored: list[str]) -> JSONResponse:
 
 def _rendered(
     asked: TranscriptionAsked,
-    collected: recording.Collector,
-    audio_ms: int,
+    found: Recording,
     language: str,
     ignored: list[str],
 ) -> Response:
     if asked.response_format in TEXT_FORMS:
         form: Any = TEXT_FORMS[asked.response_format]
-        return PlainTextResponse(render(form, collected.segments), headers=noted_header(ignored))
-    text = collected.text
-    usage = {"type": "duration", "seconds": math.ceil(audio_ms / 1000)}
+        return PlainTextResponse(render(form, found.segments), headers=noted_header(ignored))
+    text = found.text
+    usage = {"type": "duration", "seconds": math.ceil(found.audio_ms / 1000)}
     if asked.response_format == "json":
         answer: dict[str, Any] = {"text": text, "usage": usage}
         if "logprobs" in asked.include:
-            answer["logprobs"] = [_logprob(word) for word in collected.words]
+            answer["logprobs"] = [_logprob(word) for word in found.words]
         return _json(answer, ignored)
     verbose = {
         "task": "transcribe",
-        "duration": audio_ms / 1000,
+        "duration": found.audio_ms / 1000,
         "language": language,
         "text": text,
         "usage": usage,
     }
     if "word" in asked.granularities:
-        verbose["words"] = [_word(word) for word in collected.words]
+        verbose["words"] = [_word(word) for word in found.words]
     if "segment" in asked.granularities or not asked.granularities:
-        verbose["segments"] = [_segment(segment) for segment in collected.segments]
+        verbose["segments"] = [_segment(segment) for segment in found.segments]
     return _json(verbose, ignored)
 
 
@@ -215,21 +188,18 @@ def _segment(segment: Segment) -> dict[str, Any]:
     }
 
 
-def _diarized(
-    collected: recording.Collector, audio_ms: int, turns: list[SpeakerTurn]
-) -> dict[str, Any]:
+def _diarized(found: Recording, turns: list[SpeakerTurn]) -> dict[str, Any]:
     return {
         "task": "transcribe",
-        "duration": audio_ms / 1000,
-        "text": collected.text,
-        "segments": _spoken(collected, turns),
-        "usage": {"type": "duration", "seconds": math.ceil(audio_ms / 1000)},
+        "duration": found.audio_ms / 1000,
+        "text": found.text,
+        "segments": _spoken(found, turns),
+        "usage": {"type": "duration", "seconds": math.ceil(found.audio_ms / 1000)},
     }
 
 
-def _spoken(collected: recording.Collector, turns: list[SpeakerTurn]) -> list[dict[str, Any]]:
+def _spoken(found: Recording, turns: list[SpeakerTurn]) -> list[dict[str, Any]]:
     """Segments of one speaker each."""
-    words = [it.spoken for it in collected.words]
     return [
         {
             "id": f"seg_{number}",
@@ -239,44 +209,29 @@ def _spoken(collected: recording.Collector, turns: list[SpeakerTurn]) -> list[di
             "speaker": label(group[0].speaker) or label(0),
             "text": " ".join(it.word.text for it in group),
         }
-        for number, group in enumerate(segments(assign(words, tidied(turns)), True))
+        for number, group in enumerate(segments(assign(found.spoken, tidied(turns)), True))
     ]
 
 
 async def _events(
-    sessions: LiveSessions,
-    path: Path,
+    found: Recording,
     options: SpeechOptions,
     asked: TranscriptionAsked,
-    apart: Apart,
     held: AsyncExitStack,
 ) -> AsyncGenerator[bytes, None]:
-    """A delta a segment, as soon as it is final; joined they are the text of the last event. Who
-    spoke is known when all was heard: `transcript.text.segment` events come then."""
-    queue: asyncio.Queue[Segment | None] = asyncio.Queue()
-    collected = recording.Collector(queue.put_nowait)
+    """A delta a window, as soon as its words are final; joined they are the text of the last
+    event. Who spoke is known when all was heard: `transcript.text.segment` events come then."""
     text = ""
     async with held:
-        work = asyncio.create_task(transcribe_file(sessions, collected, path, options))
-        work.add_done_callback(lambda _: queue.put_nowait(None))
-        try:
-            async for segment in _until_none(queue):
-                delta = (" " if text else "") + segment.text
-                text += delta
-                yield event(_delta(delta, asked.stream_include_usage))
-            session = await work
-            for spoken in _spoken(collected, await apart(path)) if asked.diarized else ():
-                yield event(spoken)
-        finally:
-            work.cancel()
-            await asyncio.gather(work, return_exceptions=True)
-    yield event(_done(text, session.audio_ms, asked.stream_include_usage))
-
-
-async def _until_none(queue: "asyncio.Queue[Segment | None]") -> AsyncIterator[Segment]:
-    while segment := await queue.get():
-        if segment.text:
-            yield segment
+        async with aclosing(found.words_of(options)) as settled:
+            async for words in settled:
+                if delta := " ".join(word.text for word in words):
+                    delta = (" " if text else "") + delta
+                    text += delta
+                    yield event(_delta(delta, asked.stream_include_usage))
+        for spoken in _spoken(found, await found.turns()) if asked.diarized else ():
+            yield event(spoken)
+    yield event(_done(text, found.audio_ms, asked.stream_include_usage))
 
 
 def _delta(delta: str, for_vllm: bool) -> dict[str, Any]:

@@ -1,10 +1,9 @@
 """A recording's speakers over a lane: fed in order, with a bound on what the diarizer is behind."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 
-from deployments.decoding import Decoding
 from deployments.interfaces import (
     BYTES_PER_SAMPLE,
     RATE,
@@ -19,7 +18,8 @@ from serve_app.lanes.pool import Lanes, LaneStream
 AHEAD = 60 * RATE
 """Samples that may be sent ahead of what the diarizer has heard."""
 
-Open = Callable[[], AbstractAsyncContextManager[Decoding]]
+Open = Callable[[], AsyncGenerator[bytes]]
+"""Gives the recording from its beginning: pieces of 16 kHz mono pcm_s16le."""
 
 
 class _Elsewhere(Exception):
@@ -91,9 +91,8 @@ class _Recording:
             async with asyncio.timeout(self._timeout_s):
                 await self._moved.wait()
         except TimeoutError as error:
-            raise TranscriptionFailed(
-                f"the diarizer said nothing for {self._timeout_s:g} s"
-            ) from error
+            reason = f"the diarizer said nothing for {self._timeout_s:g} s"
+            raise TranscriptionFailed(reason, "engine_timeout") from error
         self._moved.clear()
 
 
@@ -113,8 +112,7 @@ class Diarization:
             while True:
                 await recording.begin()
                 try:
-                    async with open_() as decoded:
-                        await self._feed(recording, decoded.windows(), speakers, on_progress)
+                    await self._feed(recording, open_(), speakers, on_progress)
                     return list(await recording.turns())
                 except _Elsewhere:
                     continue
@@ -124,11 +122,12 @@ class Diarization:
     async def _feed(
         self,
         recording: _Recording,
-        windows: AsyncIterator[bytes],
+        pieces: AsyncGenerator[bytes],
         speakers: SpeakerCount,
         on_progress: Callable[[int], None],
     ) -> None:
-        async for window in windows:
-            await recording.put(window, False, speakers)
-            on_progress(recording.sent)
+        async with aclosing(pieces):
+            async for pcm in pieces:
+                await recording.put(pcm, False, speakers)
+                on_progress(recording.sent)
         await recording.put(b"", True, speakers)

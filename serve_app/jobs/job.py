@@ -23,7 +23,7 @@ ENDED = frozenset({JobState.COMPLETED, JobState.FAILED, JobState.CANCELLED})
 CLAIMED = frozenset({JobState.RUNNING, JobState.CANCELLING})
 
 MOST_SPEAKERS = 20
-STEP_SHARES = {"probe": 5.0, "transcribe": 75.0, "diarize": 15.0, "align": 5.0}
+STEP_SHARES = {"prepare": 5.0, "transcribe": 75.0, "diarize": 15.0, "align": 5.0}
 """What each step is of the progress, in per cent."""
 
 

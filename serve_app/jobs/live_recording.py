@@ -8,7 +8,7 @@ from typing import Any
 from deployments.interfaces import RATE
 from serve_app.errors import ClientError
 from serve_app.jobs.job import Job, JobOptions, JobState
-from serve_app.jobs.pipeline import persistently
+from serve_app.jobs.persistence import persistently
 from serve_app.jobs.quality import Quality
 from serve_app.jobs.queue import Ending, LeaseLost, Submitted, new_id
 from serve_app.jobs.result import Heard, Result, result

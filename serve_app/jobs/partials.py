@@ -5,9 +5,10 @@ from typing import Any
 import msgspec
 
 from serve_app.errors import ClientError
+from serve_app.jobs.checkpoints import window_name
 from serve_app.jobs.job import Job, JobState
+from serve_app.jobs.joining import Transcribed
 from serve_app.jobs.objects import Objects
-from serve_app.jobs.pipeline import Transcribed
 from serve_app.live.transcript import ms
 
 
@@ -38,6 +39,6 @@ class Partials:
 
     async def _read(self, job: Job) -> bytes | None:
         try:
-            return await self._objects.read(job, f"window/{self._told:06}")
+            return await self._objects.read(job, window_name(self._told))
         except ClientError:
             return None  # the next look may find it

@@ -10,7 +10,11 @@ MOST_LANES = 64
 
 
 class TranscriptionFailed(Exception):
-    """The engine failed on a window; it may do better the next time."""
+    """The engine failed; it may do better the next time. `code` is one of the API's."""
+
+    def __init__(self, message: str, code: str = "utterance_failed") -> None:
+        super().__init__(message)
+        self.code = code
 
 
 class _Window:
@@ -52,7 +56,7 @@ class _Window:
 
 
 class Recogniser:
-    """What a worker asks for words."""
+    """What recordings are transcribed with."""
 
     def __init__(self, lanes: Lanes, windows_at_once: int, timeout_s: float) -> None:
         self._lanes = lanes
@@ -61,7 +65,7 @@ class Recogniser:
 
     @property
     def places(self) -> int:
-        """Windows that one job may have at work now."""
+        """Windows that one recording may have at work now."""
         return self._windows_at_once * min(MOST_LANES, max(1, self._lanes.count))
 
     async def hear(self, pcm: bytes, options: SpeechOptions) -> Hypothesis:
@@ -75,8 +79,7 @@ class Recogniser:
             async with asyncio.timeout(self._timeout_s):
                 return await window.answer
         except TimeoutError as error:
-            raise TranscriptionFailed(
-                f"the engine said nothing for {self._timeout_s:g} s"
-            ) from error
+            reason = f"the engine said nothing for {self._timeout_s:g} s"
+            raise TranscriptionFailed(reason, "engine_timeout") from error
         finally:
             window.leave()

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+from deployments.interfaces import RATE
 from serve_app.jobs.job import STEP_SHARES, progress
 
 
@@ -12,13 +13,20 @@ class Report:
     def __init__(self) -> None:
         self.shares = dict.fromkeys(STEP_SHARES, 0.0)
         self.warnings: list[str] = []
-        self.duration_s: float | None = None
+        self.samples: int | None = None
+        """Of the recording, once it was decoded."""
         self.checkpoints = 0
         """Kept by this worker: what would not have to be done again."""
         self.on_step: Callable[[], None] = lambda: None
-        """Called when the step has changed, so that it can be written down at once."""
+        """Called when another step begins, so that it can be written down at once."""
+
+    def advance(self, step: str, sample: int, samples: int) -> None:
+        """The step has come to `sample` of `samples`; where these are not known, nowhere."""
+        if samples:
+            self.shares[step] = max(self.shares[step], min(0.99, sample / samples))
 
     def skip(self, step: str) -> None:
+        """The step is done."""
         before = self.step
         self.shares[step] = 1.0
         if self.step != before:
@@ -39,6 +47,6 @@ class Report:
             "step": self.step,
             "progress": progress(self.shares),
             "warnings": self.warnings,
-            "duration_s": self.duration_s,
+            "duration_s": self.samples / RATE if self.samples is not None else None,
             **({"losses": 0} if self.checkpoints else {}),
         }

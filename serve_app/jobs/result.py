@@ -70,7 +70,7 @@ def result(
         full_text=" ".join(it.word.text for it in spoken),
         language=heard.language,
         duration_ms=ms(quality.samples),
-        segments=[Segment(**_fields(n, it)) for n, it in enumerate(segments(spoken, False))],
+        segments=_segments(spoken),
         aligned_segments=[
             SpokenSegment(
                 **_fields(n, it),
@@ -89,6 +89,15 @@ def result(
         warnings=list(warnings),
         performance_metrics={},
     )
+
+
+def segments_of(words: Sequence[Word]) -> list[Segment]:
+    """The words in groups that are read together."""
+    return _segments([AttributedWord(word, None) for word in words])
+
+
+def _segments(spoken: Sequence[AttributedWord]) -> list[Segment]:
+    return [Segment(**_fields(n, it)) for n, it in enumerate(segments(spoken, False))]
 
 
 def _spoken(heard: Heard) -> tuple[list[AttributedWord], list[SpeakerTurn]]:

@@ -33,13 +33,15 @@ EARLIEST = 10 * RATE // FRAME_SAMPLES
 class Window(NamedTuple):
     """Audio to transcribe: pcm_s16le at `RATE`, from sample `start` of its channel on.
 
-    The first `overlap` samples stand at the end of the channel's window before, too.
+    The first `overlap` samples stand at the end of the channel's window before, too; the window
+    `goes_on` where its own last samples stand in the next one.
     """
 
     channel: int
     start: int
     overlap: int
     pcm: bytes
+    goes_on: bool = False
 
     @property
     def end(self) -> int:
@@ -88,16 +90,17 @@ class Windowing:
 
     def _cut(self) -> Iterator[Window]:
         pause = longest_pause(self._flags, EARLIEST)
-        yield self._window(pause or len(self._flags))
+        yield self._window(pause or len(self._flags), goes_on=not pause)
         self._drop(pause or len(self._flags) - OVERLAP_FRAMES)
         self._overlap = 0 if pause else OVERLAP_FRAMES
 
-    def _window(self, frames: int) -> Window:
+    def _window(self, frames: int, goes_on: bool = False) -> Window:
         return Window(
             self._channel,
             self._start * FRAME_SAMPLES,
             self._overlap * FRAME_SAMPLES,
             bytes(self._pcm[: frames * FRAME_BYTES]),
+            goes_on,
         )
 
     def _drop(self, frames: int) -> None:

@@ -12,11 +12,14 @@ from deployments.interfaces import DiarizationInput, Speech
 from serve_app.backoff import backoff_s
 from serve_app.config import Config
 from serve_app.errors import ClientError
+from serve_app.jobs.checkpoints import FOLDER as CHECKPOINTS
 from serve_app.jobs.database import Database
 from serve_app.jobs.diarization import Diarization
 from serve_app.jobs.job import Job, JobState
 from serve_app.jobs.objects import Objects
-from serve_app.jobs.pipeline import PASSING, Pipeline, Probe, persistently
+from serve_app.jobs.persistence import PASSING, persistently
+from serve_app.jobs.pipeline import Pipeline
+from serve_app.jobs.prepare import Prepared
 from serve_app.jobs.queue import MOST_LOSSES, Ending, LeaseLost, Queue
 from serve_app.jobs.recogniser import Recogniser, TranscriptionFailed
 from serve_app.jobs.webhooks.delivery import Webhooks
@@ -26,8 +29,6 @@ from serve_app.observability.metrics import Metrics
 from serve_app.observability.table import JOB_SECONDS, JOBS, JOBS_ENDED, JOBS_RETRIED
 
 log = logging.getLogger("voxray.jobs")
-
-COUNT_S = 1.0
 
 PROGRESS_S = 1.0
 """How often a job's progress is written down; a new step is at once."""
@@ -100,7 +101,7 @@ class Worker:
     async def _work(self) -> None:
         while True:
             try:
-                job = await self._queue.claim() if await self._queue.load() else None
+                job = await self._queue.claim() if self.load else None
             except ClientError as error:
                 log.warning("no job can be claimed: %s", error.code)
                 job = None
@@ -116,7 +117,7 @@ class Worker:
                 self.load = sum(counts.values())
                 for state, count in counts.items():
                     self._metrics.set(JOBS, count, state.value)
-            await asyncio.sleep(COUNT_S)
+            await asyncio.sleep(self._config.jobs.poll_s)
 
     async def _see_through(self, job: Job) -> None:
         """Whatever happens, the job's row says what came of it."""
@@ -155,11 +156,11 @@ class Worker:
         fingerprint: str | None = None
         cached = False
 
-        async def known(probe: Probe) -> bytes | None:
+        async def known(prepared: Prepared) -> bytes | None:
             nonlocal fingerprint, cached
             if not self._config.jobs.cache_entries:
                 return None
-            fingerprint = pipeline.fingerprint(probe)
+            fingerprint = pipeline.fingerprint(prepared)
             same = await self._queue.remembered(job.tenant, fingerprint)
             body = await self._objects.read(same, "result") if same else None
             cached = body is not None
@@ -179,7 +180,7 @@ class Worker:
             case Undecodable():
                 return Ending(JobState.FAILED, error.code, str(error))
             case TranscriptionFailed():
-                return await self._try_again(job, "utterance_failed", str(error))
+                return await self._try_again(job, error.code, str(error))
             case ClientError() if error.code in PASSED:
                 return await self._try_again(job, error.code, str(error))
             case ClientError():
@@ -228,8 +229,8 @@ class Worker:
         self._metrics.observe(JOB_SECONDS, max(0.0, time.time() - (job.started or job.created)))
         if ending.state is JobState.CANCELLED:
             await persistently(lambda: self._objects.delete(f"{job.tenant}/{job.id}"))
-        elif ending.state is JobState.COMPLETED:
-            await persistently(lambda: self._objects.delete(job.place("window")))
+        else:
+            await persistently(lambda: self._objects.delete(job.place(CHECKPOINTS)))
 
     async def _give_back(self, job: Job) -> None:
         """This worker goes away: another one takes the job at once."""

@@ -21,6 +21,16 @@ class WordOut(BaseModel):
     end_ms: int
     confidence: float
 
+    @classmethod
+    def of(cls, word: Word, from_: int = 0) -> "WordOut":
+        """A word whose place is told in samples after `from_`."""
+        return cls(
+            word=word.text,
+            start_ms=ms(from_ + word.start),
+            end_ms=ms(from_ + word.end),
+            confidence=round(word.confidence, 3),
+        )
+
     @property
     def spoken(self) -> Word:
         """In samples."""

@@ -11,7 +11,7 @@ from starlette.testclient import TestClient
 
 from loadtest.speech import wav
 from serve_app.api import create_app
-from serve_app.config import Config, Limits
+from serve_app.config import Config, JobsConfig, Limits
 from tests.fakes import FakeTranscriber, LocalReplicaSet, models, sim_transcriber
 
 
@@ -40,8 +40,9 @@ def ready(client: TestClient) -> None:
 def test_a_recording_comes_back_as_words(client: TestClient, talk: bytes) -> None:
     answer = client.post("/v1/transcribe", content=wav(talk)).json()
     assert answer["engine"] == "sim" and answer["duration_ms"] == len(talk) // 32
-    assert len(answer["segments"]) == 4
     assert answer["text"] == " ".join(word["word"] for word in answer["words"])
+    assert answer["text"] == " ".join(segment["text"] for segment in answer["segments"])
+    assert len(answer["segments"]) > 1
     starts = [word["start_ms"] for word in answer["words"]]
     assert starts == sorted(starts) and answer["processing_ms"] > 0
 
@@ -130,7 +131,8 @@ def test_a_failed_engine_is_an_error_not_a_gap(talk: bytes) -> None:
 
 def test_an_engine_that_says_nothing_times_out(talk: bytes) -> None:
     mute = models(transcriber=LocalReplicaSet(one=FakeTranscriber(mute=True)))
-    with client_of(mute, closing_timeout_s=1) as client:
+    config = Config(profile="sim", jobs=JobsConfig(window_timeout_s=1))
+    with TestClient(create_app(mute, config)) as client:
         assert code_of(client.post("/v1/transcribe", content=wav(talk))) == "engine_timeout"
 
 
@@ -160,7 +162,7 @@ def test_health_ready_and_metrics(talk: bytes) -> None:
         metrics = client.get("/v1/metrics").json()
     assert metrics["errors"]["not_found"] == 1
     assert metrics["p50_latency_ms"] > 0 and metrics["requests_per_second"] > 0
-    assert metrics["live"]["utterances"] == 4
+    assert metrics["live"]["utterances"] == 1
 
 
 def test_not_ready_without_models() -> None:
@@ -239,7 +241,7 @@ def encoded(pcm: bytes, container: str, codec: str) -> bytes:
 def test_every_common_format_is_heard(client: TestClient, talk: bytes, name: str) -> None:
     answer = client.post("/v1/transcribe", content=encoded(talk, *FORMATS[name])).json()
     assert answer["duration_ms"] == pytest.approx(len(talk) // 32, abs=150)
-    assert len(answer["segments"]) == 4
+    assert len(answer["words"]) == pytest.approx(len(talk) / 32_000 * 2.5, abs=3)
 
 
 def test_no_file_of_an_upload_stays_behind(client: TestClient, talk: bytes) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from deployments.decoding import Bounds, Decoding, Info, Undecodable, decoding
 from deployments.decoding.process import RANGE, _serve
+from deployments.denoising import denoised
 from deployments.interfaces import RATE
 from loadtest.speech import wav
 from tests.api.test_application import FORMATS, encoded
@@ -63,9 +64,7 @@ def test_noise_is_taken_away_and_speech_stays_where_it_is(talk: bytes, level: in
     clean = np.frombuffer(talk, np.int16).astype(np.float64)
     noisy = clean + np.random.default_rng(0).normal(0, level, len(clean))
     noise_db = 20 * np.log10(level / 32768)
-    _, pcm = decoded(
-        Bytes(wav(noisy.astype(np.int16).tobytes())), Bounds(1000, 60, False, noise_db)
-    )
+    pcm = denoised(noisy.astype(np.int16).tobytes(), noise_db)
     cleaned = np.frombuffer(pcm, np.int16).astype(np.float64)
     assert len(cleaned) == len(clean)
     pause = slice(-9000, -2000)

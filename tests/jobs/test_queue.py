@@ -82,7 +82,7 @@ def test_a_job_is_claimed_renewed_and_ended_once(url: str) -> None:
         mine = await claim(queue)
         assert mine.id == job.id and mine.state is JobState.RUNNING and mine.lease
         assert await queue.claim() is None
-        assert await queue.renew(mine, step="probe", progress=3.0) is JobState.RUNNING
+        assert await queue.renew(mine, step="prepare", progress=3.0) is JobState.RUNNING
         assert (await queue.get("a", job.id)).progress == 3.0
         await queue.end(mine, Ending(JobState.COMPLETED), duration_s=1.5, warnings=["noisy"])
         done = await queue.get("a", job.id)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from deployments.interfaces import RATE, Word
 from deployments.transcriber.windows import LONGEST
 from deployments.vad import FRAME_BYTES, FRAME_SAMPLES
-from serve_app.jobs.pipeline import Transcribed, joined
+from serve_app.jobs.joining import Transcribed, joined
 from serve_app.jobs.windowing import MIN_SPEECH, PREFIX, Window, Windowing, longest_pause
 
 WORD = 12
@@ -76,7 +76,8 @@ def spoken(flags: Sequence[bool]) -> list[Word]:
 def heard(window: Window, words: Sequence[Word]) -> Transcribed:
     """What a recogniser hears of them: those that are whole in the window."""
     inside = tuple(word for word in words if window.start <= word.start and word.end <= window.end)
-    return Transcribed(0, window.start, window.end, window.overlap, inside, None)
+    where = (window.channel, window.start, window.end, window.overlap, window.goes_on)
+    return Transcribed(*where, inside, None)
 
 
 @settings(max_examples=60, deadline=None)

@@ -19,9 +19,11 @@ from serve_app.dialects.native import NativeDialect
 from serve_app.errors import ClientError
 from serve_app.live.driver import LiveSession, LiveSessions
 from serve_app.live.events import ClientErred, Close, Event, Fact, UtteranceEvent
-from serve_app.live.recording import AHEAD_SHARE
 
 PIECE_BYTES = 32_000
+AHEAD_SHARE = 0.5
+"""Of the session's bound: an utterance must fit in, or nothing would ever be dealt with."""
+
 UPLOAD = {"requestBody": {"required": True, "content": {"application/octet-stream": {}}}}
 
 

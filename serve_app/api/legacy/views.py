@@ -17,7 +17,6 @@ STATUSES = {
 """These clients know four; a cancelled job is one that failed, and its error says why."""
 
 STEPS = {
-    "probe": "Preprocessing the recording",
     "prepare": "Preprocessing the recording",
     "transcribe": "Transcribing",
     "diarize": "Analysing speakers",

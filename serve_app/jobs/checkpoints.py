@@ -1,0 +1,79 @@
+"""What a job's stages leave behind, so that another worker goes on from there."""
+
+from collections.abc import AsyncIterator
+from typing import Any, TypeVar
+
+import msgspec
+
+from deployments.interfaces import SpeakerTurn
+from serve_app.errors import ClientError
+from serve_app.jobs.job import Job
+from serve_app.jobs.joining import Transcribed
+from serve_app.jobs.objects import Objects, Stored
+from serve_app.jobs.persistence import persistently
+from serve_app.jobs.prepare import Prepared
+from serve_app.jobs.report import Report
+
+AUDIO = "audio"
+FOLDER = "checkpoints"
+"""What is in it is of no use once a job has ended."""
+
+SPEECH, PREPARED, TURNS = f"{FOLDER}/speech", f"{FOLDER}/prepared", f"{FOLDER}/turns"
+WINDOWS = f"{FOLDER}/windows"
+
+LiveRecording = TypeVar("LiveRecording")
+
+
+def window_name(number: int) -> str:
+    return f"{WINDOWS}/{number:06}"
+
+
+class Checkpoints:
+    """One job's. Written as soon as the store can. Raises `ClientError`."""
+
+    def __init__(self, job: Job, objects: Objects, report: Report) -> None:
+        self._job = job
+        self._objects = objects
+        self._report = report
+
+    async def recording(self) -> Stored:
+        """As it was handed in."""
+        return await self._stored(AUDIO)
+
+    async def speech(self) -> Stored:
+        """The decoded recording, in blocks."""
+        return await self._stored(SPEECH)
+
+    async def put_speech(self, blocks: AsyncIterator[bytes]) -> None:
+        """Raises what `blocks` raises, too; then nothing is kept."""
+        await self._objects.put_stream(self._job.place(SPEECH), self._job.sealed_key, blocks)
+
+    async def prepared(self) -> Prepared | None:
+        return await self._read(PREPARED, Prepared)
+
+    async def turns(self) -> list[SpeakerTurn] | None:
+        return await self._read(TURNS, list[SpeakerTurn])
+
+    async def windows(self) -> dict[int, Transcribed]:
+        """Those that were heard, by number."""
+        known = {}
+        for name, _ in await self._objects.names(self._job.place(WINDOWS)):
+            number = int(name.rsplit("/", 1)[1])
+            if window := await self._read(window_name(number), Transcribed):
+                known[number] = window
+        return known
+
+    async def put(self, name: str, value: Any) -> None:
+        body = msgspec.msgpack.encode(value)
+        await persistently(lambda: self._objects.put(self._job, name, body))
+        self._report.checkpoints += 1
+
+    async def _read(self, name: str, type_: type[LiveRecording]) -> LiveRecording | None:
+        body = await self._objects.read(self._job, name)
+        return msgspec.msgpack.decode(body, type=type_) if body else None
+
+    async def _stored(self, name: str) -> Stored:
+        stored = await self._objects.open(self._job, name)
+        if stored is None:
+            raise ClientError("storage_damaged", "the recording is no longer there")
+        return stored

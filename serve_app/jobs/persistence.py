@@ -1,0 +1,31 @@
+"""What a store fails with today and not tomorrow is asked for again, however long that takes."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from serve_app.backoff import backoff_s
+from serve_app.errors import ClientError
+
+log = logging.getLogger("voxray.jobs")
+
+PASSING = ("storage_unavailable", "storage_full")
+FIRST_RETRY_S, SLOWEST_RETRY_S = 1.0, 15.0
+
+Result = TypeVar("Result")
+
+
+async def persistently(do: Callable[[], Awaitable[Result]]) -> Result:
+    """The result; a job in progress is not given up because its store is away."""
+    attempt = 0
+    while True:
+        try:
+            return await do()
+        except ClientError as error:
+            if error.code not in PASSING:
+                raise
+            attempt += 1
+            delay_s = backoff_s(FIRST_RETRY_S, attempt, SLOWEST_RETRY_S)
+            log.warning("%s: tried again in %.1f s", error.code, delay_s)
+            await asyncio.sleep(delay_s)

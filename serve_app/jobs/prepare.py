@@ -1,0 +1,157 @@
+"""A recording decoded and voice-detected once, for whatever is done with it afterwards.
+
+`Preparation` hands out each second as it is decoded; what it keeps, FLAC and the spans of speech,
+gives the same seconds again (`stretches`) without decoding the recording another time.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from deployments.decoding import WINDOW_BYTES, Bounds, Info, Source, Undecodable, decoding
+from deployments.interfaces import BYTES_PER_SAMPLE
+from deployments.vad import FRAME_SAMPLES, voiced
+from serve_app.jobs import blocks
+from serve_app.jobs.blocks import BLOCK_SAMPLES, Blocks
+from serve_app.jobs.quality import Quality, QualityMeter
+
+VAD_AGGRESSIVENESS = 2
+
+Stretch = list[tuple[bytes, list[bool]]]
+"""A stretch of a recording: each channel's pcm, and whether each of its 20 ms frames is voiced."""
+
+
+class Prepared(NamedTuple):
+    """What is known of a recording once it was decoded."""
+
+    quality: Quality
+    format: str
+    codec: str
+    spans: list[list[tuple[int, int]]]
+    """Of each channel, in frames of 20 ms: where somebody speaks."""
+    blocks: list[int]
+    """Bytes of each of its blocks of FLAC."""
+
+    @property
+    def samples(self) -> int:
+        """Of one channel."""
+        return self.quality.samples
+
+
+class Second(NamedTuple):
+    """One second of a recording as it is decoded."""
+
+    stretch: Stretch
+    blocks: bytes
+    """FLAC that is to be kept, as soon as there is some."""
+    samples: int
+    """Of one channel, up to here."""
+
+
+class Spans:
+    """Where one channel is voiced."""
+
+    def __init__(self) -> None:
+        self.found: list[tuple[int, int]] = []
+        self._frames = 0
+
+    def push(self, flags: list[bool]) -> None:
+        for flag in flags:
+            if flag:
+                self._voice()
+            self._frames += 1
+
+    def _voice(self) -> None:
+        if self.found and self.found[-1][1] == self._frames:
+            self.found[-1] = (self.found[-1][0], self._frames + 1)
+        else:
+            self.found.append((self._frames, self._frames + 1))
+
+
+class Preparation:
+    """Decodes one recording once, in a process of its own."""
+
+    def __init__(self, source: Path | Source, bounds: Bounds) -> None:
+        self._source = source
+        self._bounds = bounds
+        self.duration_s: float | None = None
+        """What the file says of itself, once it was opened."""
+
+    async def seconds(self) -> AsyncGenerator[Second]:
+        """Raises `Undecodable`."""
+        async with decoding(self._source, self._bounds) as recording:
+            self._begin(recording.info)
+            async with aclosing(recording.windows()) as windows:
+                async for pcm in windows:
+                    yield await asyncio.to_thread(self._hear, pcm)
+        if not self._samples:
+            raise Undecodable("unreadable_audio", "the recording holds no sound")
+        if last := self._blocks.finish():
+            yield Second([(b"", [])] * self._info.channels, last, self._samples)
+
+    def prepared(self) -> Prepared:
+        """After the last second."""
+        quality = self._listening.quality(self._info.channels)
+        spans = [it.found for it in self._spans]
+        info = self._info
+        return Prepared(quality, info.format, info.codec, spans, self._blocks.sizes)
+
+    def _begin(self, info: Info) -> None:
+        import webrtcvad
+
+        self._info = info
+        self.duration_s = info.duration_s
+        self._vads = [webrtcvad.Vad(VAD_AGGRESSIVENESS) for _ in range(info.channels)]
+        self._spans = [Spans() for _ in range(info.channels)]
+        self._blocks = Blocks(info.channels)
+        self._listening = QualityMeter()
+        self._samples = 0
+
+    def _hear(self, pcm: bytes) -> Second:
+        pcm = pcm[: len(pcm) - len(pcm) % (BYTES_PER_SAMPLE * len(self._vads))]  # it may have died
+        channels = _apart(pcm, len(self._vads))
+        stretch = [
+            (one, voiced(vad.is_speech, one)) for one, vad in zip(channels, self._vads, strict=True)
+        ]
+        for spans, (_, flags) in zip(self._spans, stretch, strict=True):
+            spans.push(flags)
+        self._listening.push(pcm, stretch)
+        self._samples += len(channels[0]) // BYTES_PER_SAMPLE
+        return Second(stretch, self._blocks.push(pcm), self._samples)
+
+
+async def stretches(prepared: Prepared, kept: Source) -> AsyncGenerator[Stretch]:
+    """The recording again, ten seconds at a time."""
+    flags = [_flags(spans, prepared.samples // FRAME_SAMPLES) for spans in prepared.spans]
+    at = frame = 0
+    for size in prepared.blocks:
+        block = await kept.read(at, at + size)
+        pcm = await asyncio.to_thread(blocks.decoded, block)
+        channels = _apart(pcm, len(flags))
+        until = frame + BLOCK_SAMPLES // FRAME_SAMPLES
+        yield [(one, its[frame:until]) for one, its in zip(channels, flags, strict=True)]
+        at, frame = at + size, until
+
+
+async def audio(prepared: Prepared, kept: Source) -> AsyncGenerator[bytes]:
+    """The recording again, of one channel, a second at a time."""
+    async with aclosing(stretches(prepared, kept)) as found:
+        async for ((pcm, _),) in found:
+            for at in range(0, len(pcm), WINDOW_BYTES):
+                yield pcm[at : at + WINDOW_BYTES]
+
+
+def _apart(pcm: bytes, channels: int) -> list[bytes]:
+    samples = np.frombuffer(pcm, np.int16).reshape(-1, channels)
+    return [samples[:, number].tobytes() for number in range(channels)]
+
+
+def _flags(spans: list[tuple[int, int]], frames: int) -> list[bool]:
+    flags = [False] * frames
+    for start, end in spans:
+        flags[start:end] = [True] * (end - start)
+    return flags

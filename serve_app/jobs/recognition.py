@@ -1,0 +1,113 @@
+"""From stretches of a recording to the words of its windows: the one way for every recording."""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable
+from contextlib import aclosing
+from typing import Any
+
+from deployments.denoising import denoised
+from deployments.interfaces import Hypothesis, SpeechOptions
+from serve_app.jobs.joining import Transcribed
+from serve_app.jobs.music import is_music
+from serve_app.jobs.prepare import Stretch
+from serve_app.jobs.recogniser import Recogniser, TranscriptionFailed
+from serve_app.jobs.windowing import Window, Windowing
+
+log = logging.getLogger("voxray.jobs")
+
+WINDOW_TRIES = 3
+
+Hear = Callable[[int, Window], Coroutine[Any, Any, Transcribed]]
+"""What a window, by its number, comes to."""
+
+
+async def windows(stretches: AsyncGenerator[Stretch]) -> AsyncGenerator[Window]:
+    """Cut where nobody speaks; of several channels in the same order every time."""
+    cutting: list[Windowing] = []
+    async with aclosing(stretches):
+        async for stretch in stretches:
+            cutting = cutting or [Windowing(number) for number in range(len(stretch))]
+            for one, (pcm, flags) in zip(cutting, stretch, strict=True):
+                for window in one.push(pcm, flags):
+                    yield window
+    for one in cutting:
+        for window in one.finish():
+            yield window
+
+
+async def heard(
+    found: AsyncGenerator[Window], hear: Hear, at_once: Callable[[], int]
+) -> AsyncGenerator[Transcribed]:
+    """What the windows come to, in their order; `at_once` of them are heard at a time.
+
+    Raises what `hear` raises. Closing it stops the model.
+    """
+    asked: deque[asyncio.Task[Transcribed]] = deque()
+    number = 0
+    try:
+        async with aclosing(found):
+            async for window in found:
+                while len(_running(asked)) >= at_once():
+                    await _some_done(asked)
+                while asked and asked[0].done():
+                    yield asked.popleft().result()
+                asked.append(asyncio.create_task(hear(number, window)))
+                number += 1
+        while asked:
+            await _some_done(asked)
+            while asked and asked[0].done():
+                yield asked.popleft().result()
+    finally:
+        for task in asked:
+            task.cancel()
+        await asyncio.gather(*asked, return_exceptions=True)
+
+
+def _running(asked: Iterable[asyncio.Task[Transcribed]]) -> list[asyncio.Task[Transcribed]]:
+    return [task for task in asked if not task.done()]
+
+
+async def _some_done(asked: Iterable[asyncio.Task[Transcribed]]) -> None:
+    """Raises what any of them raised."""
+    if running := _running(asked):
+        await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+    for task in asked:
+        if task.done():
+            task.result()
+
+
+async def transcribed(
+    recogniser: Recogniser, window: Window, options: SpeechOptions, noise_db: float | None
+) -> Transcribed:
+    """A window's words in its recording; none of music.
+
+    Raises `TranscriptionFailed` and `ClientError`.
+    """
+    pcm = window.pcm
+    if noise_db is not None:
+        pcm = await asyncio.to_thread(denoised, pcm, noise_db)
+    music = await asyncio.to_thread(is_music, pcm)
+    answer = None if music else await _tried(recogniser, pcm, options)
+    words = (
+        word._replace(
+            start=min(window.end, window.start + word.start),
+            end=min(window.end, window.start + word.end),
+        )
+        for word in (answer.words if answer else ())
+    )
+    where = (window.channel, window.start, window.end, window.overlap, window.goes_on)
+    return Transcribed(*where, tuple(words), answer.language if answer else None, music)
+
+
+async def _tried(recogniser: Recogniser, pcm: bytes, options: SpeechOptions) -> Hypothesis:
+    """An engine that fails is asked again, because that may pass."""
+    for _ in range(WINDOW_TRIES - 1):
+        try:
+            return await recogniser.hear(pcm, options)
+        except TranscriptionFailed as failure:
+            if failure.code != "utterance_failed":
+                raise
+            log.warning("a window is tried again: %s", failure)
+    return await recogniser.hear(pcm, options)

@@ -1,0 +1,29 @@
+"""How long the stages of a job took."""
+
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class Timing:
+    """Seconds by stage; a stage that is timed several times adds up."""
+
+    def __init__(self) -> None:
+        self._spent: defaultdict[str, float] = defaultdict(float)
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self._spent[stage] += time.monotonic() - began
+
+    def shown(self, audio_s: float) -> dict[str, float]:
+        """For `performance_metrics`; `total` is one of the stages."""
+        factor = round(audio_s / max(1e-6, self._spent["total"]), 1)
+        return {
+            **{f"{name}_s": round(value, 3) for name, value in self._spent.items()},
+            "realtime_factor": factor,
+        }

@@ -23,6 +23,7 @@ from serve_app.jobs.diarization import Diarization
 from serve_app.jobs.job import STEP_SHARES, Job, JobState
 from serve_app.jobs.queue import Queue
 from serve_app.jobs.recogniser import Recogniser
+from tests.api.test_application import encoded
 from tests.fakes import FakeTranscriber, LocalReplicaSet, served, sim_transcriber, working
 from tests.waiting import until, wait_for
 
@@ -255,7 +256,7 @@ def test_the_audio_comes_back_in_ranges(client: Client, talk: bytes) -> None:
     assert client.get(path, headers={"Range": "bytes=0-1,5-6"}).content == body
 
 
-def test_the_same_audio_is_answered_from_the_cache_whatever_its_format(
+def test_the_same_samples_are_answered_from_the_cache_in_any_lossless_format(
     client: Client, talk: bytes
 ) -> None:
     unheard = np.frombuffer(talk, np.int16)[::-1].tobytes()
@@ -268,6 +269,9 @@ def test_the_same_audio_is_answered_from_the_cache_whatever_its_format(
 
     soundfile.write(flac, np.frombuffer(unheard, np.int16), RATE, format="FLAC")
     assert client.done(flac.getvalue(), name="a.flac")["cached"]
+    mp3 = encoded(unheard, "mp3", "mp3")
+    assert not client.done(mp3, name="a.mp3")["cached"], "lossy: other samples"
+    assert client.done(mp3, name="b.mp3")["cached"]
     for id_ in (first["id"], again["id"]):
         client.delete(id_)
 

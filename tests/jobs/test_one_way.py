@@ -12,8 +12,6 @@ import pytest
 
 from deployments import decoding
 from deployments.decoding import Bounds, Decoding
-from deployments.diarizer import Diarizer
-from deployments.diarizer.sim import SimDiarizer
 from deployments.interfaces import RATE, Word
 from deployments.transcriber import Transcriber
 from deployments.transcriber.pocketsphinx import PocketSphinx
@@ -25,7 +23,7 @@ from serve_app.jobs.prepare import Preparation, Prepared, audio, stretches
 from serve_app.jobs.recognition import heard
 from serve_app.jobs.windowing import Window
 from tests.fakes import LocalReplicaSet, models, served, sim_transcriber, working
-from tests.jobs.test_jobs import ENDED, Client, config, long, running, slow
+from tests.jobs.test_jobs import ENDED, Client, config, long, slow
 
 
 class InMemory:
@@ -106,26 +104,6 @@ def test_a_job_that_goes_on_elsewhere_is_not_decoded_again(
         assert result["performance_metrics"]["windows_resumed"] >= 1
     assert len(decoded) == 1
     assert not list(tmp_path.rglob("checkpoints*")), "of no use any more"
-
-
-def test_a_step_is_told_as_it_begins(
-    tmp_path: Path, talk: bytes, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """However short it is: the lease alone is renewed every second."""
-    from serve_app.jobs.queue import Queue
-
-    told: list[str] = []
-    renew = Queue.renew
-
-    async def watched(self: Queue, job: Any, **changes: Any) -> Any:
-        told.append(changes["step"])
-        return await renew(self, job, **changes)
-
-    monkeypatch.setattr(Queue, "renew", watched)
-    slower = LocalReplicaSet(sim=Diarizer(SimDiarizer(1.0, 2)))
-    with running(config(tmp_path), transcriber=slow(0.2), diarizer=slower) as client:
-        client.done(wav(talk))
-    assert list(dict.fromkeys(told))[:3] == ["prepare", "transcribe", "diarize"]
 
 
 def test_what_is_prepared_gives_the_same_audio_and_speech(talk: bytes) -> None:

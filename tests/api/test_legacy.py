@@ -205,7 +205,7 @@ def test_a_chunked_body_is_answered_while_it_comes(client: Client, talk: bytes) 
     def body() -> Iterator[bytes]:
         for at in range(0, len(talk), 6400):
             yield talk[at : at + 6400]
-            time.sleep(0.005)
+            time.sleep(0.005)  # a client that sends as it records
 
     events = []
     with httpx.stream(

@@ -53,12 +53,10 @@ def engine(
 
 
 async def final(hypotheses: list[EngineHypothesis], key: object) -> EngineHypothesis:
-    async with asyncio.timeout(60):
-        while True:
-            for hypothesis in hypotheses:
-                if hypothesis.key == key and hypothesis.final:
-                    return hypothesis
-            await asyncio.sleep(0.01)
+    def found() -> list[EngineHypothesis]:
+        return [it for it in hypotheses if it.key == key and it.final]
+
+    return (await until(found, 60))[0]
 
 
 async def say(

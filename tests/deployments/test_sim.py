@@ -7,6 +7,7 @@ import pytest
 
 from deployments.interfaces import EngineHypothesis, SpeechOptions, Utterance
 from deployments.transcriber.sim import SimTranscriber
+from tests.waiting import until
 
 
 def recognize(
@@ -23,8 +24,7 @@ def recognize(
         for end in [*(cuts or []), len(pcm)]:
             await sim.feed([Utterance("u", pcm[begin:end], end == len(pcm), SpeechOptions())])
             begin = end
-        while not (hypotheses and hypotheses[-1].final):
-            await asyncio.sleep(0.001)
+        await until(lambda: hypotheses and hypotheses[-1].final)
         return hypotheses
 
     words: list[str] = []

@@ -87,7 +87,7 @@ def test_one_call_a_tick_carries_all_sessions() -> None:
         for _ in range(20):
             for stream, _ in owners:
                 stream.put((b"12", None))
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0.01)  # pieces come over several ticks
         await until(lambda: all(r.answers and r.answers[-1].until == 40 for _, r in owners))
         assert len(echo.batches) <= (time.monotonic() - began) / tick_s + 2
 

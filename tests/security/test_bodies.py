@@ -27,7 +27,7 @@ def body_of(*pieces: bytes | float, bounds: BodyBounds = BOUNDS) -> Body:
     async def receive() -> Message:
         while left and isinstance(pause := left[0], float):
             left.pop(0)
-            await asyncio.sleep(pause)
+            await asyncio.sleep(pause)  # real time: the bounds are asyncio's timeouts
         if not left:
             return {"type": "http.disconnect"}
         piece = left.pop(0)
@@ -78,7 +78,7 @@ def test_the_servers_own_pauses_are_not_the_clients() -> None:
     async def go() -> None:
         body = body_of(b"a", b"b", b"c")
         for _ in range(3):
-            await asyncio.sleep(0.15)
+            await asyncio.sleep(0.15)  # three times that is beyond the client's bound
             await body()
         assert (await body())["type"] == "http.disconnect", (
             "after the body: whether the client left"

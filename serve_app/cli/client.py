@@ -57,7 +57,7 @@ async def run_session(
     """
     async with socket_to(server, "/v1/transcribe/stream") as socket:
         hello = await _answer(socket)
-        window_ms = hello["limits"]["max_audio_ahead_ms"] * AHEAD_SHARE
+        window_ms = hello["limits"]["max_buffered_audio_ms"] * AHEAD_SHARE
         await _start(socket, start)
         progress = _Progress()
         sending = asyncio.create_task(_send(socket, pcm, progress, window_ms, realtime))

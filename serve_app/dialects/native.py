@@ -183,7 +183,7 @@ class NativeDialect:
                 "interim_results": start.interim_results,
                 "limits": {
                     "max_chunk_bytes": limits.max_chunk_bytes,
-                    "max_audio_ahead_ms": int(limits.max_buffered_audio_s * 1000),
+                    "max_buffered_audio_ms": int(limits.max_buffered_audio_s * 1000),
                     "max_utterance_ms": int(limits.max_utterance_s * 1000),
                     "max_session_ms": int(limits.max_session_s * 1000),
                     "max_silence_ms": int(limits.max_silence_s * 1000),

@@ -291,7 +291,7 @@ def test_a_changed_setting_reaches_every_ingress(server: Server) -> None:
         hellos = [json.loads(await socket.recv()) for socket in sockets]
         for socket in sockets:
             await socket.close()
-        return {hello["limits"]["max_audio_ahead_ms"] for hello in hellos}
+        return {hello["limits"]["max_buffered_audio_ms"] for hello in hellos}
 
     for seconds in (33, 60):
         body = {"limits": {"max_buffered_audio_s": seconds}}

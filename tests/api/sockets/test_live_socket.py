@@ -79,7 +79,7 @@ def words(events: list[dict[str, Any]]) -> str:
 
 def test_a_session_from_hello_to_goodbye(server: str, speech: bytes) -> None:
     events, code = converse(server, *chunks(speech))
-    assert events[0]["type"] == "session" and events[0]["limits"]["max_audio_ahead_ms"] == 60_000
+    assert events[0]["type"] == "session" and events[0]["limits"]["max_buffered_audio_ms"] == 60_000
     (started,), (ended,) = of("speech_started", events), of("speech_ended", events)
     (final,) = of("final", events)
     assert started["audio_ms"] < final["end_ms"] == ended["audio_ms"]

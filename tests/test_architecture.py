@@ -70,6 +70,7 @@ PURE = [
     "serve_app/live/transcript.py",
     "serve_app/conversation/events.py",
     "serve_app/conversation/turn.py",
+    "serve_app/conversation/replies.py",
 ]
 IMPURE = {"asyncio", "time", "logging", "threading", "random", "os", "anyio", "datetime"}
 EMPTY_NAMES = {"utils", "util", "helpers", "helper", "manager", "handler", "common", "misc"}

@@ -1,7 +1,7 @@
-"""What of a long conversation the model gets to see, within a bound in tokens. Pure.
+"""Fits a long conversation into the model's context window. Pure.
 
-The newest messages go in whole; of older ones a digest, a line each, that says what was said first
-in it. Tokens are estimated, at four characters each, for every model counts its own.
+The newest messages are kept whole; older ones become a digest, one line each, with their first
+words. Tokens are estimated at four characters each, because every model counts differently.
 """
 
 from collections.abc import Sequence
@@ -10,10 +10,10 @@ from deployments.interfaces import Message
 
 CHARS_PER_TOKEN = 4
 MESSAGE_TOKENS = 4
-"""What a message costs beside its words."""
+"""The cost of a message besides its text."""
 
 DIGEST_SHARE = 0.2
-"""Of the bound, for the digest of what was dropped."""
+"""The share of the bound for the digest of the dropped messages."""
 
 DIGEST_WORDS = 12
 """Kept of each dropped message."""
@@ -26,10 +26,10 @@ def tokens(message: Message) -> int:
     return MESSAGE_TOKENS + -(-chars // CHARS_PER_TOKEN)
 
 
-def remember(instructions: str, history: Sequence[Message], bound: int) -> tuple[Message, ...]:
-    """Instructions, a digest of what does not fit, and the newest messages that do.
+def fitted(instructions: str, history: Sequence[Message], bound: int) -> tuple[Message, ...]:
+    """Instructions, a digest of the messages that do not fit, and the newest that do.
 
-    The last message always goes in. An answer of a tool never stands without its call.
+    The last message is always kept. A tool's output is never kept without its call.
     """
     system = (Message("system", instructions),) if instructions else ()
     left = bound - sum(map(tokens, system))
@@ -44,7 +44,7 @@ def remember(instructions: str, history: Sequence[Message], bound: int) -> tuple
 
 
 def _newest(history: Sequence[Message], bound: int) -> int:
-    """Where the newest messages begin that fit."""
+    """The index of the first of the newest messages that fit."""
     begin, used = len(history) - 1, tokens(history[-1])
     while begin > 0 and used + tokens(history[begin - 1]) <= bound:
         begin -= 1
@@ -55,7 +55,7 @@ def _newest(history: Sequence[Message], bound: int) -> int:
 
 
 def _digest(dropped: Sequence[Message], bound: int) -> str:
-    """The newest lines that fit, in their order."""
+    """The newest lines that fit, oldest first."""
     lines: list[str] = []
     left = bound - len(HEADING) // CHARS_PER_TOKEN
     for message in reversed(dropped):

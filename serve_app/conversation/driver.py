@@ -23,9 +23,9 @@ from serve_app.conversation.events import (
     Event,
     Fact,
     Generate,
-    Heard,
     ReplyEnded,
     Speak,
+    SpeechFact,
     WorkFailed,
 )
 from serve_app.conversation.reply import ReplySettings
@@ -75,7 +75,7 @@ class Conversation:
 
     def on_event(self, event: SessionEvent) -> None:
         """The live session's sink."""
-        if isinstance(event, Heard):
+        if isinstance(event, SpeechFact):
             self.feed(event)
         elif isinstance(event, ErrorReport | Close):
             self._sink(event)
@@ -111,8 +111,8 @@ class Conversation:
 
     def _do(self, order: Work) -> None:
         match order:
-            case Generate(reply, ask):
-                call = self._all.chat.start(*ask[1:])
+            case Generate(reply, request):
+                call = self._all.chat.start(*request[1:])
                 self._start(reply, self._generate(reply, call))
                 self._work[reply].calls.append(call)
             case Speak():

@@ -69,7 +69,7 @@ class ReplyCancel:
 @dataclass(frozen=True, slots=True)
 class ChatDeltaReceived:
     reply: int
-    written: ChatDelta
+    delta: ChatDelta
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +94,7 @@ class WorkFailed:
     error: ClientError
 
 
-Heard = (
+SpeechFact = (
     UtteranceOpened
     | SpeechConfirmed
     | EagerFinal
@@ -106,21 +106,21 @@ Heard = (
 )
 
 
-FromClient = (
+ClientFact = (
     Configured | ItemCreate | ItemDelete | ItemRetrieve | ItemTruncate | ReplyCreate | ReplyCancel
 )
 
 
-Work = ChatDeltaReceived | AudioDeltaReceived | ClauseSpoken | WorkFailed
+WorkFact = ChatDeltaReceived | AudioDeltaReceived | ClauseSpoken | WorkFailed
 
 
-Fact = Heard | FromClient | Work
+Fact = SpeechFact | ClientFact | WorkFact
 
 
 @dataclass(frozen=True, slots=True)
 class Generate:
     reply: int
-    ask: ChatRequest
+    request: ChatRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,7 +265,7 @@ class ReplyEnded:
     error: ClientError | None = None
 
 
-OfReply = (
+ReplyEvent = (
     ReplyStarted
     | ReplyItemAdded
     | ReplyTextDelta
@@ -286,7 +286,7 @@ Event = (
     | TranscriptPartial
     | TranscriptFinal
     | TranscriptFailed
-    | OfReply
+    | ReplyEvent
 )
 
 

@@ -22,7 +22,7 @@ class ReplySettings:
     voice: str = ""
     speed: float = 1.0
     audio: bool = True
-    """Replies are spoken, not only written."""
+    """Replies are spoken, not only delta."""
     reply: bool = True
     """The end of a turn starts a reply."""
     hands_free: bool = True
@@ -65,14 +65,14 @@ class Stages(NamedTuple):
 class Clause:
     text: str
     samples: int = 0
-    said: bool = False
+    spoken: bool = False
 
     def heard(self, samples: int) -> str:
         """What of it is heard in so many samples: whole words."""
-        if self.said and samples >= self.samples:
+        if self.spoken and samples >= self.samples:
             return self.text
         words = self.text.split(" ")
-        whole = self.samples if self.said else max(self.samples, len(words) * SAMPLES_PER_WORD)
+        whole = self.samples if self.spoken else max(self.samples, len(words) * SAMPLES_PER_WORD)
         return " ".join(words[: int(len(words) * samples / max(1, whole))])
 
 
@@ -87,24 +87,25 @@ class Timing:
     token: float | None = None
     clause: float | None = None
     clause_engine_ms: float = 0.0
-    sound: float | None = None
-    sound_engine_ms: float = 0.0
-    told: float | None = None
+    audio: float | None = None
+    audio_engine_ms: float = 0.0
+    sent: float | None = None
+    """The first audio, or the first text where nothing is spoken."""
 
     def stages(self) -> Stages:
         begin = self.asked if self.ended is None else self.ended
-        ready = self.sound or self.token
-        if ready is None or self.told is None:
+        ready = self.audio or self.token
+        if ready is None or self.sent is None:
             return Stages(vad_ms=self.vad_ms)
-        engines_s = (self.clause_engine_ms + self.sound_engine_ms) / 1000
-        waited_s = self.told - max(ready, begin)  # after everything was there
+        engines_s = (self.clause_engine_ms + self.audio_engine_ms) / 1000
+        waited_s = self.sent - max(ready, begin)  # after everything was there
         return Stages(
             self.vad_ms,
             _ms(self.transcribed, begin),
             _ms(self.token, self.asked),
             _ms(self.clause, self.asked),
-            _ms(self.sound, self.clause or self.asked),
-            _ms(self.told, begin),
+            _ms(self.audio, self.clause or self.asked),
+            _ms(self.sent, begin),
             _ms(ready - self.asked - engines_s + waited_s, 0.0),
         )
 
@@ -129,7 +130,7 @@ class Reply:
     text: str = ""
     items: list[Item] = field(default_factory=list)
     """Its output as written so far; the first may be a message, the others are calls."""
-    told: list[str] = field(default_factory=list)
+    sent_items: list[str] = field(default_factory=list)
     """Ids of the items that the client knows of."""
     tokens: tuple[int, int] = (0, 0)
     finish: str | None = None
@@ -137,44 +138,54 @@ class Reply:
     """The client knows of the reply."""
 
     @property
-    def sounding(self) -> bool:
-        return self.timing.told is not None and self.settings.audio
+    def audible(self) -> bool:
+        return self.timing.sent is not None and self.settings.audio
 
     @property
     def complete(self) -> bool:
-        return self.finish is not None and all(clause.said for clause in self.clauses)
+        return self.finish is not None and all(clause.spoken for clause in self.clauses)
 
     @property
     def samples(self) -> int:
         return sum(clause.samples for clause in self.clauses)
 
+    @property
+    def message(self) -> Item | None:
+        return next((item for item in self.items if item.kind == "message"), None)
+
+    def update_item(self, item: Item) -> int:
+        """Replace the item that has the same id; its index."""
+        index = next(at for at, known in enumerate(self.items) if known.id == item.id)
+        self.items[index] = item
+        return index
+
     def played_until(self) -> float:
         """When the last sample so far will have been played, by a client that plays at once."""
-        return (self.timing.told or 0.0) + self.samples / VOICE_RATE
+        return (self.timing.sent or 0.0) + self.samples / VOICE_RATE
 
     def heard_at(self, now: float) -> str:
-        if self.timing.told is None:
+        if self.timing.sent is None:
             return ""
-        return self.heard(int((now - self.timing.told) * VOICE_RATE))
+        return self.heard(int((now - self.timing.sent) * VOICE_RATE))
 
     def heard(self, samples: int) -> str:
         """What is heard in so many samples from its beginning."""
         text, left = "", max(0, samples)
         for clause in self.clauses:
             text += clause.heard(left)
-            if left < clause.samples or not clause.said:
+            if left < clause.samples or not clause.spoken:
                 break
             left -= clause.samples
         return text
 
-    def note_written(self, written: ChatDelta, now: float) -> None:
+    def note_text(self, delta: ChatDelta, now: float) -> None:
         if self.timing.token is None:
             self.timing.token = now
         if not self.clauses:
-            self.timing.clause_engine_ms = written.engine_ms
-        self.text += written.text
+            self.timing.clause_engine_ms = delta.engine_ms
+        self.text += delta.text
 
-    def note_sound(self, engine_ms: float, now: float) -> None:
-        if self.timing.sound is None:
-            self.timing.sound = now
-            self.timing.sound_engine_ms = engine_ms
+    def note_audio(self, engine_ms: float, now: float) -> None:
+        if self.timing.audio is None:
+            self.timing.audio = now
+            self.timing.audio_engine_ms = engine_ms

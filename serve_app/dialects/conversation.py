@@ -15,9 +15,9 @@ from deployments.audio import InputConverter, parse_wav, wav_header
 from deployments.interfaces import BYTES_PER_SAMPLE, RATE, VOICE_RATE, Option, SpeechOptions
 from serve_app.config import Limits
 from serve_app.conversation.events import (
+    ClientFact,
     Configured,
     Event,
-    FromClient,
     ReplyAudioDelta,
     ReplyCancel,
     ReplyEnded,
@@ -61,7 +61,7 @@ class Undecoded(BaseModel):
     file: bytes
 
 
-Fact = SessionFact | FromClient | ImmediateAnswer | Undecoded
+Fact = SessionFact | ClientFact | ImmediateAnswer | Undecoded
 
 
 class ConversationAudio(BaseModel):

@@ -16,8 +16,8 @@ from deployments.audio import InputConverter, OutputConverter
 from deployments.interfaces import BYTES_PER_SAMPLE, RATE, SpeechOptions
 from serve_app.config import Limits
 from serve_app.conversation.events import (
+    ClientFact,
     Configured,
-    FromClient,
     ItemAdded,
     ItemCreate,
     ItemDelete,
@@ -81,7 +81,7 @@ class DialectSwitch:
     dialect: VllmDialect
 
 
-Fact = SessionFact | FromClient | ImmediateAnswer | DialectSwitch
+Fact = SessionFact | ClientFact | ImmediateAnswer | DialectSwitch
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """What a model gets to see of a long conversation."""
 
 from deployments.interfaces import Message, ToolCall
-from serve_app.conversation.context_window import remember, tokens
+from serve_app.conversation.context_window import fitted, tokens
 
 
 def history(length: int) -> list[Message]:
@@ -9,14 +9,14 @@ def history(length: int) -> list[Message]:
     return [Message(roles[n % 2], f"message {n} " + "word " * 20) for n in range(length)]
 
 
-def test_all_is_remembered_while_it_fits() -> None:
+def test_all_is_fitteded_while_it_fits() -> None:
     said = history(4)
-    assert remember("Be kind.", said, 1000) == (Message("system", "Be kind."), *said)
+    assert fitted("Be kind.", said, 1000) == (Message("system", "Be kind."), *said)
 
 
 def test_what_does_not_fit_is_summed_up() -> None:
     said = history(100)
-    seen = remember("Be kind.", said, 500)
+    seen = fitted("Be kind.", said, 500)
     assert sum(map(tokens, seen)) <= 500
     assert seen[-1] == said[-1] and seen[0].role == "system"
     kept = len(seen) - 1
@@ -27,5 +27,5 @@ def test_what_does_not_fit_is_summed_up() -> None:
 def test_the_answer_of_a_tool_never_stands_alone() -> None:
     call = Message("assistant", "", (ToolCall(0, "c", "f", "x" * 2000),))
     said = [Message("user", "hi"), call, Message("tool", "42", (), "c"), Message("user", "so?")]
-    assert [m.role for m in remember("", said, 100)][-1:] == ["user"]
-    assert "tool" not in [m.role for m in remember("", said, 100)]
+    assert [m.role for m in fitted("", said, 100)][-1:] == ["user"]
+    assert "tool" not in [m.role for m in fitted("", said, 100)]

@@ -20,12 +20,12 @@ from serve_app.conversation.events import (
     ItemRetrieve,
     ItemTruncate,
     ItemTruncated,
-    OfReply,
     ReplyAudioDelta,
     ReplyCallDelta,
     ReplyCancel,
     ReplyCreate,
     ReplyEnded,
+    ReplyEvent,
     ReplyItemAdded,
     ReplyStarted,
     ReplyTextDelta,
@@ -110,7 +110,7 @@ def test_a_turn_from_the_first_sound_to_the_last() -> None:
     assert kinds(ended) == ["TurnEnded", "ItemAdded"] and state(turn) is TurnState.THINKING
     orders = play(turn, TranscriptUpdate(0, True, 0, 16_000, words("hello there")))
     assert kinds(orders) == ["TranscriptFinal", "ReplyStarted", "Generate"]
-    assert one(orders, Generate).ask.messages == (
+    assert one(orders, Generate).request.messages == (
         Message("system", "Be brief."),
         Message("user", "hello there"),
     )
@@ -151,7 +151,7 @@ def test_speculation_that_was_right_is_told_at_once() -> None:
     play(turn, *said("hello")[:2])
     orders = play(turn, EagerFinal(0, words("hello there")))
     assert kinds(orders) == ["Generate"], "nothing is told yet"
-    assert one(orders, Generate).ask.messages[-1] == Message("user", "hello there")
+    assert one(orders, Generate).request.messages[-1] == Message("user", "hello there")
     held = play(turn, wrote(1, "I see. "), AudioDeltaReceived(1, 0, SECOND, 1.0))
     assert kinds(held) == ["Speak"]
     told = play(
@@ -179,7 +179,7 @@ def test_speculation_is_thrown_away_if_the_person_goes_on(right: bool) -> None:
         orders = play(turn, UtteranceEnded(0, 9, 5), ended)
         assert one(orders, Generate).reply == 2
     assert one(orders, Cancel).reply == 1
-    assert not any(isinstance(o, OfReply) and o.reply == 1 for o in orders)
+    assert not any(isinstance(o, ReplyEvent) and o.reply == 1 for o in orders)
     assert play(turn, wrote(1, "too late")) == [], "it is for a dead reply"
 
 
@@ -281,7 +281,7 @@ def test_a_reply_that_is_asked_for_at_once_waits_for_the_words() -> None:
     assert kinds(play(turn, ReplyCreate())) == ["ReplyStarted"]
     orders = play(turn, said("what time is it")[3])
     assert kinds(orders) == ["TranscriptFinal", "Generate"]
-    assert one(orders, Generate).ask.messages[-1] == Message("user", "what time is it")
+    assert one(orders, Generate).request.messages[-1] == Message("user", "what time is it")
     again = new(hands_free=False, reply=False)
     play(again, *said("x")[:3], ReplyCreate())
     assert kinds(play(again, ReplyCancel())) == ["Cancel", "ReplyEnded"]
@@ -316,7 +316,7 @@ def test_tools_are_called_and_their_answers_used() -> None:
     done = one(play(turn, wrote(1, finish="tool_calls")), ReplyEnded)
     assert done.items[0].arguments == '{"a": 1}' and done.status == "completed"
     play(turn, ItemCreate(Item("out", "output", text="42", call_id="c1")))
-    asked = one(play(turn, ReplyCreate()), Generate).ask.messages
+    asked = one(play(turn, ReplyCreate()), Generate).request.messages
     assert asked[-2].calls == (ToolCall(0, "c1", "look_up", '{"a": 1}'),)
     assert asked[-1] == Message("tool", "42", (), "c1")
 
@@ -340,7 +340,7 @@ def test_a_reply_out_of_band_leaves_no_trace() -> None:
     turn = new(audio=False)
     play(turn, *said("hello"), wrote(1, "Hi.", "stop"))
     asked = play(turn, ReplyCreate(None, (Message("user", "Classify."),), False))
-    assert one(asked, Generate).ask.messages[-1] == Message("user", "Classify.")
+    assert one(asked, Generate).request.messages[-1] == Message("user", "Classify.")
     play(turn, wrote(2, "Done.", "stop"))
     assert [item.text for item in turn.history] == ["hello", "Hi."]
 
@@ -374,7 +374,7 @@ def test_a_new_sentence_before_the_reply_is_answered_with_the_old_one() -> None:
     play(turn, *said("I want"), wrote(1, "What"))
     orders = play(turn, *said("some tea", 1))
     assert one(orders, Cancel).reply == 1
-    asked = one(orders, Generate).ask.messages
+    asked = one(orders, Generate).request.messages
     assert [m.content for m in asked if m.role == "user"] == ["I want", "some tea"]
 
 
@@ -467,7 +467,7 @@ class Engines:
                 assert status in ("completed", "cancelled", "failed", "incomplete")
                 self.open.remove(reply)
                 self.ended.add(reply)
-        if isinstance(order, OfReply) and not isinstance(order, ReplyEnded):
+        if isinstance(order, ReplyEvent) and not isinstance(order, ReplyEnded):
             assert order.reply in self.open, "nothing is told of a dead reply"
         if isinstance(order, ReplyAudioDelta):
             self.told += len(order.pcm)

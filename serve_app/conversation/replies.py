@@ -195,11 +195,11 @@ class Replies:
         self, reply: Reply, status: str, reason: str | None, error: ClientError | None = None
     ) -> None:
         """While its events are withheld the reply stays the current one."""
-        known = []
+        known, done = [], status == "completed"
         for index, item in enumerate(reply.items):
             text = reply.text if item.kind == "message" else item.text
-            item_status = "completed" if status == "completed" else "incomplete"
-            ended = reply.items[index] = replace(item, text=text, status=item_status)
+            ended = replace(item, text=text, status="completed" if done else "incomplete")
+            reply.items[index] = ended
             if item.id in reply.sent_items or status != "cancelled":
                 known.append(ended)
                 self._send(ReplyItemEnded(reply.number, index, ended, reply.remembered))

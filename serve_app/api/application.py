@@ -23,6 +23,8 @@ from serve_app.api import (
 )
 from serve_app.api.backend import Backend
 from serve_app.api.legacy import paths, streaming
+from serve_app.api.methods import HeadRequests
+from serve_app.api.openapi import Api
 from serve_app.api.sockets import conversation_socket, live_socket, realtime, upgrade
 from serve_app.api.sockets.socketio import PATH as SOCKET_IO
 from serve_app.api.sockets.socketio import endpoint as socket_io
@@ -97,7 +99,7 @@ def create_app(
             tasks.cancel_scope.cancel()
         await submission.jobs.close()
 
-    app = FastAPI(
+    app = Api(
         title="voxray",
         version=__version__,
         lifespan=lifespan,
@@ -105,6 +107,7 @@ def create_app(
         redoc_url=None,
         summary="Speech on your own machines: live transcription, speech, conversations.",
     )
+    app.add_middleware(HeadRequests)
     app.add_middleware(RequestMiddleware, config=config, metrics=counted, adds_id=not serve_adds_id)
     app.add_middleware(CountRequests, metrics=counted)  # the outermost: whoever answers is counted
     errors.install(app, counted)

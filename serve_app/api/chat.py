@@ -34,7 +34,7 @@ MAX_TOKENS = 1 << 31
 
 
 class _Shape(BaseModel):
-    model_config = ConfigDict(extra="ignore")
+    model_config = ConfigDict(extra="ignore", strict=True)
 
 
 class FunctionCalled(_Shape):
@@ -76,7 +76,7 @@ class ResponseFormat(_Shape):
 class ChatAsked(_Shape):
     """What else a client sends is taken, and named in `ignored` of the answer."""
 
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(extra="allow", strict=True)
 
     model: str = ""
     messages: list[MessageShape] = Field(min_length=1, max_length=10_000)

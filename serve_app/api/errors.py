@@ -7,6 +7,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
+from serve_app.api.methods import allowed
 from serve_app.errors import ClientError, field, reason
 from serve_app.observability.metrics import Metrics
 
@@ -24,6 +25,8 @@ def install(app: FastAPI, metrics: Metrics) -> None:
 
     async def on_http_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
+        if error.status_code == 405:
+            return _on_method(request, metrics)
         code = HTTP_CODES.get(error.status_code, "invalid_request")
         message = f"{request.method} {request.url.path}: {error.detail}"
         return _answer(ClientError(code, message), metrics, error.status_code, error.headers)
@@ -40,6 +43,15 @@ def install(app: FastAPI, metrics: Metrics) -> None:
     app.add_exception_handler(HTTPException, on_http_error)
     app.add_exception_handler(RequestValidationError, on_invalid)
     app.add_exception_handler(Exception, on_bug)
+
+
+def _on_method(request: Request, metrics: Metrics) -> Response:
+    """The path has other methods. OPTIONS asks which."""
+    allow = allowed(request)
+    if request.method == "OPTIONS":
+        return Response(status_code=204, headers={"Allow": allow})
+    reason = f"{request.method} {request.url.path}: this path takes {allow}"
+    return _answer(ClientError("method_not_allowed", reason), metrics, headers={"Allow": allow})
 
 
 def _invalid(error: RequestValidationError) -> ClientError:

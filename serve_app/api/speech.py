@@ -25,13 +25,15 @@ RAW = ("wav", "pcm")
 
 
 class VoiceId(BaseModel):
+    model_config = ConfigDict(strict=True)
+
     id: str
 
 
 class SpeechAsked(BaseModel):
     """What else a client sends is taken, and named in the header `x-voxray-ignored`."""
 
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(extra="allow", strict=True)
 
     input: str
     model: str = ""

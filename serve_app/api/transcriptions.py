@@ -23,6 +23,33 @@ from serve_app.live.driver import LiveSessions
 from serve_app.live.options import Engine, check_language, listed, noted, noted_header
 from serve_app.live.transcript import Segment, WordOut, ms, render
 
+BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["file"],
+                    "properties": {
+                        "file": {"type": "string", "format": "binary"},
+                        "model": {"type": "string"},
+                        "language": {"type": "string"},
+                        "response_format": {
+                            "enum": ["json", "text", "srt", "vtt", "verbose_json", "diarized_json"]
+                        },
+                        "timestamp_granularities[]": {
+                            "type": "array",
+                            "items": {"enum": ["word", "segment"]},
+                        },
+                        "include[]": {"type": "array", "items": {"enum": ["logprobs"]}},
+                        "stream": {"type": "boolean"},
+                    },
+                }
+            }
+        },
+    }
+}
 TEXT_FORMS = {"text": "txt", "srt": "srt", "vtt": "vtt"}
 SURE = 1e-10
 """The least confidence, so that its logarithm is a number."""
@@ -81,7 +108,7 @@ def router(
 ) -> APIRouter:
     routes = APIRouter(prefix="/v1/audio", tags=["transcriptions"])
 
-    @routes.post("/transcriptions")
+    @routes.post("/transcriptions", openapi_extra=BODY)
     async def transcriptions(request: Request) -> Response:
         """Transcribe an audio file (multipart, field `file`)."""
         async with AsyncExitStack() as held:

@@ -24,7 +24,7 @@ PIECE_BYTES = 32_000
 AHEAD_SHARE = 0.5
 """Of the session's bound: an utterance must fit in, or nothing would ever be dealt with."""
 
-UPLOAD = {"requestBody": {"required": True, "content": {"application/octet-stream": {}}}}
+UPLOAD = {"requestBody": {"required": False, "content": {"application/octet-stream": {}}}}
 
 
 def router(backend: Backend, sessions: LiveSessions) -> APIRouter:

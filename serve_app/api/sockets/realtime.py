@@ -34,7 +34,7 @@ class ExpiresAfter(BaseModel):
 
 
 class SecretAsked(BaseModel):
-    model_config = ConfigDict(extra="ignore")
+    model_config = ConfigDict(extra="ignore", strict=True)
 
     expires_after: ExpiresAfter = ExpiresAfter()
     session: dict[str, Any] = {}

@@ -1,6 +1,7 @@
 """The rules of the house, read off the syntax trees."""
 
 import ast
+import graphlib
 import builtins
 from collections.abc import Iterator
 from pathlib import Path
@@ -173,3 +174,20 @@ def test_importing_the_transcriber_costs_nothing() -> None:
         "import sys, deployments.transcriber; sys.exit(bool({'numpy', 'ray'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", check], cwd=ROOT).returncode == 0
+
+
+def module(path: Path) -> str:
+    return name(path).removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+
+
+def test_no_files_import_each_other() -> None:
+    """At the top of a file or within a function."""
+    modules = {module(path) for path in SOURCES}
+    graph: dict[str, set[str]] = {}
+    for path in SOURCES:
+        found = graph.setdefault(module(path), set())
+        for node in ast.walk(tree(path)):
+            if isinstance(node, ast.ImportFrom) and node.module:
+                inner = {f"{node.module}.{alias.name}" for alias in node.names} & modules
+                found |= inner or ({node.module} & modules)
+    graphlib.TopologicalSorter(graph).prepare()  # raises CycleError, which names the circle

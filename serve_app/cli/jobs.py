@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from serve_app.cli import Failure, console
-from serve_app.cli.main_jobs import FormatName
+from serve_app.cli.options import FormatName
 from serve_app.cli.output import output
 from serve_app.cli.rest import Rest
 

@@ -5,11 +5,18 @@ from typing import Annotated, Any, Literal, get_args
 
 import typer
 
-from serve_app.cli.options import DEFAULT_SERVER, AsJson, Hotwords, Language, Out, Server
+from serve_app.cli.options import (
+    DEFAULT_SERVER,
+    AsJson,
+    FormatName,
+    Hotwords,
+    Language,
+    Out,
+    Server,
+)
 
 jobs_app = typer.Typer(no_args_is_help=True, help="Transcribe recordings in the background.")
 
-FormatName = Literal["txt", "srt", "vtt", "json", "tsv", "docx"]
 StateName = Literal["queued", "running", "completed", "failed", "cancelling", "cancelled"]
 
 

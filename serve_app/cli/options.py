@@ -53,3 +53,6 @@ Out = Annotated[
     typer.Option("--out", "-o", metavar="FILE", help="Write to this file instead of stdout."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+FormatName = Literal["txt", "srt", "vtt", "json", "tsv", "docx"]

@@ -14,8 +14,8 @@ import pytest
 
 from loadtest.speech import wav
 from serve_app.cli import FAILED, NO_SERVER, USAGE
-from serve_app.cli.main_jobs import FormatName, StateName
-from serve_app.cli.options import ProfileName
+from serve_app.cli.main_jobs import StateName
+from serve_app.cli.options import FormatName, ProfileName
 from serve_app.config import Config
 from serve_app.jobs.export import FORMS
 from serve_app.jobs.job import JobState

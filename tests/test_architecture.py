@@ -1,8 +1,8 @@
 """The rules of the house, read off the syntax trees."""
 
 import ast
-import graphlib
 import builtins
+import graphlib
 from collections.abc import Iterator
 from pathlib import Path
 

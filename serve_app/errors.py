@@ -103,6 +103,11 @@ CODES: dict[str, Code] = {
     "storage_full": Code(507, None, "There is no space left for recordings."),
     "missing_extra": Code(501, None, "The feature needs a package that is not installed."),
     "storage_damaged": Code(500, None, "Stored data is damaged."),
+    "storage_key_missing": Code(
+        500,
+        None,
+        "The key that sealed the data is not configured; the message has its id.",
+    ),
     "worker_lost_twice": Code(500, None, "The job crashed two workers at the same step."),
     "session_lost": Code(500, None, "A live session's ingress replica was lost."),
     "not_while_running": Code(400, None, "The setting cannot change while the server runs."),

@@ -44,6 +44,8 @@ PURE = [
             "alignment",
             "export",
             "job",
+            "joining",
+            "keyring",
             "media",
             "music",
             "quality",

@@ -73,10 +73,10 @@ def run_server(file: Path, host: str | None, port: int | None, profile: str | No
 
 def _check_secrets(config: Config) -> None:
     """Raises `ValueError` for one that is wanted and not there, or is none."""
-    from serve_app.jobs.objects import key_of
+    from serve_app.jobs.objects import keys_of
     from serve_app.jobs.webhooks.delivery import secret_of
 
-    key_of(config.storage)
+    keys_of(config.storage)
     secret_of(config.jobs.webhook)
 
 

@@ -34,9 +34,12 @@ class StorageConfig(ConfigModel):
     encrypt: bool = Field(False, description="Encrypt audio and results with AES-256-GCM.")
     key_variable: str = Field(
         "VOXRAY_STORAGE_KEY",
-        description="The environment variable with the key, 32 bytes in base64.",
+        description="The environment variable with keys, 32 bytes in base64 each, separated by "
+        "commas: the first one seals, all of them open.",
     )
-    key_file: str = Field("", description="A file with that key, used instead of the variable.")
+    key_file: str = Field(
+        "", description="A file with these keys, one a line, used instead of the variable."
+    )
 
     @property
     def folder(self) -> Path:

@@ -3,8 +3,6 @@
 An object appears whole or not at all. Objects of a job stand under `tenant/job/`.
 """
 
-import base64
-import binascii
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -16,6 +14,7 @@ from serve_app.jobs.database import FULL, away, full
 from serve_app.jobs.encryption import CHUNK_BYTES, HEADER_BYTES, Damaged, Encryption, Seal
 from serve_app.jobs.folder_store import FolderStore
 from serve_app.jobs.job import Job
+from serve_app.jobs.keyring import KeyMissing, Keyring, id_of
 from serve_app.jobs.remote_store import RemoteStore
 
 PIECE_BYTES = 1 << 20
@@ -26,7 +25,7 @@ Store = FolderStore | RemoteStore
 
 
 def damaged() -> ClientError:
-    return ClientError("storage_damaged", "the stored data is damaged, or of another key")
+    return ClientError("storage_damaged", "the stored data is damaged")
 
 
 def failure(error: Exception) -> ClientError:
@@ -81,14 +80,14 @@ class Objects:
 
     def __init__(self, config: StorageConfig) -> None:
         self._store = store_of(config.objects_url)
-        self._key = key_of(config)
+        self._keys = keys_of(config)
         self._encrypt = config.encrypt
 
     def new_key(self, place: str) -> bytes | None:
         """A new job's key, wrapped; None where nothing is sealed. `place` is `tenant/job`."""
-        if not (self._encrypt and self._key):
+        if not (self._encrypt and self._keys):
             return None
-        return encryption.wrap(self._key, encryption.new_key(), place)
+        return self._keys.seal(encryption.new_key(), place)
 
     def check_room(self, wanted: int) -> None:
         """Raises `ClientError` when a local disk cannot take so many bytes more."""
@@ -183,10 +182,12 @@ class Objects:
         return Seal.of(self._job_key(place, job.sealed_key), place, header)
 
     def _job_key(self, place: str, sealed_key: bytes) -> bytes:
-        if not self._key:
-            raise damaged()
         try:
-            return encryption.unwrap(self._key, sealed_key, "/".join(place.split("/")[:2]))
+            if not self._keys:
+                raise KeyMissing(id_of(sealed_key))
+            return self._keys.open(sealed_key, "/".join(place.split("/")[:2]))
+        except KeyMissing as error:
+            raise ClientError("storage_key_missing", f"the job cannot be read: {error}") from error
         except Damaged as error:
             raise damaged() from error
 
@@ -203,20 +204,18 @@ def store_of(url: str) -> Store:
     return RemoteStore(url) if "://" in url else FolderStore(Path(url))
 
 
-def key_of(config: StorageConfig) -> bytes | None:
-    """The key that wraps jobs' keys: what was sealed is read with it when nothing new is, too.
+def keys_of(config: StorageConfig) -> Keyring | None:
+    """The keys that wrap jobs' keys: what was sealed is read with them when nothing new is, too.
 
-    Raises `ValueError` for one that is none, and where it is wanted and not there.
+    Raises `ValueError` for what is no key, and where one is wanted and not there.
     """
     where = config.key_file or f"${config.key_variable}"
     from_file = Path(config.key_file).read_text() if config.key_file else None
     text = from_file if from_file is not None else os.environ.get(config.key_variable, "")
-    if not text and not config.encrypt:
+    if not text.strip() and not config.encrypt:
         return None
     try:
-        key = base64.b64decode(text.strip(), validate=True)
-    except binascii.Error:
-        key = b""
-    if len(key) != encryption.KEY_BYTES:
-        raise ValueError(f"storage.encrypt wants 32 bytes in base64 in {where}")
-    return key
+        return Keyring.parse(text)
+    except ValueError as error:
+        reason = f"storage.encrypt needs keys of 32 bytes in base64 in {where}: {error}"
+        raise ValueError(reason) from error

@@ -12,6 +12,7 @@ import pytest
 from serve_app.config import StorageConfig
 from serve_app.errors import ClientError
 from serve_app.jobs.job import Job, JobOptions, JobState
+from serve_app.jobs.keyring import key_id
 from serve_app.jobs.objects import Objects
 from tests.stores import BUCKET, S3
 
@@ -174,6 +175,36 @@ def test_a_store_that_is_away_is_a_503_and_comes_back(s3: S3, tmp_path: Path) ->
         await objects.put(job, "audio", BODY)
 
     play(story)
+
+
+def test_a_key_may_be_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The new one in front of the old one: old jobs are read, new ones are sealed with the new."""
+    old, new = KEY, base64.b64encode(os.urandom(32)).decode()
+    config = StorageConfig(objects=str(tmp_path), encrypt=True)
+
+    def with_keys(keys: str) -> Objects:
+        monkeypatch.setenv("VOXRAY_STORAGE_KEY", keys)
+        return Objects(config)
+
+    def refusal(objects: Objects, job: Job) -> ClientError:
+        with pytest.raises(ClientError) as refused:
+            asyncio.run(objects.read(job, "audio"))
+        return refused.value
+
+    before = with_keys(old)
+    first = job_of(before)
+    asyncio.run(before.put(first, "audio", BODY))
+    rotated = with_keys(f"{new},\n{old}\n")
+    second = job_of(rotated, "job_2")
+    asyncio.run(rotated.put(second, "audio", BODY))
+    for job in (first, second):
+        assert asyncio.run(rotated.read(job, "audio")) == BODY
+    only_new = with_keys(new)
+    assert asyncio.run(only_new.read(second, "audio")) == BODY
+    missing = refusal(only_new, first)
+    assert missing.code == "storage_key_missing"
+    assert key_id(base64.b64decode(old)) in str(missing) and old not in str(missing)
+    assert key_id(base64.b64decode(new)) in str(refusal(with_keys(old), second))
 
 
 def test_a_full_disk_is_a_507(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

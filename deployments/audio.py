@@ -1,6 +1,6 @@
-"""PCM in, PCM out: sample formats, mixing and resampling, to 16 kHz mono and from 24.
+"""Converts PCM: sample formats, mixing and resampling, to 16 kHz mono and from 24 kHz.
 
-Pure functions of arrays, and two streaming resamplers. Samples are int16 unless said otherwise.
+Pure functions of arrays, and two streaming resamplers. Samples are int16 unless stated otherwise.
 G.711 follows ITU-T G.711 (1988): A-law and mu-law are expanded by table to 14- and 13-bit values
 left-aligned in 16 bits.
 """
@@ -48,7 +48,7 @@ def to_int16(pcm: bytes, encoding: Encoding) -> Int16:
 
 
 def _codes(table: Int16) -> NDArray[np.uint8]:
-    """Of every int16, from -32768 on, the code whose value in the table is nearest."""
+    """For each int16, from -32768 on, the code whose value in the table is nearest."""
     order = np.argsort(table, kind="stable").astype(np.uint8)
     values = table[order].astype(np.int32)
     borders = (values[1:] + values[:-1] + 1) // 2
@@ -82,7 +82,7 @@ def pcm_to_float(pcm: bytes | bytearray) -> NDArray[np.float32]:
 
 
 def mix(samples: Int16, channels: int) -> Int16:
-    """Average interleaved channels into one; a half frame at the end is the caller's error."""
+    """Average interleaved channels into one; the caller passes whole frames."""
     if channels == 1:
         return samples
     mean = samples.reshape(-1, channels).mean(axis=1, dtype=np.float32)
@@ -91,9 +91,9 @@ def mix(samples: Int16, channels: int) -> Int16:
 
 
 class InputConverter:
-    """Turns a client's stream of chunks into 16 kHz mono `pcm`, without clicks between chunks.
+    """Converts a client's stream to 16 kHz mono `pcm`, without clicks between chunks.
 
-    Telephony rates use soxr's LQ filter: HQ would hold back 120 ms at 8 kHz, LQ 40.
+    Telephony rates use soxr's LQ filter: HQ delays audio by 120 ms at 8 kHz, LQ by 40 ms.
     """
 
     def __init__(self, rate: int, encoding: Encoding, channels: int) -> None:
@@ -109,14 +109,14 @@ class InputConverter:
         )
 
     def push(self, pcm: bytes) -> bytes:
-        """Whole frames in (the dialect has checked), 16 kHz mono out, perhaps a little later."""
+        """Whole frames in, as the dialect checks; 16 kHz mono out, with the resampler's delay."""
         if self._as_is:
             return pcm
         samples = mix(to_int16(pcm, self._encoding), self._channels)
         return self._resample(samples) if self._resampler else samples.tobytes()
 
     def flush(self) -> bytes:
-        """What the resampler still held back, at the end of the stream."""
+        """The rest that the resampler holds, at the end of the stream."""
         return self._resample(np.zeros(0, np.int16), last=True) if self._resampler else b""
 
     def _resample(self, samples: Int16, last: bool = False) -> bytes:
@@ -126,7 +126,7 @@ class InputConverter:
 
 
 class OutputConverter:
-    """Turns a stream of speech at `VOICE_RATE` into what a client plays, without clicks."""
+    """Converts a stream of speech at `VOICE_RATE` to a client's format, without clicks."""
 
     def __init__(self, rate: int, encoding: Encoding) -> None:
         self._encoding = encoding
@@ -137,7 +137,7 @@ class OutputConverter:
         )
 
     def push(self, pcm: bytes, last: bool = False) -> bytes:
-        """Mono pcm_s16le in; what the resampler holds back comes later, or with the `last`."""
+        """Mono pcm_s16le in; the resampler delays some of it, until `last` at the latest."""
         samples = np.frombuffer(pcm, "<i2")
         if self._resampler:
             floats = samples.astype(np.float32) / np.float32(32768)
@@ -148,7 +148,7 @@ class OutputConverter:
 def parse_wav(file: bytes) -> tuple[int, int, bytes] | None:
     """Rate, channels and samples of a 16-bit PCM WAV file; None for anything else.
 
-    As in the RIFF specification (1991); sizes that lie, as in streamed files, end with the file.
+    As in the RIFF specification (1991); sizes beyond the file, as in streams, end with the file.
     """
     if file[:4] != b"RIFF" or file[8:12] != b"WAVE":
         return None
@@ -172,7 +172,7 @@ def _wav_shape(body: bytes) -> tuple[int, int] | None:
 
 
 def wav_header(rate: int, size: int | None = None) -> bytes:
-    """Of mono 16-bit PCM with `size` bytes of samples; None: a stream, whose length is unknown."""
+    """For mono 16-bit PCM with `size` bytes of samples; None: a stream of unknown length."""
     size = 0xFFFFFFFF - 36 if size is None else size
     return b"".join(
         (

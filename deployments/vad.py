@@ -1,7 +1,7 @@
-"""Voice activity detection: the WebRTC VAD on every frame, and endpointing on its flags.
+"""Voice activity detection: the WebRTC VAD on each frame, and endpointing on its flags.
 
-Endpointing is pure and knows nothing of the VAD; `Vad` keeps one of each for every session of
-every lane and must not know what an utterance is used for.
+Endpointing is pure and independent of the VAD; `Vad` keeps one of each for each session of each
+lane.
 """
 
 import asyncio
@@ -27,17 +27,17 @@ IsSpeech = Callable[[bytes, int], bool]
 
 
 def voiced(is_speech: IsSpeech, pcm: bytes) -> list[bool]:
-    """A flag for every whole frame of 16 kHz pcm_s16le."""
+    """One flag for each whole frame of 16 kHz pcm_s16le."""
     whole = len(pcm) - len(pcm) % FRAME_BYTES
     return [is_speech(pcm[at : at + FRAME_BYTES], RATE) for at in range(0, whole, FRAME_BYTES)]
 
 
 class Endpointing:
-    """Turns a flag a frame into transitions.
+    """Turns flags, one a frame, into transitions.
 
     Speech starts when `min_speech` frames in a row are voiced, and is dated back to the first
     of them. It ends when `min_silence` frames in a row are not, dated to the end of that silence,
-    so that an utterance's audio holds its trailing silence (recognisers want it). On the way there
+    so that an utterance's audio includes its trailing silence, which recognisers need. Before that
     it pauses after `pause` frames of silence, and is confirmed after `confirm` of voice.
     """
 
@@ -60,10 +60,10 @@ class Endpointing:
         self._pause = pause // FRAME_MS
         self._confirm = max(confirm // FRAME_MS, self._min_speech) if confirm else 0
         self.sample = resume.sample
-        """How far the frames went."""
+        """The end of the last frame."""
         self.speaking = resume.speaking
         self._run = 0
-        """Frames in a row that speak against the present state."""
+        """Consecutive frames that contradict the present state."""
         self._voice = 0
         """Voiced frames of this speech."""
         self._confirmed = False
@@ -102,8 +102,8 @@ class Endpointing:
         return Transition(Edge.CONFIRMED, self.sample)
 
 
-class _Ear:
-    """One session: its noise floor, its endpointing, and the part of a frame not yet full."""
+class _VadSession:
+    """The state of one session: VAD, endpointing, and the beginning of an incomplete frame."""
 
     __slots__ = ("_endpointing", "_is_speech", "_rest")
 
@@ -112,7 +112,7 @@ class _Ear:
         self._endpointing = endpointing
         self._rest = b""
 
-    def hear(self, session: int, pcm: bytes) -> VadResult:
+    def detect(self, session: int, pcm: bytes) -> VadResult:
         if self._rest:
             pcm = self._rest + pcm
         flags = voiced(self._is_speech, pcm)
@@ -131,10 +131,10 @@ class Vad:
         import webrtcvad
 
         self._new_vad: Callable[[int], Any] = webrtcvad.Vad
-        self._lanes: dict[str, dict[int, _Ear]] = {}
+        self._lanes: dict[str, dict[int, _VadSession]] = {}
 
     async def listen(self, lane: str) -> AsyncIterator[list[VadResult]]:
-        """Open a lane until closed; yields once, for the answers come from `exchange`."""
+        """Open a lane until closed; yields once, because `exchange` returns the answers."""
         self._lanes[lane] = {}
         try:
             yield []
@@ -145,14 +145,14 @@ class Vad:
     async def exchange(
         self, lane: str, batch: Sequence[VadInput], left: Sequence[int]
     ) -> list[VadResult]:
-        """One answer a session in the batch, in its order.
+        """One answer for each item of the batch, in the same order.
 
-        Raises `LaneLost` for audio of a session this replica has never heard the beginning of.
+        Raises `LaneLost` for audio of a session whose beginning this replica did not get.
         """
-        ears = self._lanes[lane]
+        sessions = self._lanes[lane]
         for session in left:
-            ears.pop(session, None)
-        return [self._ear(ears, piece).hear(piece.session, piece.pcm) for piece in batch]
+            sessions.pop(session, None)
+        return [self._session(sessions, piece).detect(piece.session, piece.pcm) for piece in batch]
 
     async def start(self) -> None:
         """Nothing to load."""
@@ -160,10 +160,10 @@ class Vad:
     async def stop(self) -> None:
         self._lanes.clear()
 
-    def _ear(self, ears: dict[int, _Ear], piece: VadInput) -> _Ear:
+    def _session(self, sessions: dict[int, _VadSession], piece: VadInput) -> _VadSession:
         if piece.resume:
             vad = self._new_vad(piece.resume.endpoint.aggressiveness)
-            ears[piece.session] = _Ear(vad.is_speech, Endpointing(piece.resume))
-        elif piece.session not in ears:
+            sessions[piece.session] = _VadSession(vad.is_speech, Endpointing(piece.resume))
+        elif piece.session not in sessions:
             raise LaneLost(f"session {piece.session} did not begin here")
-        return ears[piece.session]
+        return sessions[piece.session]

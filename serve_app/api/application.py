@@ -40,7 +40,7 @@ from serve_app.jobs.live_recording import LiveRecordings
 from serve_app.jobs.recogniser import Recogniser
 from serve_app.jobs.submission import Jobs
 from serve_app.lanes.pool import Lanes, LaneTimings
-from serve_app.live.driver import LANE_PATIENCE_S, LiveSessions, watch_lanes
+from serve_app.live.driver import LANE_TIMEOUT_S, LiveSessions, watch_lanes
 from serve_app.observability.metrics import Metrics
 from serve_app.observability.requests import CountRequests
 from serve_app.security.concurrency import ConcurrencyLimit
@@ -75,7 +75,7 @@ def create_app(
     def retry_after_s() -> int:
         return settings.current.limits.retry_after_s
 
-    terms = LaneTimings(config.diarizer.batch_interval_ms / 1000, LANE_PATIENCE_S)
+    terms = LaneTimings(config.diarizer.batch_interval_ms / 1000, LANE_TIMEOUT_S)
     diarizers = Lanes(backend.diarizer, terms, DiarizationInput)
     watch_lanes(counted, "Diarizer", diarizers)
     diarization = Diarization(diarizers, config.diarizer.timeout_s)

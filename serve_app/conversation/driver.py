@@ -1,9 +1,9 @@
-"""Drives conversations: does what a `Turn` orders, with a live session, a chat and a speaker.
+"""Drives conversations: carries out a `Turn`'s orders with a live session, a chat and a speaker.
 
-Knows the turn and the lanes; does not know sockets or the wire. Whatever a turn tells goes to the
-conversation's sink, a dialect's socket. A reply is two tasks, one that is written to and one that
-speaks its clauses one after the other; they are owned by the group that `Conversations.run` holds,
-and barge-in cancels them, which cancels the engines' requests.
+Knows the turn and the lanes, not sockets or wire formats. The turn's events go to the
+conversation's sink, a dialect's socket. A reply is two tasks: one receives its text, the other
+speaks its clauses one after the other. `Conversations.run` owns the tasks; barge-in cancels them
+and thereby the requests to the engines.
 """
 
 import asyncio
@@ -35,7 +35,7 @@ from serve_app.errors import ClientError
 from serve_app.lanes.pool import Lanes, LaneTimings, ReplicaSet
 from serve_app.lanes.requests import Call, Calls
 from serve_app.live.backlog import ReaderTooSlow
-from serve_app.live.driver import LANE_PATIENCE_S, LiveSession, LiveSessions, watch_lanes
+from serve_app.live.driver import LANE_TIMEOUT_S, LiveSession, LiveSessions, watch_lanes
 from serve_app.live.events import Close, ErrorReport, Listening
 from serve_app.live.events import Event as SessionEvent
 from serve_app.live.events import Fact as SessionFact
@@ -45,15 +45,15 @@ from serve_app.observability.table import CONVERSATIONS, SESSIONS_REFUSED
 log = logging.getLogger("voxray.conversation")
 
 AUDIO_AHEAD_S = 600.0
-"""A client's socket is not read long before; this holds what one message may bring."""
+"""Must hold the audio of one message; reading the socket pauses long before this."""
 
 Work = Generate | Speak | Cancel
-Told = Event | ErrorReport | Close
-Sink = Callable[[Told], None]
+ConversationEvent = Event | ErrorReport | Close
+Sink = Callable[[ConversationEvent], None]
 
 
 class _Underway(NamedTuple):
-    """What is under way for one reply."""
+    """The running work for one reply."""
 
     tasks: list[asyncio.Task[None]]
     calls: list[Call]
@@ -61,7 +61,7 @@ class _Underway(NamedTuple):
 
 
 class Conversation:
-    """One conversation; `feed` tells it what happened and does what it orders."""
+    """One conversation; `feed` gives its turn a fact and carries out the orders."""
 
     def __init__(self, all_: "Conversations", turn: Turn, sink: Sink) -> None:
         self._all = all_
@@ -70,7 +70,7 @@ class Conversation:
         self._work: dict[int, _Underway] = {}
         self.live: LiveSession | None = None
         self.writable = asyncio.Event()
-        """Cleared while the client does not read: no more speech is made for it then."""
+        """Cleared while the client does not read: no more speech is generated meanwhile."""
         self.writable.set()
 
     def on_event(self, event: SessionEvent) -> None:
@@ -85,7 +85,7 @@ class Conversation:
             self.live.feed(fact)
 
     def take(self, fact: SessionFact | Fact) -> None:
-        """What a client said, to whom it concerns. Raises `ClientError` as `feed` does."""
+        """A client's fact, for the session or the turn. Raises `ClientError` as `feed` does."""
         if isinstance(fact, SessionFact):
             self.hear(fact)
         else:
@@ -94,7 +94,7 @@ class Conversation:
     def feed(self, fact: Fact) -> None:
         """Raises `ClientError` for what a client may not ask now; nothing has changed then.
 
-        The engines come first: many turns may end at once, and telling takes longer.
+        Engines get their orders before the client gets its events, which take longer to send.
         """
         orders = self._turn.on(fact, time.monotonic())
         for order in orders:
@@ -102,10 +102,10 @@ class Conversation:
                 self._do(order)
         for order in orders:
             if not isinstance(order, Work):
-                self._tell(order)
+                self._send(order)
 
     def leave(self) -> None:
-        """Nothing is wanted any more: all work ends. Safe to call twice."""
+        """Cancel all work. Safe to call twice."""
         for number in list(self._work):
             self._cancel(number)
 
@@ -120,7 +120,7 @@ class Conversation:
             case Cancel(reply):
                 self._cancel(reply)
 
-    def _tell(self, event: Event) -> None:
+    def _send(self, event: Event) -> None:
         if isinstance(event, ReplyEnded):
             self._cancel(event.reply)
             self._all.metrics.count_reply(event)
@@ -167,7 +167,7 @@ class Conversation:
                 self.feed(ChatDeltaReceived(reply, written))
 
     async def _speak(self, reply: int) -> None:
-        """Clause after clause, for as long as the reply lasts."""
+        """Speak clause after clause until the reply ends."""
         while work := self._work.get(reply):
             order = await work.clauses.get()
             speaking = (order.text, order.voice, order.speed, order.clause)
@@ -214,7 +214,7 @@ class Conversations:
         self._open: set[Conversation] = set()
 
     def configure(self, config: Config) -> None:
-        """Of new conversations; those that are open keep what they began with."""
+        """For new conversations; open ones keep their configuration."""
         self.config = config
 
     @property
@@ -222,7 +222,7 @@ class Conversations:
         return self.chat.lanes.count > 0 and self.speaker.lanes.count > 0 and self.voices.ready
 
     async def run(self) -> None:
-        """Keep the lanes and all work going until cancelled."""
+        """Run the lanes and all work until cancelled."""
         async with asyncio.TaskGroup() as self._tasks:
             self._tasks.create_task(self.chat.lanes.run())
             self._tasks.create_task(self.speaker.lanes.run())
@@ -239,13 +239,13 @@ class Conversations:
             self.metrics.count(SESSIONS_REFUSED)
             raise ClientError(
                 "too_many_conversations",
-                f"all {limits.max_conversations} conversations of this ingress are taken",
+                f"this ingress already has {limits.max_conversations} conversations; retry later",
                 limits.retry_after_s,
             )
         self.sessions.admit()
 
     def settings(self) -> ReplySettings:
-        """Of a conversation whose client asks for nothing."""
+        """The defaults of a conversation."""
         config = self.config.conversation
         return ReplySettings(
             instructions=config.instructions,
@@ -274,7 +274,7 @@ class Conversations:
         listening: Listening,
         prefix: str,
     ) -> Conversation:
-        """A new conversation. The caller gives it to `close` whatever happens.
+        """A new conversation. The caller must always pass it to `close`.
 
         Raises `ClientError` when none is free.
         """
@@ -312,5 +312,5 @@ class Conversations:
 def _calls(
     replica_set: ReplicaSet, batch_interval_ms: float, request: type, timeout_s: float, failure: str
 ) -> Calls:
-    lanes = Lanes(replica_set, LaneTimings(batch_interval_ms / 1000, LANE_PATIENCE_S), request)
+    lanes = Lanes(replica_set, LaneTimings(batch_interval_ms / 1000, LANE_TIMEOUT_S), request)
     return Calls(lanes, timeout_s, failure)

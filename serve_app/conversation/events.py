@@ -1,4 +1,4 @@
-"""Facts that a turn hears of, orders that it gives, events that its client is told. Pure."""
+"""The facts that a turn takes, the orders that it gives, the events for its client. Pure."""
 
 from dataclasses import dataclass
 
@@ -82,7 +82,7 @@ class AudioDeltaReceived:
 
 @dataclass(frozen=True, slots=True)
 class ClauseSpoken:
-    """All of a clause."""
+    """A clause is spoken to its end."""
 
     reply: int
     clause: int
@@ -134,7 +134,7 @@ class Speak:
 
 @dataclass(frozen=True, slots=True)
 class Cancel:
-    """Stop all work for a reply; nothing of it is wanted any more."""
+    """Stop all work for a reply."""
 
     reply: int
 
@@ -251,7 +251,7 @@ class ReplyItemEnded:
 @dataclass(frozen=True, slots=True)
 class ReplyEnded:
     """`status` is completed, cancelled, incomplete or failed; `reason` says why where not the
-    first; `items` are those that the client was told of."""
+    first; `items` are those that the client knows."""
 
     reply: int
     status: str

@@ -1,6 +1,6 @@
-"""The items of a conversation: what was said, called and answered, in order. Pure.
+"""The items of a conversation in order: messages, function calls and their outputs. Pure.
 
-What the model gets to see of a spoken reply is what was heard of it.
+Of a spoken reply the model sees only what the person heard.
 """
 
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from deployments.interfaces import Message, ToolCall
 from serve_app.errors import ClientError
 
 ROOT = "root"
-"""Stands for the place before the first item."""
+"""The position before the first item."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class Item:
     spoken: bool = False
     status: Literal["in_progress", "completed", "incomplete"] = "completed"
     heard: str | None = None
-    """Of a spoken reply that was cut short: what the person heard of it."""
+    """What the person heard of a spoken reply that was interrupted."""
     call_id: str = ""
     name: str = ""
     arguments: str = ""
@@ -53,7 +53,7 @@ class History:
         return any(item.id == id_ for item in self._items)
 
     def append(self, item: Item) -> str | None:
-        """At the end; the id of the item before it. Of our own making, so the oldest gives way."""
+        """Add at the end; the id of the item before it. Beyond a bound the oldest is dropped."""
         before = self.last
         self._items.append(item)
         if len(self._items) > 2 * self._max_items:
@@ -61,21 +61,23 @@ class History:
         return before
 
     def insert(self, item: Item, after: str | None) -> str | None:
-        """A client's item, at the end or after another; the id of the item before it."""
+        """Add a client's item, at the end or after another; the id of the item before it."""
         if item.id in self:
             raise ClientError(
                 "item_create_duplicate_item_id", f"an item with id {item.id[:80]!r} exists already"
             )
         if len(self._items) >= self._max_items:
-            raise ClientError("too_many_items", f"a conversation has {self._max_items} items")
+            raise ClientError(
+                "too_many_items", f"a conversation may have at most {self._max_items} items"
+            )
         if after is None:
             return self.append(item)
-        place = 0 if after == ROOT else self._index(after) + 1
-        self._items.insert(place, item)
-        return self._items[place - 1].id if place else None
+        index = 0 if after == ROOT else self._index(after) + 1
+        self._items.insert(index, item)
+        return self._items[index - 1].id if index else None
 
     def update(self, item: Item) -> None:
-        """In place of the one of its id; nothing if that was deleted."""
+        """Replace the item with the same id; does nothing if that was deleted."""
         self._items = [item if known.id == item.id else known for known in self._items]
 
     def delete(self, id_: str) -> None:
@@ -90,7 +92,7 @@ class History:
         return item
 
     def messages(self) -> list[Message]:
-        """As a model sees them; calls that follow each other are one message."""
+        """For the chat engine; consecutive calls are one message."""
         messages: list[Message] = []
         for item in self._items:
             message = as_message(item)

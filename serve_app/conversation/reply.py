@@ -1,6 +1,6 @@
-"""One reply on its way: what was written, what of it was spoken, when. Pure.
+"""One reply: what was written, what of it was spoken, and when. Pure.
 
-Times are seconds of the clock that the turn is given; sound is counted in samples at `VOICE_RATE`.
+Times are seconds of the turn's clock; audio is counted in samples at `VOICE_RATE`.
 """
 
 from dataclasses import dataclass, field
@@ -11,12 +11,12 @@ from deployments.speaker.clauses import ClauseSplitter
 from serve_app.conversation.history import Item
 
 SAMPLES_PER_WORD = int(0.35 * VOICE_RATE)
-"""About what a word takes, for a clause that is not yet spoken to its end."""
+"""The estimated length of a word, for a clause that is not spoken to its end yet."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReplySettings:
-    """How a session's replies are to be; a client may set them anew at any time."""
+    """Settings of a conversation's replies; a client may change them at any time."""
 
     instructions: str = ""
     voice: str = ""
@@ -36,7 +36,7 @@ class ReplySettings:
     resume_false_interruption: bool = True
     max_history_tokens: int = 3000
     ignored: tuple[str, ...] = ()
-    """What a client asked of this reply and does not get."""
+    """Options that the client sent and that have no effect."""
 
 
 class Stages(NamedTuple):
@@ -68,7 +68,7 @@ class Clause:
     spoken: bool = False
 
     def heard(self, samples: int) -> str:
-        """What of it is heard in so many samples: whole words."""
+        """The whole words that are heard in the first `samples`."""
         if self.spoken and samples >= self.samples:
             return self.text
         words = self.text.split(" ")
@@ -78,7 +78,7 @@ class Clause:
 
 @dataclass(slots=True)
 class Timing:
-    """When things happened; what came before the confirmed end counts from there."""
+    """When each stage was reached; None: not yet."""
 
     ended: float | None = None
     transcribed: float | None = None
@@ -116,14 +116,14 @@ def _ms(until: float | None, since: float) -> float:
 
 @dataclass(slots=True)
 class Reply:
-    """`number` stands on all work that is done for it."""
+    """All work for a reply carries its `number`."""
 
     number: int
     settings: ReplySettings
     metadata: object = None
     remembered: bool = True
     basis: str | None = None
-    """The words it answers, while it is not sure that they are all."""
+    """The words that it answers, while the person may still go on."""
     timing: Timing = field(default_factory=Timing)
     splitter: ClauseSplitter = field(default_factory=ClauseSplitter)
     clauses: list[Clause] = field(default_factory=list)
@@ -131,11 +131,11 @@ class Reply:
     items: list[Item] = field(default_factory=list)
     """Its output as written so far; the first may be a message, the others are calls."""
     sent_items: list[str] = field(default_factory=list)
-    """Ids of the items that the client knows of."""
+    """Ids of the items that the client knows."""
     tokens: tuple[int, int] = (0, 0)
     finish: str | None = None
     started: bool = False
-    """The client knows of the reply."""
+    """`ReplyStarted` was sent."""
 
     @property
     def audible(self) -> bool:
@@ -169,7 +169,7 @@ class Reply:
         return self.heard(int((now - self.timing.sent) * VOICE_RATE))
 
     def heard(self, samples: int) -> str:
-        """What is heard in so many samples from its beginning."""
+        """The text that is heard in the first `samples` of the reply."""
         text, left = "", max(0, samples)
         for clause in self.clauses:
             text += clause.heard(left)

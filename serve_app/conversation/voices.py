@@ -1,4 +1,4 @@
-"""The voices there are, and the names they go by."""
+"""The available voices, and the names that stand for them."""
 
 import asyncio
 import logging
@@ -56,27 +56,27 @@ class VoiceCatalog:
         while not self._known:
             try:
                 self._known = {voice.id: voice for voice in await self._list()}
-            except Exception as error:  # whatever Ray raises while there is no replica
+            except Exception as error:  # Ray raises various errors while there is no replica
                 log.info("no voices yet: %s", type(error).__name__)
             if not self._known:
                 await asyncio.sleep(RETRY_S)
 
     def resolve(self, asked: str | None, style: str | None = None) -> str:
-        """The id, or the blend, of the voice that is meant. Raises `ClientError` for one that is
-        not there."""
+        """The id of the voice, or the blend, that a client names. Raises `ClientError` for an
+        unknown one."""
         asked = self._styled(style) if style else asked
         if not asked:
             return self.default
         voice = self._aliases.get(asked, asked)
         if self._known and voice not in self._known and not self._is_blend(voice):
-            reason = f"there is no voice {asked[:80]!r}: GET {PATH} lists them"
+            reason = f"unknown voice {asked[:80]!r}; GET {PATH} lists the voices"
             raise ClientError("unknown_voice", reason, param="style" if style else "voice")
         return voice
 
     def _styled(self, style: str) -> str:
         if style not in self.styles:
-            known = ", ".join(sorted(self.styles)) or "none is configured"
-            reason = f"there is no style {style[:80]!r}: {known}"
+            known = ", ".join(sorted(self.styles)) or "none"
+            reason = f"unknown style {style[:80]!r}; configured styles: {known}"
             raise ClientError("unknown_style", reason, param="style")
         return self.styles[style]
 

@@ -6,7 +6,6 @@ conversation: one of type `transcription` never replies.
 """
 
 import base64
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -14,7 +13,6 @@ import orjson
 
 from deployments.audio import InputConverter, OutputConverter
 from deployments.interfaces import BYTES_PER_SAMPLE, RATE, SpeechOptions
-from serve_app.config import Limits
 from serve_app.conversation.events import (
     ClientFact,
     Configured,
@@ -47,6 +45,7 @@ from serve_app.conversation.reply import ReplySettings
 from serve_app.dialects.frames import AUDIO_TOKEN_MS, base64_bytes, growth, json_object, token_usage
 from serve_app.dialects.realtime_items import parse_item, render_item
 from serve_app.dialects.realtime_session import RealtimeSession, ReplyShape, encoding
+from serve_app.dialects.terms import DialectTerms
 from serve_app.dialects.vllm_realtime import VllmDialect
 from serve_app.errors import ClientError
 from serve_app.live.events import (
@@ -59,7 +58,7 @@ from serve_app.live.events import (
     Reconfigured,
 )
 from serve_app.live.events import Fact as SessionFact
-from serve_app.live.options import Engines, check_language, noted
+from serve_app.live.options import check_language, noted
 from serve_app.live.transcript import ms
 
 MIN_COMMIT_SAMPLES = RATE // 10
@@ -84,21 +83,8 @@ class DialectSwitch:
 Fact = SessionFact | ClientFact | ImmediateAnswer | DialectSwitch
 
 
-@dataclass(frozen=True, slots=True)
-class DialectTerms:
-    """What a connection's dialect has to know of the server."""
-
-    limits: Limits
-    settings: ReplySettings
-    listening: Listening
-    revises: bool
-    """The transcriber's finals may differ from its partials: they are not sent as deltas then."""
-    resolve_voice: Callable[[str | None], str]
-    engines: Engines
-
-
 class _Message(NamedTuple):
-    """The message of the reply at hand."""
+    """The message of the current reply."""
 
     place: int
     """Among the reply's items."""

@@ -24,7 +24,7 @@ from serve_app.jobs.queue import MOST_LOSSES, Ending, LeaseLost, Queue
 from serve_app.jobs.recogniser import Recogniser, TranscriptionFailed
 from serve_app.jobs.webhooks.delivery import Webhooks
 from serve_app.lanes.pool import Lanes, LaneTimings, ReplicaSet
-from serve_app.live.driver import LANE_PATIENCE_S, watch_lanes
+from serve_app.live.driver import LANE_TIMEOUT_S, watch_lanes
 from serve_app.observability.metrics import Metrics
 from serve_app.observability.table import JOB_SECONDS, JOBS, JOBS_ENDED, JOBS_RETRIED
 
@@ -71,8 +71,8 @@ class Worker:
         self._objects = Objects(config.storage)
         self._queue = Queue(self._database, jobs.lease_s)
         self._webhooks = Webhooks(self._database, jobs.webhook)
-        listening = LaneTimings(config.transcriber.batch_interval_ms / 1000, LANE_PATIENCE_S)
-        telling_apart = LaneTimings(config.diarizer.batch_interval_ms / 1000, LANE_PATIENCE_S)
+        listening = LaneTimings(config.transcriber.batch_interval_ms / 1000, LANE_TIMEOUT_S)
+        telling_apart = LaneTimings(config.diarizer.batch_interval_ms / 1000, LANE_TIMEOUT_S)
         self._transcriber = Lanes(transcriber, listening, Speech)
         self._diarizer = Lanes(diarizer, telling_apart, DiarizationInput)
         watch_lanes(self._metrics, "Transcriber", self._transcriber)

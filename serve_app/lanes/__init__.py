@@ -1,1 +1,1 @@
-"""Many sessions over few connections: one lane for each pair of ingress and model replica."""
+"""Lanes: one connection between each ingress replica and each model replica, for all sessions."""

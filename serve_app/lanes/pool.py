@@ -1,10 +1,10 @@
-"""Many sessions over few calls: a lane joins this ingress to one model replica.
+"""The lanes from this ingress to the replicas of one deployment.
 
-A lane gathers what its sessions have for the replica and sends it in one call; the next call leaves
-when the last has returned, and no sooner than a tick, unless something urgent waits. Under load
-the calls carry more instead of becoming more. A lane is sticky: a session's state lives in the
-replica it reaches. When the replica dies, drains or stops answering, its sessions are attached in
-another lane and told so; they then say everything again that had no answer yet.
+A lane sends what its streams have for its replica as one batch. The next batch follows when the
+replica has taken the last one, and not before the batch interval has passed, unless an item is
+urgent: under load batches grow instead of becoming more frequent. A stream stays on its lane,
+because its state is in that replica. When the replica dies, drains or stops answering, its streams
+are attached to another one, and their owners send again what has no answer yet.
 """
 
 import asyncio
@@ -19,18 +19,17 @@ from serve_app.lanes.quarantine import Quarantine
 log = logging.getLogger("voxray.lanes")
 
 HEARTBEAT_S = 2.0
-"""An idle lane calls this often, so that each side learns of the other's death."""
+"""An idle lane sends an empty batch this often, so that each side notices that the other died."""
 
 SURVEY_S = 2.0
-"""How often the replicas of a deployment are counted."""
+"""How often the replicas of a deployment are listed."""
 
 FIRST_SURVEY_S = 0.2
-"""The same while there is no lane: sessions wait for one."""
-
+"""The same while there is no lane and streams wait for one."""
 
 RETRY_S = 4.0
-"""A replica that failed is left alone for this long at most, and for half of it at least: dead ones
-are counted for a while yet."""
+"""After a failure no lane to the replica is opened for at most this long, and at least half of it:
+Serve lists dead replicas for a while."""
 
 
 class Answer(Protocol):
@@ -42,7 +41,7 @@ class Connection(Protocol):
     """One model replica, as a lane sees it. Both methods raise when the replica is gone."""
 
     async def exchange(self, batch: Sequence[Any], left: Sequence[int], sessions: int) -> None:
-        """Returns when the replica has taken it. `sessions` ride the lane now."""
+        """Send; returns when the replica has taken it. `sessions`: streams on the lane."""
 
     async def receive(self) -> Sequence[Answer]: ...
 
@@ -58,32 +57,32 @@ class ReplicaSet(Protocol):
 
 
 class StreamOwner(Protocol):
-    """A session on a lane."""
+    """A session or a request: it gets what happens on its stream."""
 
     def attached(self) -> None:
-        """A replica that knows nothing of you is now at the other end."""
+        """The stream now reaches a replica that knows nothing of it."""
 
     def answered(self, answer: Any) -> None: ...
 
     def busy(self) -> bool:
-        """The replica owes an answer: if it ends now, this may be why."""
+        """The replica owes an answer: if it dies now, this stream may be the cause."""
 
     def quarantined(self) -> None:
-        """What you asked has ended two replicas: it is not asked again."""
+        """The work of this stream crashed two replicas: it must not be sent again."""
 
 
 class LaneTimings(NamedTuple):
-    tick_s: float
-    patience_s: float
-    """A call that takes longer means that the replica is frozen."""
+    batch_interval_s: float
+    timeout_s: float
+    """A replica that needs longer to take a batch is frozen."""
 
 
 class Drained(Exception):
-    """Serve no longer counts the replica among those to use."""
+    """Serve no longer lists the replica."""
 
 
 class LaneStream:
-    """A owner's place: on a lane, or waiting for one, when what it puts is dropped."""
+    """One owner's stream, on a lane or waiting for one; while it waits its items are dropped."""
 
     __slots__ = ("_lanes", "key", "lane", "owner", "suspect")
 
@@ -100,7 +99,7 @@ class LaneStream:
             self._lanes.clear(self)
 
     def put(self, item: Any, urgent: bool = False) -> None:
-        """`item` is a tuple whose place for the session's key is filled in here."""
+        """`item` is sent after the stream's key, as a value of the lane's item type."""
         if self.lane:
             self.lane.put((self.key, *item), urgent)
 
@@ -109,25 +108,25 @@ class LaneStream:
 
 
 class Lane:
-    """One replica's worth of sessions."""
+    """All streams to one replica."""
 
-    def __init__(self, name: str, terms: LaneTimings, wrap: Any) -> None:
+    def __init__(self, name: str, timings: LaneTimings, item_type: Any) -> None:
         self.name = name
-        self._terms = terms
-        self._wrap = wrap
+        self._timings = timings
+        self._item_type = item_type
         self._keys = itertools.count()
         self.streams: dict[int, LaneStream] = {}
         self._batch: list[Any] = []
         self._left: list[int] = []
-        self._some = asyncio.Event()
+        self._ready = asyncio.Event()
         self._urgent = asyncio.Event()
         self._draining = False
 
     def drain(self) -> None:
-        """The replica is on its way out: leave it before it goes."""
+        """The replica is shutting down: leave it now."""
         self._draining = True
         self._urgent.set()
-        self._some.set()
+        self._ready.set()
 
     def attach(self, stream: LaneStream) -> None:
         stream.lane, stream.key = self, next(self._keys)
@@ -138,17 +137,17 @@ class Lane:
         del self.streams[stream.key]
         stream.lane = None
         self._left.append(stream.key)
-        self._some.set()
+        self._ready.set()
 
     def put(self, item: tuple[Any, ...], urgent: bool) -> None:
-        self._batch.append(self._wrap._make(item))
-        self._some.set()
+        self._batch.append(self._item_type._make(item))
+        self._ready.set()
         if urgent:
             self._urgent.set()
 
     async def run(self, replica_set: ReplicaSet) -> None:
-        """Carry until the replica fails; then raise what told of it."""
-        async with asyncio.timeout(self._terms.patience_s):
+        """Send and receive until the replica fails; raises the cause."""
+        async with asyncio.timeout(self._timings.timeout_s):
             connection = await replica_set.connect(self.name)
         try:
             async with asyncio.TaskGroup() as tasks:
@@ -167,34 +166,34 @@ class Lane:
     async def _send(self, connection: Connection) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            await _wait(self._some, HEARTBEAT_S)
+            await _wait(self._ready, HEARTBEAT_S)
             if self._draining:
                 raise Drained
-            leaves_at = loop.time() + self._terms.tick_s
+            not_before = loop.time() + self._timings.batch_interval_s
             batch, left = self._take()
-            async with asyncio.timeout(self._terms.patience_s):
+            async with asyncio.timeout(self._timings.timeout_s):
                 await connection.exchange(batch, left, len(self.streams))
-            await _wait(self._urgent, leaves_at - loop.time())
+            await _wait(self._urgent, not_before - loop.time())
 
     def _take(self) -> tuple[list[Any], list[int]]:
-        """What waits; but of those who left nothing any more: the replica has forgotten them."""
+        """What waits to be sent, without items of streams that have left."""
         batch, left = self._batch, self._left
         self._batch, self._left = [], []
         if left:
             gone = set(left)
             batch = [item for item in batch if item[0] not in gone]
-        self._some.clear()
+        self._ready.clear()
         self._urgent.clear()
         return batch, left
 
 
 class Lanes:
-    """All lanes from this ingress to one deployment, while `run` runs."""
+    """All lanes to one deployment; they exist while `run` runs."""
 
-    def __init__(self, replica_set: ReplicaSet, terms: LaneTimings, wrap: type) -> None:
+    def __init__(self, replica_set: ReplicaSet, timings: LaneTimings, item_type: type) -> None:
         self._replica_set = replica_set
-        self._terms = terms
-        self._wrap = wrap
+        self._timings = timings
+        self._item_type = item_type
         self._lanes: dict[str, Lane] = {}
         self._waiting: dict[LaneStream, None] = {}
         self._changed = asyncio.Event()
@@ -210,7 +209,7 @@ class Lanes:
             self.clear(stream)
 
     def clear(self, stream: LaneStream) -> None:
-        """A suspect was answered, or left: the next one is tried."""
+        """A suspect was answered, or has left: try the next one."""
         stream.suspect = False
         self._quarantine.cleared(stream)
         if held := self._quarantine.next_trial():
@@ -229,17 +228,17 @@ class Lanes:
 
     async def _survey(self) -> list[str]:
         try:
-            async with asyncio.timeout(self._terms.patience_s):
+            async with asyncio.timeout(self._timings.timeout_s):
                 return await self._replica_set.replicas()
-        except Exception as error:  # whatever Ray raises: the lanes at hand go on, we ask again
-            log.warning("the replicas could not be counted: %s", type(error).__name__)
+        except Exception as error:  # any error of Ray: keep the present lanes and try again
+            log.warning("could not list the replicas: %s", type(error).__name__)
             return list(self._lanes)
 
     def _open_lanes(self, tasks: asyncio.TaskGroup, names: list[str]) -> None:
         now = asyncio.get_running_loop().time()
         for name in names:
             if name not in self._lanes and self._closed_until.get(name, 0.0) < now:
-                lane = self._lanes[name] = Lane(name, self._terms, self._wrap)
+                lane = self._lanes[name] = Lane(name, self._timings, self._item_type)
                 tasks.create_task(self._carry(lane))
         for name in self._lanes.keys() - set(names):
             self._lanes[name].drain()
@@ -250,32 +249,32 @@ class Lanes:
     async def _carry(self, lane: Lane) -> None:
         try:
             await lane.run(self._replica_set)
-        except Exception as error:  # a replica can fail in any way; its sessions move on
+        except Exception as error:  # a replica can fail in any way; its streams move on
             log.warning("lane to %s lost: %s", lane.name, _name(error))
-            at_work = [stream for stream in lane.streams.values() if stream.owner.busy()]
-            self._lose(lane, [] if _name(error) == Drained.__name__ else at_work)
+            busy = [stream for stream in lane.streams.values() if stream.owner.busy()]
+            self._lose(lane, [] if _name(error) == Drained.__name__ else busy)
 
     def _lose(self, lane: Lane, busy: list[LaneStream]) -> None:
-        """`busy` are the streams whose work may have ended the replica."""
+        """`busy`: the streams whose work may have crashed the replica."""
         self.losses += 1
         now = asyncio.get_running_loop().time()
         self._closed_until[lane.name] = now + backoff_s(RETRY_S, 1)
         del self._lanes[lane.name]
         self._changed.set()
-        guilty = self._quarantine.lost(busy)
+        culprit = self._quarantine.lost(busy)
         for stream in busy:
-            stream.suspect = stream is not guilty
+            stream.suspect = stream is not culprit
         for stream in list(lane.streams.values()):
             stream.lane = None
-            if stream is guilty:
-                log.error("a request that ended two replicas is not asked again")
+            if stream is culprit:
+                log.error("a request that crashed two replicas is quarantined")
                 stream.owner.quarantined()
             self.attach(stream)
         if held := self._quarantine.next_trial():
             self.attach(held)
 
     def attach(self, stream: LaneStream) -> None:
-        """Seat an owner in the emptiest lane, now or as soon as there is one."""
+        """Attach to the lane with the fewest streams, now or as soon as there is a lane."""
         if self._quarantine.must_wait(stream):
             return
         if self._lanes:
@@ -285,7 +284,7 @@ class Lanes:
 
 
 async def _wait(event: asyncio.Event, seconds: float) -> None:
-    """Until the event is set, but no longer than so many seconds."""
+    """Until the event is set, but at most `seconds`."""
     if seconds <= 0 or event.is_set():
         return
     try:

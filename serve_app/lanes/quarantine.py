@@ -1,8 +1,8 @@
-"""Which request ends its engine. Pure.
+"""Finds the request that crashes its engine. Pure.
 
-When a replica is lost, everything that it was at work on is asked of another. What was aboard of
-two losses is suspect: if it is the only one, it is guilty; else the suspects are tried one at a
-time, and the one that is alone aboard at the next loss is guilty. Everybody else is answered.
+When a replica is lost, its requests are sent to another one. A request that was on two lost
+replicas is a suspect. A single suspect is the culprit; of several, one at a time is tried, and the
+one that is tried when the next replica is lost is the culprit. All other requests are answered.
 """
 
 from collections import deque
@@ -15,7 +15,7 @@ LOSSES = 2
 
 
 class Quarantine(Generic[S]):
-    """Of the streams of one deployment."""
+    """For the streams of one deployment."""
 
     def __init__(self) -> None:
         self._losses: dict[S, int] = {}
@@ -23,30 +23,30 @@ class Quarantine(Generic[S]):
         self._trial: S | None = None
 
     def lost(self, busy: Sequence[S]) -> S | None:
-        """These were at work in a replica that was lost; the guilty one, if one is."""
+        """A replica was lost that owed answers to `busy`; returns the culprit once it is found."""
         for stream in busy:
             self._losses[stream] = self._losses.get(stream, 0) + 1
         suspects = [stream for stream in busy if self._losses[stream] >= LOSSES]
-        guilty = self._trial if self._trial in suspects else None
-        guilty = suspects[0] if len(suspects) == 1 else guilty
-        self._waiting += [stream for stream in suspects if stream not in (guilty, *self._waiting)]
-        if guilty is not None:
-            self.cleared(guilty)
-        return guilty
+        culprit = self._trial if self._trial in suspects else None
+        culprit = suspects[0] if len(suspects) == 1 else culprit
+        self._waiting += [stream for stream in suspects if stream not in (culprit, *self._waiting)]
+        if culprit is not None:
+            self.cleared(culprit)
+        return culprit
 
     def must_wait(self, stream: S) -> bool:
-        """It is not its turn to be tried."""
+        """It is a suspect, and another one is being tried."""
         return stream in self._waiting
 
     def next_trial(self) -> S | None:
-        """Who may be attached now, alone among the suspects."""
+        """The next suspect to attach, if none is being tried."""
         if self._trial is None and self._waiting:
             self._trial = self._waiting.popleft()
             return self._trial
         return None
 
     def cleared(self, stream: S) -> None:
-        """It was answered, or it left."""
+        """It was answered, or it left its lane."""
         self._losses.pop(stream, None)
         if self._trial == stream:
             self._trial = None

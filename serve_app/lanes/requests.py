@@ -1,4 +1,4 @@
-"""Requests over lanes: asked once, answered piece by piece, cancelled by leaving the stream."""
+"""Requests over lanes: sent once, answered in pieces, cancelled by leaving the lane."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -8,13 +8,14 @@ from serve_app.errors import ClientError
 from serve_app.lanes.pool import Lanes, LaneStream
 
 QUARANTINED = object()
-MOST_REFUSED = 1024
+MAX_REFUSED = 1024
+"""Quarantined requests that are remembered."""
 
 
 class Call:
-    """One request as a lane's owner: it is on its way as soon as it exists.
+    """One request and owner of its stream; it is sent as soon as it exists.
 
-    A replica that is lost before it answered is replaced. `leave` cancels the request.
+    If the replica is lost before the first answer, another one gets the request.
     """
 
     def __init__(self, calls: "Calls", request: tuple[Any, ...]) -> None:
@@ -42,7 +43,7 @@ class Call:
 
     def quarantined(self) -> None:
         self._over = True
-        self._calls.remember(self._request)
+        self._calls.refuse(self._request)
         self._answers.put_nowait(QUARANTINED)
 
     def leave(self) -> None:
@@ -50,8 +51,8 @@ class Call:
         self._stream.leave()
 
     async def answers(self) -> AsyncIterator[Any]:
-        """All of them. Raises `ClientError` when the engine fails, is lost or says nothing for
-        too long; however it ends, the request is left."""
+        """All answers. Raises `ClientError` when the engine fails, is lost, or sends nothing for
+        too long. Closing the iterator cancels the request."""
         try:
             while True:
                 answer = await self._next()
@@ -70,42 +71,46 @@ class Call:
                 answer = await self._answers.get()
         except TimeoutError as error:
             raise ClientError(
-                "engine_timeout", f"the engine said nothing for {timeout_s:g} s"
+                "engine_timeout", f"no answer from the engine within {timeout_s:g} s"
             ) from error
         if answer is QUARANTINED:
-            raise guilty()
+            raise request_quarantined()
         if answer is None:
-            raise ClientError(self._calls.failure, "the engine was lost in mid-answer")
+            raise ClientError(
+                self._calls.failure, "the engine was lost before it had finished its answer"
+            )
         return answer
 
 
-def guilty() -> ClientError:
-    return ClientError("request_quarantined", "this request ended the engine twice")
+def request_quarantined() -> ClientError:
+    return ClientError("request_quarantined", "this request crashed the engine twice")
 
 
 class Calls:
     """All requests from this ingress to one deployment."""
-
-    def remember(self, request: tuple[Any, ...]) -> None:
-        """Refuse the same from now on; the oldest is forgotten."""
-        self._refused[hash(request)] = None
-        if len(self._refused) > MOST_REFUSED:
-            del self._refused[next(iter(self._refused))]
 
     def __init__(self, lanes: Lanes, timeout_s: float, failure: str) -> None:
         self.lanes = lanes
         self.timeout_s = timeout_s
         self._refused: dict[int, None] = {}
         self.failure = failure
-        """The error code for whatever goes wrong over there."""
+        """The error code when the engine fails or is lost."""
+
+    def refuse(self, request: tuple[Any, ...]) -> None:
+        """Refuse the same request from now on; the oldest entry is dropped."""
+        self._refused[hash(request)] = None
+        if len(self._refused) > MAX_REFUSED:
+            del self._refused[next(iter(self._refused))]
 
     def start(self, *request: Any) -> Call:
-        """A request is its fields but the first, which is its stream's key. Raises `ClientError`
-        for one that is quarantined."""
+        """`request`: the request's fields after the first, which is the stream's key.
+
+        Raises `ClientError` for a quarantined request.
+        """
         if self._refused and hash(request) in self._refused:
-            raise guilty()
+            raise request_quarantined()
         return Call(self, request)
 
     def stream(self, *request: Any) -> AsyncIterator[Any]:
-        """Its answers; close the iterator to cancel it."""
+        """Start a request and iterate over its answers; closing the iterator cancels it."""
         return self.start(*request).answers()

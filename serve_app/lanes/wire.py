@@ -1,12 +1,11 @@
 """A lane on the wire: one TCP connection from an ingress replica to a model replica.
 
-A Serve handle call costs a millisecond and more of processor time on each side, a frame here some
-tens of microseconds; and a connection sticks to its replica and breaks when that dies. Serve
-still says where replicas are and which are to be used: an address comes only over a handle, with
-the token that the replica demands first.
+A Serve handle call costs a millisecond or more of CPU time on each side, a frame here some tens of
+microseconds; and a connection stays with its replica and breaks when the replica dies. Serve still
+says which replicas to use: the address and the token of a replica come over a Serve handle.
 
-Frames (`framing`) both ways hold msgpack, typed, so that nothing but data gets in. Up: the token,
-then `Up` after `Up`. Down: `Down`s, of which each `Up` gets one that `took` it.
+Frames (`deployments/framing.py`) hold typed msgpack, so that only data gets in. The ingress sends
+the token, then `Up` frames. The replica sends `Down` frames; one with `took` set answers each `Up`.
 """
 
 import asyncio
@@ -25,20 +24,20 @@ log = logging.getLogger("voxray.lanes")
 
 Item = TypeVar("Item")
 MAX_FRAME_BYTES = 256 << 20
-"""A minute of audio from every one of a hundred sessions; more is not a lane's frame."""
+"""More than a minute of audio from each of a hundred sessions; larger frames are refused."""
 
 READ_AHEAD_BYTES = 4 << 20
-"""Frames are hundreds of kilobytes under load; asyncio's 64 would stop and start at each."""
+"""Under load a frame has hundreds of KB; with asyncio's 64 KB each would pause reading."""
 
 MAX_HELLO_BYTES = 256
 HELLO_TIMEOUT_S = 5.0
 
 BROKEN = (OSError, asyncio.IncompleteReadError, FrameTooLong, msgspec.DecodeError)
-"""The other end went away, or does not speak as a lane does."""
+"""The other end is gone, or does not speak this protocol."""
 
 
 class Address(NamedTuple):
-    """Where a replica takes lanes, and the word it wants to hear."""
+    """Where a replica accepts lanes, and the token that it asks for."""
 
     name: str
     host: str
@@ -50,7 +49,7 @@ class Up(msgspec.Struct, Generic[Item], array_like=True):
     batch: list[Item]
     left: list[int]
     sessions: int
-    """How many ride this lane now, the silent ones included."""
+    """Streams on this lane now, the silent ones included."""
 
 
 class Down(msgspec.Struct, Generic[Item], array_like=True):
@@ -59,7 +58,7 @@ class Down(msgspec.Struct, Generic[Item], array_like=True):
 
 
 class LaneServer:
-    """Takes lanes for one model replica."""
+    """Accepts lanes for one model replica."""
 
     def __init__(self, model: Vad | Transcriber, item: type) -> None:
         self._model = model
@@ -79,18 +78,18 @@ class LaneServer:
             self._server.close()
 
     def sessions(self) -> int:
-        """On all lanes: what the replica is scaled by."""
+        """Streams on all lanes; the deployment scales by it."""
         return sum(self._sessions.values())
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             async with asyncio.timeout(HELLO_TIMEOUT_S):
-                said = await read_frame(reader, MAX_HELLO_BYTES)
-            if hmac.compare_digest(said, self._token.encode()):
+                token = await read_frame(reader, MAX_HELLO_BYTES)
+            if hmac.compare_digest(token, self._token.encode()):
                 await self._carry(reader, writer)
         except BROKEN:
-            pass  # the other end went away, or is none of ours
-        except Exception:  # the model failed: end the lane, whose sessions then go elsewhere
+            pass  # the other end is gone, or is not an ingress
+        except Exception:  # the model failed: end the lane, and its streams move to another replica
             log.exception("a lane failed")
         finally:
             writer.close()
@@ -121,7 +120,7 @@ async def _push(listening: AsyncIterator[Sequence[Any]], writer: asyncio.StreamW
 
 
 class LaneConnection:
-    """The ingress's end; implements `lanes.Connection`."""
+    """The ingress's end; implements `pool.Connection`."""
 
     def __init__(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, answer: type

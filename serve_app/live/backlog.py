@@ -1,7 +1,7 @@
 """Events that wait for a client that does not read. Pure.
 
-Of partials in a row only the newest is kept; finals and notices never go missing: when too many
-of those wait, the client is given up.
+Of consecutive partials only the newest is kept. Other events are never dropped: when too many of
+them wait, the session ends.
 """
 
 from collections import deque
@@ -10,7 +10,7 @@ from serve_app.live.events import Close, Event, TranscriptUpdate
 
 
 class ReaderTooSlow(Exception):
-    """More waits than may."""
+    """Too many events wait for the client."""
 
 
 class Backlog:

@@ -1,7 +1,7 @@
-"""Drives live sessions: gives each its streams in the lanes, its clock, and does what it orders.
+"""Drives live sessions: gives each its streams and its clock, and carries out its orders.
 
-Knows sessions and lanes; does not know sockets or the wire. A session's events go to its sink: a
-socket, or a recording's collector.
+Knows sessions and lanes, not sockets or wire formats. A session's events go to its sink, which is a
+socket or the collector of a recording.
 """
 
 import asyncio
@@ -37,7 +37,7 @@ from serve_app.observability.table import LANES, LANES_LOST, SESSIONS, SESSIONS_
 
 log = logging.getLogger("voxray.live")
 
-LANE_PATIENCE_S = 5.0
+LANE_TIMEOUT_S = 5.0
 TICK_S = 1.0
 NOTHING_COUNTED = SessionMetrics()
 
@@ -45,7 +45,7 @@ Sink = Callable[[Event], None]
 """Gets a session's events as they happen; may raise `ReaderTooSlow`."""
 
 Abandon = Callable[[str], None]
-"""Gets the error code of a session that ends without having told its client."""
+"""Gets the error code of a session that ends without a `Close` event."""
 
 
 class _SessionStream:
@@ -72,7 +72,7 @@ class _SessionStream:
 
 
 class LiveSession:
-    """One session with its streams; `feed` tells it what happened and does what it orders."""
+    """One session with its streams; `feed` gives it a fact and carries out its orders."""
 
     __slots__ = (
         "_abandon",
@@ -102,9 +102,9 @@ class LiveSession:
         self._speech: LaneStream | None = None
         self.closed: SessionMetrics | None = None
         self.counted = NOTHING_COUNTED
-        """What of its metrics is in the replica's already."""
+        """The metrics that the replica's metrics already include."""
         self.progressed: Callable[[], None] | None = None
-        """Called, where somebody wants to know, after whatever happened."""
+        """Called after each fact, if set."""
         self.unread_since: float | None = None
         """When the client stopped reading, if it has."""
 
@@ -127,7 +127,7 @@ class LiveSession:
         transcriber.attach(self._speech)
 
     def leave(self) -> None:
-        """Give the streams back; the models drop what they hold. Safe to call twice."""
+        """Leave the lanes; the models drop what they hold for this session. Safe to call twice."""
         self._session.on(ClientVanished(), 0.0)
         for stream in (self._vad, self._speech):
             if stream:
@@ -154,7 +154,7 @@ class LiveSession:
         return self.closed or self._session.metrics()
 
     def fail(self, code: str) -> None:
-        """End at once; what the client has not read by now is lost to it."""
+        """End at once; the client does not get events that it has not read yet."""
         if self.closed is None:
             self.closed = self._session.metrics()
             self._session.on(ClientVanished(), 0.0)
@@ -176,7 +176,7 @@ class LiveSession:
 
 
 class LiveSessions:
-    """Every live session of this ingress: admission, clock, streams."""
+    """All live sessions of this ingress: admission, clock, lanes."""
 
     def __init__(
         self, config: Config, vad: ReplicaSet, transcriber: ReplicaSet, metrics: Metrics
@@ -185,18 +185,18 @@ class LiveSessions:
         self._metrics = metrics
         self._open: set[LiveSession] = set()
         self.vad = Lanes(
-            vad, LaneTimings(config.vad.batch_interval_ms / 1000, LANE_PATIENCE_S), VadInput
+            vad, LaneTimings(config.vad.batch_interval_ms / 1000, LANE_TIMEOUT_S), VadInput
         )
         self.transcriber = Lanes(
             transcriber,
-            LaneTimings(config.transcriber.batch_interval_ms / 1000, LANE_PATIENCE_S),
+            LaneTimings(config.transcriber.batch_interval_ms / 1000, LANE_TIMEOUT_S),
             Speech,
         )
         watch_lanes(metrics, "Vad", self.vad)
         watch_lanes(metrics, "Transcriber", self.transcriber)
 
     def configure(self, config: Config) -> None:
-        """Of new sessions; those that are open keep what they began with."""
+        """For new sessions; open ones keep their configuration."""
         self._config = config
 
     @property
@@ -217,7 +217,7 @@ class LiveSessions:
             self._metrics.count(SESSIONS_REFUSED)
             raise ClientError(
                 "too_many_sessions",
-                f"all {self.limits.max_sessions} sessions of this ingress are taken",
+                f"this ingress already has {self.limits.max_sessions} sessions; retry later",
                 self.limits.retry_after_s,
             )
 
@@ -228,7 +228,7 @@ class LiveSessions:
         limits: Limits | None = None,
         listening: Listening | None = None,
     ) -> LiveSession:
-        """A new session, attached. The caller gives it to `close` whatever happens.
+        """A new session, attached. The caller must always pass it to `close`.
 
         Raises `ClientError` when no session is free.
         """
@@ -250,19 +250,19 @@ class LiveSessions:
         self._metrics.active_sessions = self.count
 
     def shut(self) -> None:
-        """The ingress goes away: every client is told to connect again."""
+        """The ingress shuts down: every client is asked to connect again."""
         for live in list(self._open):
             live.fail("server_restarting")
 
     async def run(self) -> None:
-        """Keep lanes and clock going until cancelled."""
+        """Run lanes and clock until cancelled."""
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self.vad.run)
             tasks.start_soon(self.transcriber.run)
             tasks.start_soon(self._tick)
 
     def _count(self, sessions: Sequence[LiveSession]) -> None:
-        """What they have done since they were counted last."""
+        """Add what they did since they were last counted."""
         now = [live.metrics() for live in sessions]
         self._metrics.count_sessions(
             list(zip([live.counted for live in sessions], now, strict=True))

@@ -1,4 +1,4 @@
-"""Facts that a live session hears of, orders it gives, events its client is told. Pure."""
+"""The facts that a live session takes, its orders, and the events for its client. Pure."""
 
 from dataclasses import dataclass
 
@@ -55,7 +55,7 @@ class FinalizeRequested:
 
 @dataclass(frozen=True, slots=True)
 class Cleared:
-    """Forget the utterance at hand and all audio up to here."""
+    """Drop the running utterance and all audio received so far."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +87,7 @@ class TranscriberAttached:
 
 @dataclass(frozen=True, slots=True)
 class Quarantined:
-    """The utterances whose finals have not come ended two transcribers: no third one gets them."""
+    """The utterances without finals crashed two transcribers: they must not be sent again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +150,7 @@ class TranscriptUpdate:
     until: int
     words: tuple[Word, ...]
     language: str | None = None
-    """What the engine heard spoken, on a final of one that tells."""
+    """The detected language, on a final of an engine that detects it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +171,7 @@ class UtteranceOpened:
 
 @dataclass(frozen=True, slots=True)
 class SpeechConfirmed:
-    """The speech at hand is more than a cough."""
+    """The present speech is more than a cough."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +184,7 @@ class EagerFinal:
 
 @dataclass(frozen=True, slots=True)
 class TurnResumed:
-    """The person did say more: what was stable is so no longer."""
+    """The person goes on: the eager final no longer holds."""
 
     utterance: int
 
@@ -201,7 +201,7 @@ class UtteranceEnded:
 
 @dataclass(frozen=True, slots=True)
 class UtteranceDropped:
-    """An utterance was cleared away; nothing more is said of it."""
+    """An utterance was cleared; no more events of it follow."""
 
     utterance: int
 
@@ -220,7 +220,7 @@ class ErrorReport:
 
 @dataclass(frozen=True, slots=True)
 class SessionMetrics:
-    """What a session came to. Times in ms."""
+    """The counts of a session. Times are in ms."""
 
     audio_ms: int = 0
     speech_ms: int = 0
@@ -237,7 +237,7 @@ class SessionMetrics:
 
 @dataclass(frozen=True, slots=True)
 class Close:
-    """Tell the metrics, then close with `code`; the session is over."""
+    """The session is over: send the metrics, then close with `code`."""
 
     code: int
     metrics: SessionMetrics
@@ -246,7 +246,7 @@ class Close:
 UtteranceEvent = (
     UtteranceOpened | SpeechConfirmed | EagerFinal | TurnResumed | UtteranceEnded | UtteranceDropped
 )
-"""How an utterance goes: for those who hold a conversation."""
+"""The course of an utterance, for conversations."""
 
 
 Event = (
@@ -258,7 +258,7 @@ Event = (
     | Close
     | UtteranceEvent
 )
-"""What the client, or who stands before it, gets to know."""
+"""For the client, or for the conversation in front of it."""
 
 
 Order = DetectSpeech | Recognize | Event

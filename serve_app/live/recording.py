@@ -15,7 +15,7 @@ class Collector:
 
     @property
     def language(self) -> str | None:
-        """What most of it was spoken in, where the engine tells."""
+        """The language of most words, if the engine detects it."""
         return next((name for name, _ in self._languages.most_common(1)), None)
 
     def on_event(self, event: Event) -> None:

@@ -1,4 +1,4 @@
-"""A finished transcript and its forms: text, SRT, WebVTT. Pure.
+"""A finished transcript, rendered as text, SRT or WebVTT. Pure.
 
 SRT as SubRip writes it (`00:00:01,500 --> …`); WebVTT as in https://www.w3.org/TR/webvtt1/.
 """
@@ -14,7 +14,7 @@ Form = Literal["txt", "srt", "vtt", "json"]
 
 
 class WordOut(BaseModel):
-    """A word and its place in the recording, in ms."""
+    """A word with its start and end in the recording."""
 
     word: str
     start_ms: int
@@ -49,7 +49,7 @@ class Segment(BaseModel):
 
 
 class Transcript(BaseModel):
-    """What was said in a recording."""
+    """The transcript of a recording."""
 
     text: str
     duration_ms: int
@@ -61,12 +61,12 @@ class Transcript(BaseModel):
 
 
 def ms(samples: int) -> int:
-    """Whole milliseconds of so many samples."""
+    """Samples at 16 kHz as whole milliseconds."""
     return samples * 1000 // RATE
 
 
 def confidence(words: Sequence[Word]) -> float:
-    """The mean of the words' own, 0 where there are none."""
+    """The mean confidence of the words; 0 without words."""
     return round(sum([word.confidence for word in words]) / len(words), 3) if words else 0.0
 
 

@@ -53,7 +53,7 @@ class StreamOwner:
         self.answers.append(answer)
 
 
-def aboard(lanes: Lanes) -> tuple[LaneStream, StreamOwner]:
+def attached(lanes: Lanes) -> tuple[LaneStream, StreamOwner]:
     owner = StreamOwner()
     stream = LaneStream(lanes, owner)
     lanes.attach(stream)
@@ -81,7 +81,7 @@ def test_one_call_a_tick_carries_all_sessions() -> None:
     echo, tick_s = Echo(), 0.05
 
     async def test(lanes: Lanes) -> None:
-        owners = [aboard(lanes) for _ in range(50)]
+        owners = [attached(lanes) for _ in range(50)]
         await until(lambda: all(owner.attachments for _, owner in owners))
         began = time.monotonic()
         for _ in range(20):
@@ -97,7 +97,7 @@ def test_one_call_a_tick_carries_all_sessions() -> None:
 
 def test_something_urgent_does_not_wait_for_the_tick() -> None:
     async def test(lanes: Lanes) -> None:
-        stream, owner = aboard(lanes)
+        stream, owner = attached(lanes)
         await until(lambda: bool(owner.attachments))
         stream.put((b"12", None))
         await until(lambda: len(owner.answers) == 1)
@@ -117,7 +117,7 @@ def test_sessions_are_spread_and_stay_where_they_are() -> None:
 
     async def test(lanes: Lanes) -> None:
         await until(lambda: lanes.count == 2)
-        owners = [aboard(lanes) for _ in range(10)]
+        owners = [attached(lanes) for _ in range(10)]
         for number in range(1, 4):
             for stream, _ in owners:
                 stream.put((b"12", None))
@@ -131,7 +131,7 @@ def test_riders_wait_for_the_first_replica() -> None:
     replica_set = LocalReplicaSet()
 
     async def test(lanes: Lanes) -> None:
-        stream, owner = aboard(lanes)
+        stream, owner = attached(lanes)
         stream.put((b"dropped: attaching will ask for everything again", None))
         assert await unchanged(lambda: owner.attachments, 0.1) == 0
         replica_set.models["one"] = Echo()
@@ -145,7 +145,7 @@ def test_a_replica_that_dies_or_freezes_loses_its_riders_to_another(how: str) ->
     replica_set = LocalReplicaSet(one=Echo())
 
     async def test(lanes: Lanes) -> None:
-        stream, owner = aboard(lanes)
+        stream, owner = attached(lanes)
         await until(lambda: owner.attachments == 1)
         replica_set.models["two"] = Echo()
         connection = replica_set.connections["one"]
@@ -168,7 +168,7 @@ def test_a_replica_that_drains_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
     replica_set = LocalReplicaSet(one=Echo())
 
     async def test(lanes: Lanes) -> None:
-        _, owner = aboard(lanes)
+        _, owner = attached(lanes)
         await until(lambda: owner.attachments == 1)
         del replica_set.models["one"]
         replica_set.models["two"] = Echo()
@@ -181,7 +181,7 @@ def test_a_rider_that_leaves_is_told_of() -> None:
     echo = Echo()
 
     async def test(lanes: Lanes) -> None:
-        stream, owner = aboard(lanes)
+        stream, owner = attached(lanes)
         await until(lambda: owner.attachments == 1)
         key = stream.key
         stream.leave()
@@ -197,7 +197,7 @@ def test_a_session_that_leaves_with_audio_on_its_way_harms_nobody() -> None:
 
     async def test(lanes: Lanes) -> None:
         begin = Resume(0, False, Endpoint())
-        (leaving, gone), (staying, owner) = aboard(lanes), aboard(lanes)
+        (leaving, gone), (staying, owner) = attached(lanes), attached(lanes)
         await until(lambda: bool(gone.attachments and owner.attachments))
         for stream in (leaving, staying):
             stream.put((bytes(640), begin))

@@ -1,4 +1,4 @@
-"""What ends its engine twice is found, and nobody else suffers for it."""
+"""A request that crashes its engine twice is found, and all others are answered."""
 
 import asyncio
 from collections.abc import Sequence
@@ -18,11 +18,11 @@ from tests.waiting import until
 POISON = "poison"
 
 
-def test_alone_aboard_of_two_losses_is_guilty() -> None:
+def test_a_stream_alone_on_two_lost_replicas_is_the_culprit() -> None:
     quarantine: Quarantine[str] = Quarantine()
     assert quarantine.lost(["a"]) is None
     assert quarantine.lost(["a"]) == "a"
-    assert quarantine.lost(["a"]) is None, "it begins anew"
+    assert quarantine.lost(["a"]) is None, "counting starts again"
 
 
 def test_in_company_suspects_are_tried_one_at_a_time() -> None:
@@ -38,28 +38,28 @@ def test_in_company_suspects_are_tried_one_at_a_time() -> None:
 
 
 @given(st.integers(1, 8), st.integers(0, 7))
-def test_whoever_it_is_is_found_and_nobody_else(owners: int, poison: int) -> None:
-    guilty = poison % owners
+def test_the_culprit_is_found_and_no_other_stream_is_blamed(owners: int, poison: int) -> None:
+    culprit = poison % owners
     quarantine: Quarantine[int] = Quarantine()
-    aboard, waiting, losses = list(range(owners)), set[int](), 0
+    attached, waiting, losses = list(range(owners)), set[int](), 0
     answered: list[int] = []
-    while guilty in aboard or waiting:
-        if guilty in aboard:
+    while culprit in attached or waiting:
+        if culprit in attached:
             losses += 1
-            found = quarantine.lost(aboard)
-            waiting |= {owner for owner in aboard if quarantine.must_wait(owner)}
-            aboard = [r for r in aboard if r not in waiting and r != found]
+            found = quarantine.lost(attached)
+            waiting |= {owner for owner in attached if quarantine.must_wait(owner)}
+            attached = [r for r in attached if r not in waiting and r != found]
             if found is not None:
-                assert found == guilty
-        for owner in aboard:
-            if owner != guilty:
+                assert found == culprit
+        for owner in attached:
+            if owner != culprit:
                 answered.append(owner)
                 quarantine.cleared(owner)
-        aboard = [owner for owner in aboard if owner == guilty]
+        attached = [owner for owner in attached if owner == culprit]
         if (turn := quarantine.next_trial()) is not None:
             waiting.discard(turn)
-            aboard.append(turn)
-    assert losses <= 3 and sorted(answered) == [r for r in range(owners) if r != guilty]
+            attached.append(turn)
+    assert losses <= 3 and sorted(answered) == [r for r in range(owners) if r != culprit]
 
 
 class Supervised:

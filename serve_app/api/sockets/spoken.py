@@ -12,10 +12,10 @@ from typing import Any
 from deployments.interfaces import RATE
 from serve_app.api.backend import Backend
 from serve_app.api.sockets.socket import Socket
-from serve_app.conversation.driver import Conversation, Conversations, Told
+from serve_app.conversation.driver import Conversation, ConversationEvent, Conversations
 from serve_app.conversation.events import TranscriptFailed
 from serve_app.conversation.reply import ReplySettings
-from serve_app.dialects.realtime import DialectTerms
+from serve_app.dialects.terms import DialectTerms
 from serve_app.errors import ClientError
 from serve_app.live.backlog import ReaderTooSlow
 from serve_app.live.events import Close, ErrorReport, Listening
@@ -68,7 +68,7 @@ class SpokenSocket(Socket):
 
     def open_conversation(self, settings: ReplySettings, listening: Listening, prefix: str) -> None:
         self._conversation = self._conversations.open(
-            self._on_told, self.end, settings, listening, prefix
+            self._on_event, self.end, settings, listening, prefix
         )
         if self._conversation.live:
             self._conversation.live.progressed = self._throttle
@@ -138,7 +138,7 @@ class SpokenSocket(Socket):
 
     # Events out.
 
-    def _on_told(self, event: Told) -> None:
+    def _on_event(self, event: ConversationEvent) -> None:
         if isinstance(event, ErrorReport | TranscriptFailed):
             self.count(event.error)
         if isinstance(event, ErrorReport) and event.error.close is not None:

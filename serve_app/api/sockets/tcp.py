@@ -15,7 +15,7 @@ from deployments.framing import FrameTooLong, frame, read_length
 from serve_app.api.backend import Backend
 from serve_app.api.sockets.conversation_socket import decoded, new_dialect
 from serve_app.config import TcpConfig
-from serve_app.conversation.driver import Conversation, Conversations, Told
+from serve_app.conversation.driver import Conversation, ConversationEvent, Conversations
 from serve_app.dialects.conversation import ResultDialect, Undecoded
 from serve_app.dialects.realtime import ImmediateAnswer
 from serve_app.errors import ClientError
@@ -132,7 +132,7 @@ class _Connection:
     def open(self) -> None:
         dialect = self._dialect
         self._conversation = self._conversations.open(
-            self._on_told, self._on_abandoned, dialect.settings, dialect.listening, dialect.prefix
+            self._on_event, self._on_abandoned, dialect.settings, dialect.listening, dialect.prefix
         )
 
     def close(self) -> None:
@@ -178,7 +178,7 @@ class _Connection:
         async with asyncio.timeout(self._conversations.sessions.limits.client_write_timeout_s):
             await self._writer.drain()
 
-    def _on_told(self, event: Told) -> None:
+    def _on_event(self, event: ConversationEvent) -> None:
         for message in self._dialect.render(event):
             self._answers.put_nowait(message)
         if isinstance(event, Close):

@@ -1,0 +1,23 @@
+"""What a conversation's dialect needs to know of the server. Pure."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from serve_app.config import Limits
+from serve_app.conversation.reply import ReplySettings
+from serve_app.live.events import Listening
+from serve_app.live.options import Engines
+
+
+@dataclass(frozen=True, slots=True)
+class DialectTerms:
+    """For one connection; `settings` and `listening` apply until the client changes them."""
+
+    limits: Limits
+    settings: ReplySettings
+    listening: Listening
+    revises: bool
+    """The transcriber's finals may differ from its partials, so they are not sent as deltas."""
+    resolve_voice: Callable[[str | None], str]
+    """The id of the voice that a client names; raises `ClientError`."""
+    engines: Engines

@@ -364,7 +364,7 @@ def test_a_client_that_stops_reading_is_given_up() -> None:
         raw = Raw(address, buffer=4096)
         raw.socket.setblocking(True)
         with pytest.raises((ConnectionResetError, BrokenPipeError)):
-            for _ in range(200_000):
+            while True:
                 raw.send(FIN | TEXT, b'{"type":"keepalive"}')
         wait_for(lambda: not active_sessions(address), 20)
         errors = httpx.get(f"http://{address}/v1/metrics").json()["errors"]

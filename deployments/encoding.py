@@ -1,7 +1,7 @@
-"""Speech into the formats people play: mp3, opus, aac, flac, wav and bare pcm, as it is made.
+"""Streamed speech as mp3, opus, aac, flac, wav or raw pcm, with FFmpeg (PyAV).
 
-Through FFmpeg (PyAV); every chunk that goes in brings out what can be played of it. A stream's
-length is not known when it begins: a WAV says the greatest one, as streamed WAVs do.
+Every chunk of input returns the bytes that can be played so far. The length of a stream is not
+known at its start, so a WAV header has the largest possible one, as usual for streamed WAVs.
 """
 
 import io
@@ -99,7 +99,7 @@ class Encoder:
 
 
 class _Pipe(io.RawIOBase):
-    """Where FFmpeg writes. It cannot seek, so no format waits for its end."""
+    """FFmpeg's output. It cannot seek, so that no format waits for the end."""
 
     def __init__(self) -> None:
         self._bytes = bytearray()

@@ -1,4 +1,4 @@
-"""The GPU, if there is one: which to use, and one engine at a time to load onto it."""
+"""The GPU, if there is one: choosing the device, and loading one engine at a time."""
 
 import contextlib
 import fcntl
@@ -9,8 +9,9 @@ from pathlib import Path
 
 
 @contextlib.contextmanager
-def alone_on_the_gpu() -> Iterator[None]:
-    """Engines that share a GPU load one after the other: vLLM measures what is free meanwhile."""
+def exclusive_gpu() -> Iterator[None]:
+    """Engines that share a GPU load one after another, because vLLM measures the free memory while
+    it loads."""
     devices = os.environ.get("CUDA_VISIBLE_DEVICES", "")
     if not devices:
         yield
@@ -22,7 +23,7 @@ def alone_on_the_gpu() -> Iterator[None]:
 
 
 def best_device() -> str:
-    """Where PyTorch computes fastest here: `cuda`, `mps` or `cpu`."""
+    """The fastest device of PyTorch on this machine: `cuda`, `mps` or `cpu`."""
     import torch
 
     if torch.cuda.is_available():
@@ -30,11 +31,11 @@ def best_device() -> str:
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
-def chosen_device(asked: str, memory: float) -> str:
-    """The device to compute on, `auto` resolved; of a GPU no more than the share `memory`."""
+def chosen_device(name: str, memory: float) -> str:
+    """The device to compute on. `auto` is the fastest; a GPU is limited to the share `memory`."""
     import torch
 
-    device = best_device() if asked == "auto" else asked
+    device = best_device() if name == "auto" else name
     if memory and device == "cuda":
         torch.cuda.set_per_process_memory_fraction(memory)
     return device

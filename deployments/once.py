@@ -1,11 +1,11 @@
-"""Something that is awaited by many and done once."""
+"""Work that many await and that runs once."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
 
 
 class Once:
-    """The first call does the work, others wait for it. If it raises, the next call tries again."""
+    """The first call runs the work, and others wait. After an exception the next call retries."""
 
     def __init__(self, work: Callable[[], Awaitable[None]]) -> None:
         self._work = work

@@ -1,4 +1,4 @@
-"""What waits to go down a lane. Bounded for those who await room in it."""
+"""Messages that wait to be sent on a lane. Bounded for callers of `room`."""
 
 import asyncio
 from typing import Generic, TypeVar
@@ -7,28 +7,28 @@ Item = TypeVar("Item")
 
 
 class Outbox(Generic[Item]):
-    """Everything that waits is taken at once: the slower the reader, the larger the items."""
+    """`take` returns everything that waits: a slower reader gets larger batches."""
 
     def __init__(self, bound: int = 0) -> None:
         self._bound = bound
         self._waiting: list[Item] = []
-        self._some = asyncio.Event()
+        self._filled = asyncio.Event()
         self._room = asyncio.Event()
         self._room.set()
 
     def put(self, item: Item) -> None:
         self._waiting.append(item)
-        self._some.set()
+        self._filled.set()
         if self._bound and len(self._waiting) >= self._bound:
             self._room.clear()
 
     async def room(self) -> None:
-        """Until fewer than `bound` wait: how a slow reader slows an engine down."""
+        """Wait until fewer than `bound` items wait, so that a slow reader slows the engine down."""
         await self._room.wait()
 
     async def take(self) -> list[Item]:
-        await self._some.wait()
-        self._some.clear()
+        await self._filled.wait()
+        self._filled.clear()
         taken, self._waiting = self._waiting, []
         self._room.set()
         return taken

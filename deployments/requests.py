@@ -1,7 +1,7 @@
-"""Lanes of requests in front of an engine: a task a request, its answers streamed down.
+"""Lanes of requests in front of an engine: one task per request streams its answers.
 
-Knows no engine by name. A request whose client has left is cancelled, and that reaches the model:
-closing the engine's iterator is what stops it.
+Independent of the engine. A request is cancelled when its client leaves, and that stops the model,
+because the engine's iterator is closed.
 """
 
 import asyncio
@@ -11,14 +11,14 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 from typing import Any, Generic, Protocol, TypeVar
 
-from deployments.interfaces import EngineDied, EngineFailed
-from deployments.once import Once
+from deployments.interfaces import ENGINE_FAILED, EngineDied, EngineFailed
+from deployments.lanes import LaneModel
 from deployments.outbox import Outbox
 
 log = logging.getLogger("voxray.requests")
 
 MAX_UNSENT = 256
-"""Answers of one lane that may wait; then its engines' iterators are not asked for more."""
+"""Answers that may wait in one lane; then its requests pause."""
 
 
 class Engine(Protocol):
@@ -28,7 +28,7 @@ class Engine(Protocol):
 
     async def stop(self) -> None: ...
 
-    def made(self) -> int: ...
+    def generated(self) -> int: ...
 
 
 E_ = TypeVar("E_", bound=Engine)
@@ -40,36 +40,28 @@ class _Lane:
         self.running: dict[int, asyncio.Task[None]] = {}
 
 
-class RequestModel(Generic[E_]):
-    """Implements `interfaces.Requests` over an engine; Chat and Speaker say how one is answered."""
+class RequestModel(LaneModel[_Lane], Generic[E_]):
+    """Implements `interfaces.Requests` with an engine; Chat and Speaker implement `answer`."""
 
     def __init__(self, engine: E_) -> None:
+        super().__init__()
         self.engine = engine
-        self._lanes: dict[str, _Lane] = {}
-        self._load = Once(engine.start)
 
-    async def start(self) -> None:
-        """Load the engine, once; raises what the engine raises when it cannot load."""
-        await self._load()
+    async def load(self) -> None:
+        await self.engine.start()
 
     async def stop(self) -> None:
         await self.engine.stop()
 
-    async def listen(self, lane: str) -> AsyncIterator[list[Any]]:
-        """Open a lane and stream its answers; the first item is empty and says: open."""
-        await self.start()
-        here = self._lanes[lane] = _Lane()
-        try:
-            yield []
-            while True:
-                yield await here.out.take()
-        finally:
-            del self._lanes[lane]
-            for task in here.running.values():
-                task.cancel()
+    def new_lane(self) -> _Lane:
+        return _Lane()
+
+    async def close_lane(self, name: str, lane: _Lane) -> None:
+        for task in lane.running.values():
+            task.cancel()
 
     async def exchange(self, lane: str, batch: Sequence[Any], left: Sequence[int]) -> None:
-        """Start the requests of the batch, cancel those that were left."""
+        """Start the requests of the batch; cancel those in `left`."""
         here = self._lanes[lane]
         for request in batch:
             if request.session not in left:
@@ -81,16 +73,16 @@ class RequestModel(Generic[E_]):
                 left_task.cancel()
 
     def stats(self) -> dict[str, int]:
-        """How much the engine has made, and for how many it works."""
+        """How much the engine has generated, and how many requests it works on."""
         running = sum(len(lane.running) for lane in self._lanes.values())
-        return {"made": self.engine.made(), "running": running}
+        return {"made": self.engine.generated(), "running": running}
 
     def answer(self, request: Any) -> AsyncIterator[Any]:
-        """The answers to a request, the last of which has `ended`."""
+        """The answers to a request; the last one has `ended`."""
         raise NotImplementedError
 
     def failed(self, request: Any, reason: str) -> Any:
-        """The answer that says so."""
+        """The answer for a request that failed."""
         raise NotImplementedError
 
     async def _run(self, here: _Lane, request: Any) -> None:
@@ -103,11 +95,11 @@ class RequestModel(Generic[E_]):
                     spent_ms = (time.monotonic() - began) * 1000
                     here.out.put(answer._replace(engine_ms=round(spent_ms, 2)))
         except EngineDied:
-            return  # the replica goes, and its client asks another
+            return  # the replica ends; its client tries another
         except EngineFailed as failure:
             here.out.put(self.failed(request, str(failure)))
-        except Exception:  # nobody above would see it, and the client would wait for ever
+        except Exception:  # nothing else reports it, and the client would wait forever
             log.exception("a request failed")
-            here.out.put(self.failed(request, "the engine failed"))
+            here.out.put(self.failed(request, ENGINE_FAILED))
         finally:
             here.running.pop(request.session, None)

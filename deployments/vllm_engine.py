@@ -1,8 +1,8 @@
-"""vLLM's `AsyncLLM`, watched: one engine in processes of its own under this one.
+"""vLLM's `AsyncLLM`, supervised: one engine in child processes.
 
-vLLM never gives up on an engine that hangs, and an engine that died answers nobody who asks from
-then on. So a heartbeat goes through the engine's own loop: when it stays away for `stall_s`, or
-vLLM says that the engine is dead, its processes are killed and `died` returns.
+vLLM waits forever for an engine that hangs, and requests to a dead engine get no answer. So a
+heartbeat goes through the engine's own loop. When it takes longer than `stall_s`, or vLLM reports
+that the engine is dead, the processes are killed and `wait_dead` returns.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ from typing import Any
 
 import psutil
 
-from deployments.gpu import alone_on_the_gpu
+from deployments.gpu import exclusive_gpu
 from deployments.interfaces import EngineDied, EngineFailed
 
 log = logging.getLogger("voxray.vllm")
@@ -23,9 +23,9 @@ MISTRAL = {
     "tokenizer_mode": "mistral",
     "config_format": "mistral",
     "load_format": "mistral",
-    "generation_config": "vllm",  # ours: vLLM would look for a file that is not there, with pauses
+    "generation_config": "vllm",  # otherwise vLLM retries to find a file that does not exist
 }
-"""Voxtral is read in Mistral's own format: params.json, tekken.json, consolidated.safetensors."""
+"""Mistral's file format: params.json, tekken.json, consolidated.safetensors."""
 
 
 class Vllm:
@@ -41,14 +41,14 @@ class Vllm:
         self.engine: Any = None
 
     async def start(self, warm_up: Callable[[], Awaitable[None]]) -> None:
-        """Load the model and ask it a first time, which compiles kernels and may take its time.
+        """Load the model and run a first request, which compiles kernels and may take minutes.
 
-        Raises `EngineFailed` with the reason when it cannot be loaded.
+        Raises `EngineFailed` with the reason when the model cannot be loaded.
         """
         before = _children()
         try:
             self.engine = await asyncio.to_thread(self._load)
-        except Exception as error:  # vLLM raises of every kind: a path, a size, a child that died
+        except Exception as error:  # vLLM raises many kinds
             _kill(_children() - before)
             raise EngineFailed(f"vLLM cannot load {self._settings['model']}: {error}") from error
         self._processes = list(_children() - before)
@@ -60,13 +60,13 @@ class Vllm:
     ) -> AsyncIterator[Any]:
         """vLLM's outputs for a prompt or a stream of inputs; closing it aborts the request.
 
-        What is `batch` is scheduled after everything that somebody waits for."""
-        return self.ask(lambda: self.engine.generate(prompt, params, name, priority=int(batch)))
+        Requests with `batch` are scheduled after live ones."""
+        return self.stream(lambda: self.engine.generate(prompt, params, name, priority=int(batch)))
 
-    async def ask(self, call: Callable[[], Any]) -> AsyncIterator[Any]:
-        """What the generator that `call` makes yields; closing this closes that.
+    async def stream(self, call: Callable[[], Any]) -> AsyncIterator[Any]:
+        """Iterate over the generator that `call` returns; closing this closes it.
 
-        Raises `EngineFailed` for a request that vLLM refuses, `EngineDied` when the engine is gone.
+        Raises `EngineFailed` for a request that vLLM refuses, `EngineDied` when the engine is dead.
         """
         with self._failures():
             async with contextlib.aclosing(call()) as items:
@@ -74,7 +74,7 @@ class Vllm:
                     yield item
 
     async def rendered(self, prompt: Any) -> Any:
-        """A prompt as the engine takes it: text as tokens, audio as features."""
+        """The engine's input for a prompt: text as tokens, audio as features."""
         from vllm.renderers.inputs.preprocess import parse_model_prompt
 
         parsed = parse_model_prompt(self.engine.model_config, prompt)
@@ -82,23 +82,23 @@ class Vllm:
         return rendered
 
     def text(self, tokens: Sequence[int]) -> str:
-        """The text of tokens, control tokens left out."""
+        """The text of tokens, without control tokens."""
         text: str = self.engine.get_tokenizer().decode(list(tokens))
         return text
 
-    async def died(self) -> str:
+    async def wait_dead(self) -> str:
         await self._dead.wait()
         return self._death or ""
 
     def failure(self, reason: str) -> Exception:
-        """What to raise where vLLM only says that something went wrong."""
+        """The exception to raise where vLLM only reports that something went wrong."""
         if self._death is None and not self.engine.errored:
             return EngineFailed(reason)
         self.die("its process ended")
         return EngineDied(self._death)
 
     def die(self, reason: str) -> None:
-        """Take the engine's processes down: stopped ones, too, for they hold the GPU's memory."""
+        """Kill the engine's processes, also stopped ones, because they hold the GPU's memory."""
         if self._death is None:
             log.error("the engine died: %s", reason)
             self._death = reason
@@ -114,23 +114,23 @@ class Vllm:
 
     def _load(self) -> Any:
         _environment()
-        with alone_on_the_gpu():
+        with exclusive_gpu():
             from vllm import AsyncEngineArgs
             from vllm.v1.engine.async_llm import AsyncLLM
 
             return AsyncLLM.from_engine_args(AsyncEngineArgs(**self._settings))
 
     async def _watch(self) -> None:
-        """Owned by `_heartbeat`. A question that the engine's own loop must answer is its pulse."""
+        """Owned by `_heartbeat`. The heartbeat is a call that the engine's own loop must answer."""
         while True:
             await asyncio.sleep(self._stall_s / 4)
             try:
                 async with asyncio.timeout(self._stall_s):
                     await self.engine.is_sleeping()
             except TimeoutError:
-                self.die(f"no sign of life for {self._stall_s:g} s")
+                self.die(f"no heartbeat for {self._stall_s:g} s")
                 return
-            except Exception as error:  # EngineDeadError, or what ZeroMQ says of a closed socket
+            except Exception as error:  # EngineDeadError, or ZeroMQ's error for a closed socket
                 self.die(type(error).__name__)
                 return
 
@@ -145,14 +145,14 @@ class Vllm:
             self.die("its process ended")
             raise EngineDied(self._death) from error
         except (VLLMClientError, ValueError) as error:
-            raise EngineFailed(f"the model cannot take this: {error}") from error
+            raise EngineFailed(f"the model cannot process this request: {error}") from error
 
 
 def _children() -> set[psutil.Process]:
-    """This process's, but for Python's own resource tracker."""
+    """The child processes, except Python's resource tracker."""
     found = set()
     for child in psutil.Process().children(recursive=True):
-        with contextlib.suppress(psutil.Error):  # it may be gone by now
+        with contextlib.suppress(psutil.Error):  # it may have ended
             if "resource_tracker" not in " ".join(child.cmdline()):
                 found.add(child)
     return found
@@ -165,15 +165,15 @@ def _kill(processes: Iterable[psutil.Process]) -> None:
 
 
 def _environment() -> None:
-    """Before the first import of vllm. Nothing is fetched or reported by an engine."""
+    """Set before the first import of vllm. Engines send no statistics."""
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
-    os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")  # GiB; half of all memory otherwise
+    os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")  # GiB; the default is half of all memory
     os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
 
 
-def written(output: Any) -> list[tuple[int, float]]:
-    """The tokens that an output adds, each with its log-probability."""
+def new_tokens(output: Any) -> list[tuple[int, float]]:
+    """The new tokens of an output, each with its log-probability."""
     return [
         (token, logprobs[token].logprob)
         for completion in output.outputs[:1]
@@ -182,13 +182,13 @@ def written(output: Any) -> list[tuple[int, float]]:
 
 
 def gpu_settings(memory: float, gpus: int, eager: bool) -> dict[str, Any]:
-    """The settings that follow from a share of a GPU, or from several whole ones."""
+    """Settings for a share of a GPU, or for several whole ones."""
     settings: dict[str, Any] = {"enforce_eager": eager, "enable_log_requests": False}
     settings["scheduling_policy"] = "priority"
     settings["tensor_parallel_size"] = gpus
     if memory:
         settings["gpu_memory_utilization"] = memory
     if not eager:
-        # pure FULL graphs are asserted against by Voxtral Realtime
+        # Voxtral Realtime refuses pure FULL graphs
         settings["compilation_config"] = {"cudagraph_mode": "FULL_AND_PIECEWISE"}
     return settings

@@ -152,7 +152,7 @@ class Bench:
         best = 0
         for streams in self.scale.streams:
             ear.lags.clear()
-            made, began = ear.engine.made(), time.monotonic()
+            made, began = ear.engine.generated(), time.monotonic()
             said = (
                 ear.speak(1000 * streams + n, noise(self.scale.live_s, n), paced=True)
                 for n in range(streams)
@@ -162,7 +162,9 @@ class Bench:
             p50, p99 = percentile(ear.lags, 50) - 480, percentile(ear.lags, 99) - 480
             self.knee.append((streams, p50, p99))
             self.say(f"live, {streams} streams: p99 behind the 480 ms delay", p99, "ms")
-            self.say(f"live, {streams} streams", (ear.engine.made() - made) / spent, "tokens/s")
+            self.say(
+                f"live, {streams} streams", (ear.engine.generated() - made) / spent, "tokens/s"
+            )
             best = streams if p99 <= LAG_MS else best
             if p99 > 10 * LAG_MS:
                 break
@@ -178,13 +180,13 @@ class Bench:
         ear.finals[key] = asyncio.get_running_loop().create_future()
         ear.began[key] = time.monotonic()
         for number in range(12):
-            made, began = ear.engine.made(), time.monotonic()
+            made, began = ear.engine.generated(), time.monotonic()
             pcm, ended = noise(piece_s, number), number == 11
             await ear.engine.feed([Utterance(key, pcm, ended, options)])
             wanted = made + int(piece_s * 12.5) - 20
-            while ear.engine.made() < wanted and not ear.finals[key].done():  # noqa: ASYNC110
+            while ear.engine.generated() < wanted and not ear.finals[key].done():  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
-            step_ms = 1000 * (time.monotonic() - began) / max(1, ear.engine.made() - made)
+            step_ms = 1000 * (time.monotonic() - began) / max(1, ear.engine.generated() - made)
             self.steps.append(((number + 1) * piece_s / 60, step_ms))
         await ear.finals[key]
         self.say("a token in the first twelfth of a long stream", self.steps[0][1], "ms")
@@ -201,7 +203,7 @@ class Bench:
         await ear.speak(0, noise(minutes * 60), paced=False)
         spent = time.monotonic() - began
         self.say(f"a recording of {minutes:g} minutes", minutes * 60 / spent, "x real time")
-        self.say("its tokens (random weights never stop early)", ear.engine.made(), "tokens")
+        self.say("its tokens (random weights never stop early)", ear.engine.generated(), "tokens")
         await ear.engine.stop()
 
     async def replies(self) -> None:

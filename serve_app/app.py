@@ -1,4 +1,4 @@
-"""The composition root: the only module that makes deployments. All Serve options stand here."""
+"""The composition root: the only module that creates deployments. All Serve options are here."""
 
 import secrets
 from typing import Any
@@ -14,11 +14,11 @@ from serve_app.models import weights
 from serve_app.replicas import Ingress, ModelReplica, VadReplica, WorkerReplica
 
 LOOK_BACK_S = 10.1
-"""Serve wants it longer than its metrics' interval, which is 10 s."""
+"""Serve requires more than the interval of its metrics, which is 10 s."""
 
 
 UNBOUNDED = 100_000
-"""Above any limit of ours: past its own bound Serve answers 500 and lets handshakes hang."""
+"""Above every limit of ours, because at its own Serve answers 500 and handshakes hang."""
 
 
 def build(args: dict[str, Any]) -> Application:

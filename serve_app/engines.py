@@ -1,4 +1,4 @@
-"""Every engine by its name, and how one is made from its part of the configuration."""
+"""Every engine by its name, and how it is created from its section of the configuration."""
 
 import importlib
 from typing import Any
@@ -50,35 +50,33 @@ ENGINES: dict[str, dict[str, Any]] = {
 
 
 def engine_class(kind: str, name: str) -> Any:
-    """An engine by its name, or by `module:Class`. Raises `ValueError` for anything else."""
+    """An engine by its name, or by `module:Class`. Raises `ValueError` for an unknown name."""
     known = ENGINES[kind]
     if name in known:
         return known[name]
     module, _, attribute = name.partition(":")
     if not attribute:
-        raise ValueError(
-            f"{kind}.engine {name!r} is not one of {', '.join(known)}, nor module:Class"
-        )
+        raise ValueError(f"{kind}.engine {name!r} is not one of {', '.join(known)} or module:Class")
     return getattr(importlib.import_module(module), attribute)
 
 
 def new_engine(kind: str, config: Config) -> Any:
-    """The engine with the arguments of its own leaf of the config; its weights are there then.
+    """The engine with the settings of its section, after its weights are on disk.
 
-    Raises `Absent` when they are not and may not be fetched, `DoesNotFit` when they do not fit
-    into the GPU at hand.
+    Raises `Absent` when they are missing and cannot be downloaded, `DoesNotFit` when the model does
+    not fit into this GPU.
     """
     name, leaf = config.engines[kind]
-    own = engine_settings(name, leaf) if name in ENGINES[kind] else None
-    args = own.model_dump() if own else dict(leaf.engine_args)
-    if isinstance(own, HasWeights):
+    settings = engine_settings(name, leaf) if name in ENGINES[kind] else None
+    args = settings.model_dump() if settings else dict(leaf.engine_args)
+    if isinstance(settings, HasWeights):
         if config.models.offline:
             weights.stay_offline()
-        args["model"] = str(weights.ensure(config.models, own))
+        args["model"] = str(weights.ensure(config.models, settings))
         args["gpu_memory"] = memory_share(leaf.scale.num_gpus)
-        if isinstance(own, OnVllm):
+        if isinstance(settings, OnVllm):
             args["gpus"] = max(1, int(leaf.scale.num_gpus))
-        weights.check_here(config.models, own, f"{kind} {name}", leaf.scale.num_gpus)
+        weights.check_here(config.models, settings, f"{kind} {name}", leaf.scale.num_gpus)
     return engine_class(kind, name)(**args)
 
 
@@ -88,7 +86,7 @@ MODELS: dict[str, tuple[Any, type]] = {
     "speaker": (Speaker, SpeechRequest),
     "diarizer": (Diarizer, DiarizationInput),
 }
-"""What stands in front of an engine of each kind, and what it is asked."""
+"""The lanes in front of each kind of engine, and the messages that they accept."""
 
 
 def configured_engines(config: Config) -> Engines:

@@ -1,4 +1,4 @@
-"""Each deployment as Serve holds it: started, reached by lanes, scaled, stopped."""
+"""The replicas of each deployment: how Serve starts, reaches, scales and stops them."""
 
 import asyncio
 import logging
@@ -27,9 +27,9 @@ from serve_app.cluster.serve_handles import (
     ServeReplicaSet,
     broadcast,
     keep_changes,
-    kept_settings,
     model_states,
     serve_status,
+    stored_settings,
 )
 from serve_app.config import Config
 from serve_app.config.runtime import RuntimeSettings
@@ -48,16 +48,16 @@ APP_NAME = "voxray"
 
 
 CATCH_UP_S = REFRESH_S = 5.0
-"""How often what is watched goes to Prometheus."""
+"""How often settings are read again, and gauges go to Prometheus."""
 
 
 NICENESS = 10
-"""Of what works on recordings: whoever speaks live goes first. No more than this, for a worker
-holds SQLite's lock for as long as a write takes it."""
+"""Of processes for recordings, so that live speech goes first. Not more, because a slow worker
+would hold SQLite's lock for longer."""
 
 
 class Replica:
-    """What replicas of all deployments do: they count, and tell what they have counted."""
+    """What replicas of all deployments have: metrics, and the state of their node."""
 
     def __init__(self, deployment: str) -> None:
         _log_like_serve()
@@ -82,7 +82,7 @@ class Replica:
 
 
 class VadReplica(Replica):
-    """The VAD as Serve holds it: reached by lanes, scaled by its sessions."""
+    """A replica of the VAD."""
 
     def __init__(self) -> None:
         super().__init__("Vad")
@@ -96,7 +96,7 @@ class VadReplica(Replica):
             self._address = await _serve_lanes(self._lanes)
 
     async def address(self) -> Address:
-        assert self._address, "Serve awaits reconfigure before it sends anyone here"
+        assert self._address, "Serve awaits reconfigure before it sends requests"
         return self._address
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
@@ -108,7 +108,7 @@ class VadReplica(Replica):
 
 
 class ModelReplica(Replica):
-    """An engine as Serve holds it: loaded before it is reached, ended when its engine dies."""
+    """A replica with an engine: loaded before it can be reached, ended when its engine dies."""
 
     def __init__(self, kind: str, config: Config) -> None:
         super().__init__(kind.capitalize())
@@ -123,15 +123,18 @@ class ModelReplica(Replica):
         self._tasks: list[asyncio.Task[None]] = []
 
     async def reconfigure(self, _: dict[str, Any]) -> None:
-        """Serve awaits this before the replica is ready: a model that cannot load fails it."""
+        """Serve awaits this before the replica is ready; if the model cannot load, the replica
+        fails."""
         if self._address is None:
-            self._tasks.append(asyncio.create_task(self._state.keep_telling()))
+            self._tasks.append(asyncio.create_task(self._state.keep_publishing()))
             try:
                 await self._load()
             except Exception as error:
-                await self._state.tell("absent" if isinstance(error, Absent) else "failed", error)
+                await self._state.publish(
+                    "absent" if isinstance(error, Absent) else "failed", error
+                )
                 raise
-            await self._state.tell("warm")
+            await self._state.publish("warm")
 
     async def _load(self) -> None:
         engine = await asyncio.to_thread(new_engine, self._kind, self._config)
@@ -141,7 +144,7 @@ class ModelReplica(Replica):
         self._lanes = LaneServer(self._model, item)
         self._address = await _serve_lanes(self._lanes)
         self._watch(self._lanes)
-        if hasattr(engine, "died"):
+        if hasattr(engine, "wait_dead"):
             self._tasks.append(asyncio.create_task(self._end_with(engine)))
 
     def _watch(self, lanes: LaneServer) -> None:
@@ -151,17 +154,17 @@ class ModelReplica(Replica):
             self._metrics.watch(MADE, lambda: self._model.stats()["made"], deployment)
 
     async def _end_with(self, engine: Supervised) -> None:
-        """The engine is gone, so this process goes: its lanes break at once, their sessions speak
-        to another replica, and Serve starts a new one here."""
-        reason = await engine.died()
-        log.error("the %s engine died (%s): so does its replica", self._kind, reason)
+        """End this process with its engine: its lanes break at once, their sessions move to another
+        replica, and Serve starts a new one."""
+        reason = await engine.wait_dead()
+        log.error("the %s engine died (%s); ending its replica", self._kind, reason)
         if self._lanes:
             self._lanes.stop()
-        await self._state.tell("failed", reason)
+        await self._state.publish("failed", reason)
         os._exit(1)
 
     async def address(self) -> Address:
-        assert self._address, "Serve awaits reconfigure before it sends anyone here"
+        assert self._address, "Serve awaits reconfigure before it sends requests"
         return self._address
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
@@ -185,19 +188,19 @@ class ModelReplica(Replica):
 
 
 async def _serve_lanes(lanes: LaneServer) -> Address:
-    return await lanes.start(serve.get_replica_context().replica_id.unique_id, _own_address())
+    return await lanes.start(serve.get_replica_context().replica_id.unique_id, _node_address())
 
 
 def _described(kind: str, config: Config) -> tuple[str, str | None, int]:
-    """An engine's name, its model and how many bytes that has, for the state it is in."""
+    """An engine's name, its model and the bytes of its weights."""
     name, _ = config.engines[kind]
-    own = config.with_weights.get(kind)
-    known = weights.known(config.models, own) if own else None
-    return name, own.model if own else None, known.weights if known else 0
+    leaf = config.with_weights.get(kind)
+    known = weights.known(config.models, leaf) if leaf else None
+    return name, leaf.model if leaf else None, known.weights if known else 0
 
 
 class WorkerReplica(Replica):
-    """Sees jobs through, beside whatever else runs here: it gives way to live speech."""
+    """Runs jobs. It gives way to live speech on the same node."""
 
     def __init__(
         self,
@@ -205,7 +208,9 @@ class WorkerReplica(Replica):
         transcriber: DeploymentHandle[Any],
         diarizer: DeploymentHandle[Any],
     ) -> None:
-        from serve_app.jobs.worker import Worker  # not in every replica: half a second of imports
+        from serve_app.jobs.worker import (
+            Worker,
+        )  # half a second of imports that other replicas need not pay
 
         super().__init__("Worker")
         os.nice(NICENESS)
@@ -218,7 +223,7 @@ class WorkerReplica(Replica):
         self._work = asyncio.get_running_loop().create_task(self._worker.run())
 
     async def check_health(self) -> None:
-        """A worker that ended is replaced."""
+        """Serve replaces a worker that has ended."""
         if self._work.done():
             self._work.result()
 
@@ -233,7 +238,7 @@ class WorkerReplica(Replica):
 
 @serve.ingress()
 class Ingress(Replica):
-    """Sockets, REST, sessions. Holds no model."""
+    """Sockets, REST, sessions. It has no model."""
 
     def __init__(
         self,
@@ -246,14 +251,14 @@ class Ingress(Replica):
         worker: DeploymentHandle[Any],
         secret: bytes,
     ) -> None:
-        from serve_app.api import Backend  # not in every replica: a second of imports
+        from serve_app.api import Backend  # a second of imports that other replicas need not pay
 
         super().__init__("Ingress")
         self._config = config
         self._settings = RuntimeSettings(config)
-        self._settings.apply(kept_settings())
+        self._settings.apply(stored_settings())
         self._chat, self._speaker = chat, speaker
-        self._others = (vad, transcriber, chat, speaker, diarizer, worker)
+        self._other_deployments = (vad, transcriber, chat, speaker, diarizer, worker)
         self._backend = Backend(
             vad=ServeReplicaSet(vad, VadResult),
             transcriber=ServeReplicaSet(transcriber, Hypothesis),
@@ -266,7 +271,7 @@ class Ingress(Replica):
             cluster=self,
             secret=secret,
         )
-        self._catching_up = asyncio.get_running_loop().create_task(self._catch_up())
+        self._refreshing_settings = asyncio.get_running_loop().create_task(self._catch_up())
 
     def __serve_build_asgi_app__(self) -> Any:
         from serve_app.api import create_app
@@ -276,21 +281,21 @@ class Ingress(Replica):
         )
 
     async def reconfigure(self, changes: dict[str, Any]) -> None:
-        """Settings that were changed while we run."""
+        """Apply settings that were changed at run time."""
         self._settings.apply(changes)
 
     async def change_settings(self, asked: dict[str, Any]) -> dict[str, Any]:
-        """Every ingress replica, through a handle to ourselves; one that does not hear it now, or
-        starts later, reads what was kept."""
+        """Change the settings of every ingress replica, through a handle to our own deployment. One
+        that cannot be reached now, or starts later, reads the stored settings."""
         changes = await asyncio.to_thread(keep_changes, asked)
         await broadcast(serve.get_deployment_handle("Ingress", APP_NAME), "reconfigure", changes)
         return changes
 
     async def _catch_up(self) -> None:
-        """With settings that were changed while this replica could not be reached."""
+        """Apply settings that were changed while this replica could not be reached."""
         while True:
             await asyncio.sleep(CATCH_UP_S)
-            changes = await asyncio.to_thread(kept_settings)
+            changes = await asyncio.to_thread(stored_settings)
             if changes != self._settings.changes:
                 self._settings.apply(changes)
 
@@ -298,12 +303,12 @@ class Ingress(Replica):
         return {SESSIONS: self._metrics.active_sessions}
 
     async def _ask_all(self, method: str) -> list[Any]:
-        """Every replica of every deployment, this one included."""
+        """The answers of every replica of every deployment, including this one."""
         ours = serve.get_deployment_handle("Ingress", APP_NAME)
         answers = await asyncio.gather(
-            *(broadcast(handle, method) for handle in (ours, *self._others))
+            *(broadcast(handle, method) for handle in (ours, *self._other_deployments))
         )
-        return [answer for those in answers for answer in those]
+        return [answer for each in answers for answer in each]
 
     async def snapshots(self) -> list[Snapshot]:
         return await self._ask_all("snapshot") or [self._metrics.snapshot()]
@@ -332,7 +337,7 @@ class Ingress(Replica):
 
     async def __del__(self) -> None:
         await super().__del__()
-        self._catching_up.cancel()
+        self._refreshing_settings.cancel()
 
 
 def _sum(counts: list[dict[str, int]]) -> dict[str, int]:
@@ -343,13 +348,13 @@ def _sum(counts: list[dict[str, int]]) -> dict[str, int]:
     return total
 
 
-def _own_address() -> str:
+def _node_address() -> str:
     host: str = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
     return host
 
 
 def _log_like_serve() -> None:
-    """Into the replica's own log file, beside what Serve writes there."""
+    """Log to the replica's log file, as Serve does."""
     ours, serves = logging.getLogger("voxray"), logging.getLogger("ray.serve")
     ours.setLevel(logging.INFO)
     ours.handlers, ours.propagate = serves.handlers, False

@@ -232,15 +232,15 @@ class TranscriberContract:
         loop.run(go())
 
     def test_forgetting_stops_the_model(self, engine: Heard, loop: Loop) -> None:
-        if not hasattr(engine.engine, "made"):
+        if not hasattr(engine.engine, "generated"):
             pytest.skip("it does not count")
 
         async def go() -> None:
-            before = engine.engine.made()
+            before = engine.engine.generated()
             keys = [await engine.say(self.speech(20, 30 + n), piece_s=30) for n in range(3)]
-            await until(lambda: engine.engine.made() > before, PATIENCE_S)
+            await until(lambda: engine.engine.generated() > before, PATIENCE_S)
             await engine.engine.forget(keys)
-            await unchanged(engine.engine.made, QUIET_S, STOPS_WITHIN_S)
+            await unchanged(engine.engine.generated, QUIET_S, STOPS_WITHIN_S)
 
         loop.run(go())
 
@@ -312,7 +312,7 @@ class ChatContract:
             )
             async with aclosing(engine.reply(ask)) as pieces:
                 await anext(pieces)
-            return int(await unchanged(engine.made, QUIET_S, STOPS_WITHIN_S))
+            return int(await unchanged(engine.generated, QUIET_S, STOPS_WITHIN_S))
 
         assert loop.run(go()) > 0
 
@@ -382,6 +382,6 @@ class SpeakerContract:
         async def go() -> int:
             async with aclosing(engine.speak(say)) as pieces:
                 await anext(pieces)
-            return int(await unchanged(engine.made, QUIET_S, STOPS_WITHIN_S))
+            return int(await unchanged(engine.generated, QUIET_S, STOPS_WITHIN_S))
 
         assert loop.run(go()) > 0

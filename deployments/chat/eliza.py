@@ -1,9 +1,9 @@
-"""The embedded engine: ELIZA, which turns around what was said, by patterns, and knows nothing.
+"""The embedded engine: ELIZA, which reflects what was said by patterns and understands nothing.
 
 After J. Weizenbaum, "ELIZA: a computer program for the study of natural language communication
-between man and machine", Communications of the ACM 9(1), 1966: a keyword with a rank decides, what
-follows it is reflected, and a template is filled in. It says so when asked what it is. Tools,
-system prompts and sampling options mean nothing to it.
+between man and machine", Communications of the ACM 9(1), 1966: the first rule that
+matches decides, the text after its keyword is reflected, and a template is filled in. Asked what it
+is, it says so. It ignores tools, system prompts and sampling options.
 """
 
 import re
@@ -34,7 +34,7 @@ REFLECTIONS = {
 
 
 class Rule(NamedTuple):
-    """What is said when the pattern is found; `{0}` is what its group held, reflected."""
+    """The replies to a pattern; `{0}` is the text of its group, reflected."""
 
     pattern: re.Pattern[str]
     replies: tuple[str, ...]
@@ -98,7 +98,7 @@ DEFAULT = (
 
 
 def respond(said: str, turn: int) -> str:
-    """The answer to what was said; the turn varies answers to the same thing."""
+    """The answer to `said`; `turn` varies the answers to repeated input."""
     for rule in RULES:
         if found := rule.pattern.search(said):
             reply = rule.replies[turn % len(rule.replies)]
@@ -107,7 +107,7 @@ def respond(said: str, turn: int) -> str:
 
 
 def reflect(text: str) -> str:
-    """The same seen from the other side: "my cat loves me" becomes "your cat loves you"."""
+    """The text with its pronouns exchanged: "my cat loves me" becomes "your cat loves you"."""
     clause = re.split(r"[.!?,;]", text, maxsplit=1)[0]
     return " ".join(REFLECTIONS.get(word.lower(), word) for word in clause.split())
 
@@ -119,7 +119,7 @@ class Eliza:
     options = frozenset({Option.MAX_TOKENS})
 
     def __init__(self) -> None:
-        self._made = 0
+        self._generated = 0
 
     async def start(self) -> None:
         """Nothing to load."""
@@ -127,19 +127,19 @@ class Eliza:
     async def stop(self) -> None:
         """Nothing to stop."""
 
-    def made(self) -> int:
-        return self._made
+    def generated(self) -> int:
+        return self._generated
 
-    async def reply(self, ask: ChatRequest) -> AsyncIterator[ChatDelta]:
-        if ask.options.tool_choice not in ("auto", "none"):
-            raise EngineFailed("eliza cannot call tools, and a tool was required")
-        said = [message.content for message in ask.messages if message.role == "user"]
-        asked = sum(len(message.content.split()) for message in ask.messages)
+    async def reply(self, request: ChatRequest) -> AsyncIterator[ChatDelta]:
+        if request.options.tool_choice not in ("auto", "none"):
+            raise EngineFailed("eliza cannot call tools; tool_choice must be auto or none")
+        said = [message.content for message in request.messages if message.role == "user"]
+        prompt = sum(len(message.content.split()) for message in request.messages)
         words = respond(said[-1] if said else "", len(said)).split()
-        allowed = words[: ask.options.max_tokens]
+        allowed = words[: request.options.max_tokens]
         for count, word in enumerate(allowed, 1):
-            self._made += 1
+            self._generated += 1
             space = " " if count < len(allowed) else ""
-            yield ChatDelta(ask.session, word + space, tokens=(asked, count))
+            yield ChatDelta(request.session, word + space, tokens=(prompt, count))
         finish = "stop" if len(allowed) == len(words) else "length"
-        yield ChatDelta(ask.session, finish=finish, tokens=(asked, len(allowed)))
+        yield ChatDelta(request.session, finish=finish, tokens=(prompt, len(allowed)))

@@ -1,8 +1,8 @@
-"""Any OpenAI-compatible server as the engine: streamed, with timeouts, retries and a breaker.
+"""Any OpenAI-compatible server as the engine: streamed, with timeouts, retries, a circuit breaker.
 
-The client library retries what may pass (connection errors, 408, 409, 429, 5xx) with backoff,
-before the first token only. After several failures in a row the breaker opens: for a while
-requests fail at once, so that a server that is down does not make every turn wait for it.
+The client library retries temporary failures (connection errors, 408, 409, 429, 5xx) with backoff,
+until the first token. After several failures in a row the breaker opens: for a while requests fail
+at once, so that turns do not wait for a server that is down.
 """
 
 import json
@@ -23,32 +23,32 @@ from deployments.interfaces import (
 )
 
 
-class Breaker:
-    """Closed until `failures` in a row; then open for `rest_s`, after which one may try."""
+class CircuitBreaker:
+    """Closed until `failures` in a row, then open for `open_s`; after that one request may try."""
 
-    def __init__(self, failures: int, rest_s: float, clock: Callable[[], float]) -> None:
+    def __init__(self, failures: int, open_s: float, clock: Callable[[], float]) -> None:
         self._limit = failures
-        self._rest_s = rest_s
+        self._open_s = open_s
         self._clock = clock
         self._failures = 0
         self._open_until = 0.0
 
     def check(self) -> None:
-        """Raises `EngineFailed` while open; the one that may try keeps it open for others."""
+        """Raises `EngineFailed` while open. A request that may try keeps it open for all others."""
         now = self._clock()
         if self._failures < self._limit:
             return
         if now < self._open_until:
             wait_s = self._open_until - now
-            raise EngineFailed(f"the chat server keeps failing; tried again in {wait_s:.0f} s")
-        self._open_until = now + self._rest_s
+            raise EngineFailed(f"the chat server keeps failing; retry in {wait_s:.0f} s")
+        self._open_until = now + self._open_s
 
     def succeeded(self) -> None:
         self._failures = 0
 
     def failed(self) -> None:
         self._failures += 1
-        self._open_until = self._clock() + self._rest_s
+        self._open_until = self._clock() + self._open_s
 
 
 OPTIONS = frozenset(
@@ -64,7 +64,7 @@ OPTIONS = frozenset(
         Option.JSON,
     }
 )
-"""What a chat completion of OpenAI's API can be asked for."""
+"""The options of a chat completion in OpenAI's API."""
 
 
 class OpenAI:
@@ -90,16 +90,16 @@ class OpenAI:
         self._timeout_s = timeout_s
         self._connect_timeout_s = connect_timeout_s
         self._retries = retries
-        self._breaker = Breaker(breaker_failures, breaker_open_s, time.monotonic)
+        self._breaker = CircuitBreaker(breaker_failures, breaker_open_s, time.monotonic)
         self._client: Any = None
-        self._made = 0
+        self._generated = 0
 
     async def start(self) -> None:
-        """Raises `EngineFailed` without a model's name: there is no default to guess."""
+        """Raises `EngineFailed` without a model's name, because there is no sensible default."""
         from openai import AsyncOpenAI, Timeout
 
         if not self._model:
-            raise EngineFailed("chat.openai.model is not set")
+            raise EngineFailed("chat.openai.model is not set: name a model of the server")
         self._client = AsyncOpenAI(
             base_url=self._base_url,
             api_key=os.environ.get(self._api_key_variable) or "none",
@@ -111,30 +111,30 @@ class OpenAI:
         if self._client:
             await self._client.close()
 
-    def made(self) -> int:
-        return self._made
+    def generated(self) -> int:
+        return self._generated
 
-    async def reply(self, ask: ChatRequest) -> AsyncIterator[ChatDelta]:
+    async def reply(self, request: ChatRequest) -> AsyncIterator[ChatDelta]:
         from openai import OpenAIError
 
         self._breaker.check()
         try:
-            async with await self._create(ask) as stream:
+            async with await self._create(request) as stream:
                 self._breaker.succeeded()
-                async for piece in written(ask.session, stream):
-                    self._made += bool(piece.text or piece.calls)
+                async for piece in deltas(request.session, stream):
+                    self._generated += bool(piece.text or piece.calls)
                     yield piece
         except OpenAIError as error:
             if getattr(error, "status_code", 500) >= 500:
                 self._breaker.failed()
             raise EngineFailed(_reason(error)) from error
 
-    async def _create(self, ask: ChatRequest) -> Any:
-        return await self._client.chat.completions.create(model=self._model, **asked_for(ask))
+    async def _create(self, request: ChatRequest) -> Any:
+        return await self._client.chat.completions.create(model=self._model, **completion(request))
 
 
-async def written(session: int, chunks: AsyncIterator[Any]) -> AsyncIterator[ChatDelta]:
-    """Pieces out of OpenAI's chunks; the last waits for the usage, which comes after the finish.
+async def deltas(session: int, chunks: AsyncIterator[Any]) -> AsyncIterator[ChatDelta]:
+    """Deltas from OpenAI's chunks. The last one waits for the usage, which comes after the finish.
 
     Raises `EngineFailed` when the chunks end without a finish.
     """
@@ -149,22 +149,22 @@ async def written(session: int, chunks: AsyncIterator[Any]) -> AsyncIterator[Cha
                 count += 1
                 yield ChatDelta(session, choice.delta.content or "", calls)
     if finish is None:
-        raise EngineFailed("the chat server broke off in the middle of a reply")
+        raise EngineFailed("the chat server ended the stream in the middle of a reply")
     yield ChatDelta(session, finish=finish, tokens=tokens if tokens[1] else (0, count))
 
 
-def asked_for(ask: ChatRequest) -> dict[str, Any]:
-    """A streamed chat completion, as OpenAI's API is asked for one."""
+def completion(request: ChatRequest) -> dict[str, Any]:
+    """The request for a streamed chat completion in OpenAI's API."""
     return {
-        "messages": [_message(message) for message in ask.messages],
+        "messages": [_message(message) for message in request.messages],
         "stream": True,
         "stream_options": {"include_usage": True},
-        **_options(ask.options),
+        **_options(request.options),
     }
 
 
 def _reason(error: Exception) -> str:
-    """What went wrong, without what the server said: that may hold anything."""
+    """What went wrong, without the server's own text, which could contain anything."""
     status = getattr(error, "status_code", None)
     return f"the chat server answered {status}" if status else "the chat server does not answer"
 

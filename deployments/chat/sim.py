@@ -1,6 +1,6 @@
-"""The stand-in engine: a reply after a stated time, a token after each stated time.
+"""The simulated engine: the first token after a given time, and each further token after another.
 
-For capacity work and tests. It never pretends: its first words say what it is.
+For capacity planning and tests. Its first words say what it is.
 """
 
 import asyncio
@@ -16,8 +16,8 @@ WORDS = (
 
 
 class SimChat:
-    """`tokens` words a reply. Calls the first tool, without arguments, when one is required or
-    the last message has its name in it; after a tool's output it replies with words again."""
+    """`tokens` words a reply. Calls a tool, without arguments, when one is required or the last
+    message contains its name; after a tool's output it replies with words again."""
 
     name = "sim"
     options = frozenset({Option.TOOLS, Option.TOOL_CHOICE, Option.MAX_TOKENS})
@@ -26,7 +26,7 @@ class SimChat:
         self._first_token_s = first_token_ms / 1000
         self._token_s = token_ms / 1000
         self._tokens = tokens
-        self._made = 0
+        self._generated = 0
 
     async def start(self) -> None:
         """Nothing to load."""
@@ -34,30 +34,30 @@ class SimChat:
     async def stop(self) -> None:
         """Nothing to stop."""
 
-    def made(self) -> int:
-        return self._made
+    def generated(self) -> int:
+        return self._generated
 
-    async def reply(self, ask: ChatRequest) -> AsyncIterator[ChatDelta]:
-        asked = sum(len(message.content.split()) for message in ask.messages)
+    async def reply(self, request: ChatRequest) -> AsyncIterator[ChatDelta]:
+        prompt = sum(len(message.content.split()) for message in request.messages)
         await asyncio.sleep(self._first_token_s)
-        if call := _call(ask):
-            self._made += 1
-            yield ChatDelta(ask.session, calls=(call,), finish="tool_calls", tokens=(asked, 1))
+        if call := _call(request):
+            self._generated += 1
+            yield ChatDelta(request.session, calls=(call,), finish="tool_calls", tokens=(prompt, 1))
             return
-        allowed = min(self._tokens, ask.options.max_tokens or self._tokens)
+        allowed = min(self._tokens, request.options.max_tokens or self._tokens)
         loop = asyncio.get_running_loop()
         began = loop.time()
         for count, word in zip(range(1, allowed + 1), itertools.cycle(WORDS), strict=False):
-            self._made += 1
-            yield ChatDelta(ask.session, word + " ", tokens=(asked, count))
-            # by the clock, for a sleep each would make many tokens slower than stated
+            self._generated += 1
+            yield ChatDelta(request.session, word + " ", tokens=(prompt, count))
+            # by the clock: separate sleeps would add up to more than the given time
             await asyncio.sleep(began + count * self._token_s - loop.time())
         finish = "stop" if allowed == self._tokens else "length"
-        yield ChatDelta(ask.session, finish=finish, tokens=(asked, allowed))
+        yield ChatDelta(request.session, finish=finish, tokens=(prompt, allowed))
 
 
-def _call(ask: ChatRequest) -> ToolCall | None:
-    options, last = ask.options, ask.messages[-1]
+def _call(request: ChatRequest) -> ToolCall | None:
+    options, last = request.options, request.messages[-1]
     if not options.tools or options.tool_choice == "none" or last.role == "tool":
         return None
     named = [tool.name for tool in options.tools if tool.name in last.content]
@@ -65,4 +65,4 @@ def _call(ask: ChatRequest) -> ToolCall | None:
         named = [options.tool_choice]
     if options.tool_choice == "required":
         named = named or [options.tools[0].name]
-    return ToolCall(0, f"call_{len(ask.messages)}", named[0], "{}") if named else None
+    return ToolCall(0, f"call_{len(request.messages)}", named[0], "{}") if named else None

@@ -1,7 +1,7 @@
 """Any instruct model on vLLM, in this replica's own process tree.
 
-vLLM's own chat serving writes the reply: chat template, tools, JSON, prefix caching. It answers as
-OpenAI's API does, so what it says is read as the engine `openai` reads a server's answers.
+vLLM's own chat serving writes the reply: chat template, tools, JSON, prefix caching. It answers
+with OpenAI's chunks, which are read as in the engine `openai`.
 """
 
 import json
@@ -10,7 +10,7 @@ from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
-from deployments.chat.openai import OPTIONS, asked_for, written
+from deployments.chat.openai import OPTIONS, completion, deltas
 from deployments.interfaces import ChatDelta, ChatRequest, EngineFailed, Message
 from deployments.vllm_engine import MISTRAL, Vllm, gpu_settings
 
@@ -44,8 +44,8 @@ class VllmChat:
         }
         formats = MISTRAL if (Path(model) / "params.json").exists() else {}
         self._vllm = Vllm(stall_s, settings | formats | gpu_settings(gpu_memory, gpus, eager))
-        self._made = 0
-        self.died = self._vllm.died
+        self._generated = 0
+        self.wait_dead = self._vllm.wait_dead
 
     async def start(self) -> None:
         """Raises `EngineFailed` when the model cannot be loaded."""
@@ -54,35 +54,35 @@ class VllmChat:
     async def stop(self) -> None:
         await self._vllm.stop()
 
-    def made(self) -> int:
-        return self._made
+    def generated(self) -> int:
+        return self._generated
 
-    async def reply(self, ask: ChatRequest) -> AsyncIterator[ChatDelta]:
-        async with aclosing(self._vllm.ask(lambda: self._chunks(ask))) as chunks:  # type: ignore[type-var]
-            async with aclosing(written(ask.session, chunks)) as pieces:  # type: ignore[type-var]
+    async def reply(self, request: ChatRequest) -> AsyncIterator[ChatDelta]:
+        async with aclosing(self._vllm.stream(lambda: self._chunks(request))) as chunks:  # type: ignore[type-var]
+            async with aclosing(deltas(request.session, chunks)) as pieces:  # type: ignore[type-var]
                 async for piece in pieces:
-                    self._made += bool(piece.text or piece.calls)
+                    self._generated += bool(piece.text or piece.calls)
                     yield piece
 
     async def _warm_up(self) -> None:
         self._plain = self._new_serving(None)
         self._with_tools = self._new_serving(self._tool_parser)
-        ask = ChatRequest(0, (Message("user", "hello"),))
-        hello = ask._replace(options=ask.options._replace(max_tokens=4))
+        request = ChatRequest(0, (Message("user", "hello"),))
+        hello = request._replace(options=request.options._replace(max_tokens=4))
         async for _ in self.reply(hello):
             pass
 
-    async def _chunks(self, ask: ChatRequest) -> AsyncIterator[Any]:
-        """OpenAI's chunks. Closing this aborts the request in the engine."""
+    async def _chunks(self, request: ChatRequest) -> AsyncIterator[Any]:
+        """OpenAI's chunks. Closing it aborts the request in the engine."""
         from openai.types.chat import ChatCompletionChunk
         from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
 
-        asked = ChatCompletionRequest.model_validate({"model": self._model} | asked_for(ask))
-        # vLLM builds its parser of tool calls anew for each reply: 130 ms for Mistral's
-        serving = self._with_tools if ask.options.tools else self._plain
+        asked = ChatCompletionRequest.model_validate({"model": self._model} | completion(request))
+        # vLLM builds its tool parser again for each reply: 130 ms for Mistral's
+        serving = self._with_tools if request.options.tools else self._plain
         answer = await serving.create_chat_completion(asked)
         if not hasattr(answer, "__aiter__"):
-            raise EngineFailed(f"the model cannot take this: {answer.error.message}")
+            raise EngineFailed(f"the model cannot process this request: {answer.error.message}")
         async with aclosing(answer) as events:
             async for event in events:
                 data = event.removeprefix("data: ").strip()

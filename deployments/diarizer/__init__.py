@@ -1,4 +1,4 @@
-"""Who spoke when: lanes in front of an engine."""
+"""The `Diarizer` deployment: lanes of recordings in front of one engine."""
 
 from deployments.diarizer.diarizer import Diarizer
 

@@ -1,7 +1,7 @@
 """The embedded diarizer: cepstra, BIC clustering and a Viterbi pass, with NumPy alone.
 
-Demo-grade, as the embedded recogniser is: right for voices that differ, on one channel, without
-speaking over each other. It keeps 38 bytes a frame: 14 MB an hour of speech.
+For demonstrations: it works for voices that differ, on one channel, without overlapping speech. It
+keeps 38 bytes per frame: 14 MB per hour of speech.
 """
 
 import asyncio
@@ -25,32 +25,32 @@ from deployments.interfaces import BYTES_PER_SAMPLE, RATE, Option, SpeakerCount,
 from deployments.vad import FRAME_SAMPLES, voiced
 
 BLOCK = 10 * RATE
-"""Samples whose cepstra are taken at once."""
+"""Samples whose cepstra are computed together."""
 
 SEGMENT = 150
-"""Frames of a segment to begin with: 1.5 s."""
+"""Frames of an initial segment: 1.5 s."""
 
 QUIET = 1e-3
-"""A frame 30 dB below the loud ones says nothing of a voice."""
+"""Frames 30 dB below the loud ones are ignored."""
 
 LEAST_SHARE = 0.08
-"""Of the speech that a speaker must have, where nobody says how many there are."""
+"""Share of the speech that a speaker must have if the number of speakers is not given."""
 
 SHORTEST = 40
-"""Frames that say enough of a voice to begin a cluster with."""
+"""Frames that a cluster needs at least."""
 
 PART = 400
-"""Segments that are clustered at once: ten minutes of speech."""
+"""Segments that are clustered together: ten minutes of speech."""
 
 MOST_AT_FIRST = 10
-"""Speakers that it begins with where nobody says more; then those are merged that are one."""
+"""Clusters before similar speakers are merged, unless the request asks for more."""
 
 STEP = 10
-"""Frames (100 ms) in which nobody changes."""
+"""Frames (100 ms) within which the speaker does not change."""
 
 PASSES = 2
 CHANGE = 120.0
-"""Log-likelihood that a change of speaker must bring: about a second's worth."""
+"""Log-likelihood that a change of speaker must gain: about that of one second."""
 
 
 class Bic:
@@ -76,11 +76,11 @@ class Bic:
         return await asyncio.to_thread(turns_of, voice, speakers, self._separation)
 
     async def stop(self) -> None:
-        """Nothing to end."""
+        """Nothing to stop."""
 
 
 class _Voice:
-    """The voiced frames of a recording: their cepstra, and where they stand."""
+    """The voiced frames of a recording: their cepstra and positions."""
 
     def __init__(self) -> None:
         import webrtcvad
@@ -89,7 +89,7 @@ class _Voice:
         self._pcm = bytearray()
         self._at = 0
         self._frames: list[Any] = []
-        self._places: list[Any] = []
+        self._positions: list[Any] = []
 
     def push(self, pcm: bytes) -> bool:
         """Whether there is enough to `take`."""
@@ -97,7 +97,7 @@ class _Voice:
         return len(self._pcm) >= (BLOCK + FRAME) * BYTES_PER_SAMPLE
 
     def take(self, last: bool = False) -> None:
-        """Blocks into cepstra, of frames that begin in a voiced 20 ms."""
+        """Turn full blocks into cepstra, for frames that begin in a voiced 20 ms."""
         while len(self._pcm) >= (BLOCK + FRAME) * BYTES_PER_SAMPLE or (last and self._pcm):
             pcm = bytes(self._pcm[: (BLOCK + FRAME) * BYTES_PER_SAMPLE])
             del self._pcm[: BLOCK * BYTES_PER_SAMPLE]
@@ -107,38 +107,38 @@ class _Voice:
         samples = np.frombuffer(pcm, np.int16).astype(np.float32) / 32768
         frames = cepstra(samples)[: BLOCK // HOP]
         flags = np.array(voiced(self._vad.is_speech, pcm), bool)
-        said = flags.repeat(FRAME_SAMPLES // HOP)[: len(frames)]
-        frames = frames[: len(said)]
-        said &= audible(samples, len(said), said)
-        self._frames.append(frames[said].astype(np.float16))
-        self._places.append(np.flatnonzero(said).astype(np.int32) + self._at // HOP)
+        speech = flags.repeat(FRAME_SAMPLES // HOP)[: len(frames)]
+        frames = frames[: len(speech)]
+        speech &= audible(samples, len(speech), speech)
+        self._frames.append(frames[speech].astype(np.float16))
+        self._positions.append(np.flatnonzero(speech).astype(np.int32) + self._at // HOP)
         self._at += BLOCK
 
-    def heard(self) -> tuple[Any, Any]:
-        """Voiced frames x coefficients, and each one's number in the recording."""
+    def frames(self) -> tuple[Any, Any]:
+        """Voiced frames x coefficients, and the index of each frame in the recording."""
         if not self._frames:
             return np.zeros((0, COEFFICIENTS), np.float16), np.zeros(0, np.int32)
-        return np.concatenate(self._frames), np.concatenate(self._places)
+        return np.concatenate(self._frames), np.concatenate(self._positions)
 
 
-def audible(samples: Any, count: int, said: Any) -> Any:
-    """Frames that are not much quieter than the loud ones: a VAD takes some silence along, and
-    silence would be a speaker of its own."""
+def audible(samples: Any, count: int, speech: Any) -> Any:
+    """Frames that are not much quieter than the loud ones: a VAD includes some silence, which would
+    become another speaker."""
     level = np.square(samples[: count * HOP].reshape(count, HOP)).mean(axis=1)
-    loud = np.percentile(level[said], 90) if said.any() else 0.0
+    loud = np.percentile(level[speech], 90) if speech.any() else 0.0
     return level > loud * QUIET
 
 
 def turns_of(voice: _Voice, speakers: SpeakerCount, enough: float) -> list[SpeakerTurn]:
-    frames, places = voice.heard()
-    segments = segments_of(places)
+    frames, positions = voice.frames()
+    segments = segments_of(positions)
     clusters = [
         cluster_of(frames[begin:end], number)
         for number, (begin, end) in enumerate(segments)
         if end - begin >= SHORTEST
     ]
     if not clusters:
-        return [SpeakerTurn(0, *_span(places, begin, end)) for begin, end in segments]
+        return [SpeakerTurn(0, *_span(positions, begin, end)) for begin, end in segments]
     found = _begin(clusters, max(speakers.least, min(speakers.most, MOST_AT_FIRST)))
     path, found = _refine(frames, found)
     while len(found) > speakers.least:
@@ -147,12 +147,12 @@ def turns_of(voice: _Voice, speakers: SpeakerCount, enough: float) -> list[Speak
             break
         rest = [it for number, it in enumerate(found) if number not in (i, j)]
         path, found = _refine(frames, [*rest, merge(found[i], found[j])])
-    return _turns(path, places)
+    return _turns(path, positions)
 
 
 def _least_apart(found: list[Cluster]) -> tuple[float, int, int]:
-    """The two that are most likely one, and by how much they are not: a speaker with little to
-    say is taken for a part of another."""
+    """The separation of the two clusters that are most likely one speaker, and which two. A cluster
+    with little speech counts as part of another."""
     total = sum(it.frames for it in found)
     small = min(range(len(found)), key=lambda number: found[number].frames)
     if found[small].frames >= LEAST_SHARE * total:
@@ -163,7 +163,7 @@ def _least_apart(found: list[Cluster]) -> tuple[float, int, int]:
 
 
 def _refine(frames: Any, found: list[Cluster]) -> tuple[Any, list[Cluster]]:
-    """Whose each frame is, and the speakers as their own frames have them; some may vanish."""
+    """The speaker of each frame, and the speakers computed from those frames; some may vanish."""
     path = np.zeros(len(frames), np.int16)
     for _ in range(PASSES if len(found) > 1 else 0):
         scores = likelihoods(frames, found)
@@ -177,10 +177,10 @@ def _refine(frames: Any, found: list[Cluster]) -> tuple[Any, list[Cluster]]:
     return path, found
 
 
-def segments_of(places: Any) -> list[tuple[int, int]]:
-    """Runs of voiced frames without a gap of 200 ms, in pieces of about `SEGMENT`."""
-    gaps = np.flatnonzero(np.diff(places) > 20) + 1
-    borders = [0, *gaps.tolist(), len(places)]
+def segments_of(positions: Any) -> list[tuple[int, int]]:
+    """Runs of voiced frames without a gap of 200 ms, cut into about `SEGMENT` frames each."""
+    gaps = np.flatnonzero(np.diff(positions) > 20) + 1
+    borders = [0, *gaps.tolist(), len(positions)]
     segments = []
     for begin, end in itertools.pairwise(borders):
         pieces = max(1, round((end - begin) / SEGMENT))
@@ -190,23 +190,23 @@ def segments_of(places: Any) -> list[tuple[int, int]]:
 
 
 def _begin(clusters: list[Cluster], most: int) -> list[Cluster]:
-    """Part by part, then the parts' clusters together."""
+    """Cluster each part, then the clusters of all parts."""
     while len(clusters) > PART:
         parts = [clusters[at : at + PART] for at in range(0, len(clusters), PART)]
         clusters = [it for part in parts for it in agglomerate(part, min(len(part), PART // 8))]
     return agglomerate(clusters, most)
 
 
-def _turns(path: Any, places: Any) -> list[SpeakerTurn]:
+def _turns(path: Any, positions: Any) -> list[SpeakerTurn]:
     """Runs of one speaker; a gap of half a second ends one."""
-    ends = np.flatnonzero((np.diff(path) != 0) | (np.diff(places) > 50)) + 1
+    ends = np.flatnonzero((np.diff(path) != 0) | (np.diff(positions) > 50)) + 1
     borders = [0, *ends.tolist(), len(path)]
     return [
-        SpeakerTurn(int(path[begin]), *_span(places, begin, end))
+        SpeakerTurn(int(path[begin]), *_span(positions, begin, end))
         for begin, end in itertools.pairwise(borders)
         if end > begin
     ]
 
 
-def _span(places: Any, begin: int, end: int) -> tuple[int, int]:
-    return int(places[begin]) * HOP, (int(places[end - 1]) + 1) * HOP
+def _span(positions: Any, begin: int, end: int) -> tuple[int, int]:
+    return int(positions[begin]) * HOP, (int(positions[end - 1]) + 1) * HOP

@@ -1,7 +1,7 @@
-"""Mel-frequency cepstra, which tell one voice from another. Pure.
+"""Mel-frequency cepstra, which distinguish voices. Pure.
 
 Frames of 25 ms every 10 ms, 26 mel filters from 100 to 7,600 Hz, cepstral coefficients 1 to 19
-(Davis & Mermelstein 1980). No mean is taken off: the mean is what a voice is known by.
+(Davis & Mermelstein 1980). The mean is not subtracted, because it identifies a voice.
 """
 
 from typing import Any
@@ -41,7 +41,7 @@ WINDOW = np.hamming(FRAME).astype(np.float32)
 
 
 def cepstra(samples: Any) -> Any:
-    """float32 samples in; frames x `COEFFICIENTS` out, one frame for each whole one."""
+    """float32 samples in; frames x `COEFFICIENTS` out, whole frames only."""
     if len(samples) < FRAME:
         return np.zeros((0, COEFFICIENTS), np.float32)
     emphasised = np.append(samples[:1], samples[1:] - np.float32(0.97) * samples[:-1])

@@ -1,5 +1,5 @@
-"""Lanes in front of a diarizer engine: recordings in, in pieces; their turns out. Knows no engine
-by name."""
+"""Lanes in front of a diarizer engine: pieces of recordings in, speaker turns out. Independent of
+the engine."""
 
 import asyncio
 import logging
@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 
 from deployments.interfaces import (
     BYTES_PER_SAMPLE,
+    ENGINE_FAILED,
     DiarizationInput,
     DiarizationResult,
     DiarizerEngine,
@@ -14,14 +15,14 @@ from deployments.interfaces import (
     EngineFailed,
     SpeakerCount,
 )
-from deployments.once import Once
+from deployments.lanes import LaneModel
 from deployments.outbox import Outbox
 
 log = logging.getLogger("voxray.diarizer")
 
 
 class _Recording:
-    """One recording's audio on its way into the engine; its client bounds what waits here."""
+    """A recording's audio that waits for the engine; its client bounds how much."""
 
     def __init__(self, session: int, out: Outbox[DiarizationResult]) -> None:
         self._session = session
@@ -30,9 +31,9 @@ class _Recording:
         self.until = 0
         self.task: asyncio.Task[None] | None = None
 
-    def put(self, voices: DiarizationInput) -> None:
-        self._pieces.put_nowait(voices.pcm)
-        if voices.ended:
+    def put(self, piece: DiarizationInput) -> None:
+        self._pieces.put_nowait(piece.pcm)
+        if piece.ended:
             self._pieces.put_nowait(None)
 
     async def audio(self) -> AsyncIterator[bytes]:
@@ -48,43 +49,35 @@ class _Lane:
         self.recordings: dict[int, _Recording] = {}
 
 
-class Diarizer:
-    """Any `DiarizerEngine`, a task a recording."""
+class Diarizer(LaneModel[_Lane]):
+    """Any `DiarizerEngine`, with one task per recording."""
 
     def __init__(self, engine: DiarizerEngine) -> None:
+        super().__init__()
         self.engine = engine
-        self._lanes: dict[str, _Lane] = {}
-        self._load = Once(engine.start)
 
-    async def start(self) -> None:
-        """Load the engine, once; raises what the engine raises when it cannot load."""
-        await self._load()
+    async def load(self) -> None:
+        await self.engine.start()
 
     async def stop(self) -> None:
         await self.engine.stop()
 
-    async def listen(self, lane: str) -> AsyncIterator[list[DiarizationResult]]:
-        """Open a lane and stream its answers; the first item is empty and says: open."""
-        await self.start()
-        here = self._lanes[lane] = _Lane()
-        try:
-            yield []
-            while True:
-                yield await here.out.take()
-        finally:
-            del self._lanes[lane]
-            _cancel(here, list(here.recordings))
+    def new_lane(self) -> _Lane:
+        return _Lane()
+
+    async def close_lane(self, name: str, lane: _Lane) -> None:
+        _cancel(lane, list(lane.recordings))
 
     async def exchange(
         self, lane: str, batch: Sequence[DiarizationInput], left: Sequence[int]
     ) -> None:
-        """A recording begins with its first piece, and is forgotten when its client leaves."""
+        """A recording begins with its first piece and is dropped when its client leaves."""
         here = self._lanes[lane]
-        for voices in batch:
-            recording = here.recordings.get(voices.session)
+        for piece in batch:
+            recording = here.recordings.get(piece.session)
             if recording is None:
-                recording = self._begin(here, voices)
-            recording.put(voices)
+                recording = self._begin(here, piece)
+            recording.put(piece)
         _cancel(here, left)
 
     def _begin(self, here: _Lane, first: DiarizationInput) -> _Recording:
@@ -102,12 +95,12 @@ class Diarizer:
             turns = await self.engine.diarize(recording.audio(), speakers)
             here.out.put(DiarizationResult(session, recording.until, tuple(turns), True))
         except EngineDied:
-            return  # the replica goes, and its client asks another
+            return  # the replica ends; its client tries another
         except EngineFailed as failure:
             here.out.put(DiarizationResult(session, recording.until, failure=str(failure)))
-        except Exception:  # nobody above would see it, and the client would wait for ever
+        except Exception:  # nothing else reports it, and the client would wait forever
             log.exception("diarizing a recording failed")
-            here.out.put(DiarizationResult(session, recording.until, failure="the engine failed"))
+            here.out.put(DiarizationResult(session, recording.until, failure=ENGINE_FAILED))
 
 
 def _cancel(here: _Lane, sessions: Sequence[int]) -> None:

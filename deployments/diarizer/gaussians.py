@@ -1,9 +1,9 @@
 """Speakers by the Bayesian information criterion: segments that one Gaussian explains as well as
-two are one speaker's. Pure.
+two belong to one speaker. Pure.
 
 Chen & Gopalakrishnan 1998, "Speaker, environment and channel change detection and clustering via
-the BIC"; the resegmentation is a Viterbi pass over one Gaussian a speaker, as LIUM's baseline has.
-Long recordings are clustered part by part, then the parts' clusters, which bounds time and memory.
+the BIC"; the resegmentation is a Viterbi pass over one Gaussian per speaker, as in LIUM's baseline.
+Long recordings are clustered in parts, then the clusters of all parts: this bounds time and memory.
 """
 
 from collections.abc import Sequence
@@ -12,13 +12,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 RIDGE = 1e-2
-"""Added to variances: a second of speech has few frames."""
+"""Added to variances, because a second of speech has few frames."""
 
 FAR = np.inf
 
 
 class Cluster(NamedTuple):
-    """Sufficient statistics of frames, and the segments they are of."""
+    """Sufficient statistics of frames, and the segments that they belong to."""
 
     frames: int
     total: Any
@@ -48,7 +48,7 @@ def covariance(cluster: Cluster) -> Any:
 
 
 def agglomerate(clusters: Sequence[Cluster], most: int) -> list[Cluster]:
-    """Merge the two that BIC thinks most alike until `most` are left."""
+    """Merge the two most similar clusters by BIC until `most` are left."""
     alive = list(clusters)
     cost = [_cost(one) for one in alive]
     gains = np.full((len(alive), len(alive)), FAR)
@@ -70,8 +70,8 @@ def agglomerate(clusters: Sequence[Cluster], most: int) -> list[Cluster]:
 def closest(clusters: Sequence[Cluster]) -> tuple[float, int, int]:
     """The smallest separation of any two, and which two.
 
-    That is what BIC says for two Gaussians instead of one, a frame: the delta divided by the
-    harmonic mean of their frames.
+    It is the delta BIC of two Gaussians instead of one, divided by the harmonic mean of their
+    frames.
     """
     cost = [_cost(one) for one in clusters]
     best = (FAR, 0, 0)
@@ -87,7 +87,7 @@ def _cost(cluster: Cluster) -> float:
 
 
 def _gains(alive: Sequence[Cluster], cost: Sequence[float], one: int, others: Sequence[int]) -> Any:
-    """Delta BIC of `one` with each of the others: below 0, one Gaussian is enough."""
+    """Delta BIC of `one` with each of the others; below 0, one Gaussian is enough for both."""
     if not len(others):
         return np.zeros(0)
     mine = alive[one]

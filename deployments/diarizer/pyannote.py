@@ -1,6 +1,6 @@
 """pyannote.audio's pipeline (https://github.com/pyannote/pyannote-audio), version 4.
 
-It hears a recording whole: four bytes a sample, 230 MB an hour, and one recording at a time.
+It needs the whole recording, four bytes per sample, 230 MB per hour; one recording at a time.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ from deployments.interfaces import RATE, EngineFailed, Option, SpeakerCount, Spe
 
 class Pyannote:
     """Implements `DiarizerEngine`. `model` is a folder or a name on the hub; its weights are
-    gated there: accept their terms, and put a token into `token_variable`."""
+    gated there: accept the terms, and put a token into the variable `token_variable`."""
 
     name = "pyannote"
     options = frozenset({Option.SPEAKERS})
@@ -26,21 +26,23 @@ class Pyannote:
         self._token = os.environ.get(token_variable) or None
         self._device = device
         self._pipeline: Any = None
-        self._alone = asyncio.Lock()
+        self._lock = asyncio.Lock()
 
     async def start(self) -> None:
-        """Raises `EngineFailed` when the pipeline cannot be had."""
+        """Raises `EngineFailed` when the pipeline cannot be loaded."""
         await asyncio.to_thread(self._load)
 
     def _load(self) -> None:
         import torch
         from pyannote.audio import Pipeline
 
-        place = str(Path(self._model).expanduser())
-        here = place if Path(place).exists() else self._model
+        folder = str(Path(self._model).expanduser())
+        here = folder if Path(folder).exists() else self._model
         self._pipeline = Pipeline.from_pretrained(here, token=self._token)
         if self._pipeline is None:
-            raise EngineFailed(f"{self._model} cannot be loaded: accept its terms, set a token")
+            raise EngineFailed(
+                f"{self._model} cannot be loaded: accept its terms on the hub and set a token"
+            )
         wanted = "cuda" if torch.cuda.is_available() else "cpu"
         self._pipeline.to(torch.device(wanted if self._device == "auto" else self._device))
 
@@ -50,15 +52,15 @@ class Pyannote:
         pcm = bytearray()
         async for piece in audio:
             pcm += piece
-        async with self._alone:
+        async with self._lock:
             return await asyncio.to_thread(self._diarize, pcm, speakers)
 
     def _diarize(self, pcm: bytearray, speakers: SpeakerCount) -> list[SpeakerTurn]:
         import torch
 
         samples = np.frombuffer(pcm, np.int16).astype(np.float32) / 32768
-        heard = {"waveform": torch.from_numpy(samples)[None], "sample_rate": RATE}
-        output = self._pipeline(heard, min_speakers=speakers.least, max_speakers=speakers.most)
+        waveform = {"waveform": torch.from_numpy(samples)[None], "sample_rate": RATE}
+        output = self._pipeline(waveform, min_speakers=speakers.least, max_speakers=speakers.most)
         return turns_of(getattr(output, "speaker_diarization", output))
 
     async def stop(self) -> None:
@@ -66,7 +68,7 @@ class Pyannote:
 
 
 def turns_of(annotation: Any) -> list[SpeakerTurn]:
-    """Of pyannote's `Annotation`, whose times are seconds."""
+    """The turns of pyannote's `Annotation`, whose times are in seconds."""
     names: dict[str, int] = {}
     return [
         SpeakerTurn(

@@ -1,5 +1,4 @@
-"""The stand-in engine: speakers take turns by the clock. It never pretends: its name goes out with
-every answer."""
+"""The simulated engine: speakers take turns by the clock. Its name is in every answer."""
 
 from collections.abc import AsyncIterator, Sequence
 
@@ -32,4 +31,4 @@ class SimDiarizer:
         ]
 
     async def stop(self) -> None:
-        """Nothing to end."""
+        """Nothing to stop."""

@@ -1,7 +1,7 @@
 """What the application asks of a model, and the values that cross a process boundary to ask it.
 
 Positions and lengths are samples at `RATE` (16 kHz, mono); `pcm` is signed 16-bit little-endian.
-The values below travel ten thousand times a second, so they are NamedTuples, which cost a third
+Ten thousand of these values travel every second. They are NamedTuples because those cost a third
 of what frozen dataclasses do.
 """
 
@@ -23,6 +23,7 @@ from deployments.interfaces.diarization import (
     SpeakerTurn,
 )
 from deployments.interfaces.engine import (
+    ENGINE_FAILED,
     NO_OPTIONS,
     EngineDied,
     EngineFailed,
@@ -49,6 +50,7 @@ from deployments.interfaces.vad import Edge, Endpoint, Resume, Transition, Vad, 
 
 __all__ = [
     "BYTES_PER_SAMPLE",
+    "ENGINE_FAILED",
     "NO_OPTIONS",
     "RATE",
     "VOICE_RATE",

@@ -1,11 +1,11 @@
 """The two sample rates, and how samples are stored."""
 
 RATE = 16_000
-"""Hz: the one rate of what is heard. Every dialect resamples to it at its edge."""
+"""Hz, of all incoming audio: every dialect resamples to it."""
 
 
 VOICE_RATE = 24_000
-"""Hz: the one rate of what is spoken. Every speaker engine resamples to it."""
+"""Hz, of all synthesised speech: every speaker engine resamples to it."""
 
 
 BYTES_PER_SAMPLE = 2

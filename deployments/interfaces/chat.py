@@ -1,4 +1,4 @@
-"""Replies: what a chat engine is asked and what it writes."""
+"""Chat: requests for replies, and the pieces of a reply."""
 
 from collections.abc import AsyncIterator
 from typing import NamedTuple, Protocol
@@ -7,18 +7,18 @@ from deployments.interfaces.engine import Options
 
 
 class ToolCall(NamedTuple):
-    """A function the model wants called. While a reply is written `arguments` is the next piece
-    of them, and `id` and `name` stand on the first piece."""
+    """A function that the model asks to call. While a reply is written, `arguments` is their next
+    piece, and `id` and `name` are set on the first piece only."""
 
     number: int
-    """Of the call in its reply."""
+    """The index of the call in its reply."""
     id: str
     name: str
     arguments: str
 
 
 class Message(NamedTuple):
-    """One message of a conversation, as OpenAI's chat API has them."""
+    """One message of a conversation, as in OpenAI's chat API."""
 
     role: str
     """`system`, `user`, `assistant` or `tool`."""
@@ -49,7 +49,7 @@ class ChatOptions(NamedTuple):
 
 
 class ChatRequest(NamedTuple):
-    """Wants a reply to the last of the messages. Answered by `ChatDelta`."""
+    """Asks for a reply to the last message. Answered by `ChatDelta`s."""
 
     session: int
     messages: tuple[Message, ...]
@@ -59,8 +59,9 @@ class ChatRequest(NamedTuple):
 class ChatDelta(NamedTuple):
     """The next piece of a reply. The last one has `finish` or `failure`.
 
-    `finish` is `stop`, `length`, `tool_calls` or `content_filter`; `tokens` are those of the prompt
-    and those of the reply so far, `engine_ms` the time since the replica had the request.
+    `finish` is `stop`, `length`, `tool_calls` or `content_filter`; `tokens` counts
+    those of the prompt and of the reply so far; `engine_ms` is the time since the replica got the
+    request.
     """
 
     session: int
@@ -77,17 +78,17 @@ class ChatDelta(NamedTuple):
 
 
 class ChatEngine(Protocol):
-    """Writes replies. `reply` yields pieces; closing it stops the model. Raises `EngineFailed`."""
+    """Writes replies. `reply` yields deltas; closing it stops the model. Raises `EngineFailed`."""
 
     name: str
     options: Options
-    """Those from INSTRUCTIONS to JSON that it uses."""
+    """Which of INSTRUCTIONS to JSON it supports."""
 
     async def start(self) -> None: ...
 
-    def reply(self, ask: ChatRequest) -> AsyncIterator[ChatDelta]: ...
+    def reply(self, request: ChatRequest) -> AsyncIterator[ChatDelta]: ...
 
     async def stop(self) -> None: ...
 
-    def made(self) -> int:
-        """Tokens written since the start, by which a test knows that cancelling stops it."""
+    def generated(self) -> int:
+        """Tokens written since the start; tests check with it that cancelling stops the model."""

@@ -1,4 +1,4 @@
-"""Who spoke when: what a diarizer hears and what it answers."""
+"""Diarization: a recording in, speaker turns out."""
 
 from collections.abc import AsyncIterator, Sequence
 from typing import NamedTuple, Protocol
@@ -17,13 +17,13 @@ class SpeakerTurn(NamedTuple):
     """One person speaks, in samples of the recording."""
 
     speaker: int
-    """0 is the one who speaks first."""
+    """0 is the first to speak."""
     start: int
     end: int
 
 
 class DiarizationInput(NamedTuple):
-    """The next piece of a recording whose speakers are asked for, in order."""
+    """The next piece of a recording, in order."""
 
     session: int
     pcm: bytes
@@ -32,7 +32,7 @@ class DiarizationInput(NamedTuple):
 
 
 class DiarizationResult(NamedTuple):
-    """The diarizer has heard a recording up to sample `until`; the last one is `final`."""
+    """The diarizer has processed a recording up to sample `until`; the last result is `final`."""
 
     session: int
     until: int
@@ -42,12 +42,12 @@ class DiarizationResult(NamedTuple):
 
 
 class DiarizerEngine(Protocol):
-    """Tells who spoke when. `diarize` pulls the recording (16 kHz mono pcm, in pieces of any size)
+    """Finds who spoke when. `diarize` pulls the recording (16 kHz mono pcm, in pieces of any size)
     and returns its turns in order. Cancelling it stops the model. Raises `EngineFailed`."""
 
     name: str
     options: Options
-    """SPEAKERS, if it uses it."""
+    """SPEAKERS, if it supports that."""
 
     async def start(self) -> None: ...
 

@@ -1,4 +1,4 @@
-"""What every engine declares, and how it fails."""
+"""What all engines have in common: options and failures."""
 
 from collections.abc import AsyncIterator, Sequence
 from enum import StrEnum
@@ -6,18 +6,18 @@ from typing import Any, Protocol
 
 
 class LaneLost(Exception):
-    """Audio came of a session that did not begin in this lane."""
+    """Audio came for a session that did not begin in this lane."""
 
 
 class Option(StrEnum):
-    """What a client may ask for and not every engine can do. An engine declares its `options`; what
-    it does not declare is never passed to it silently: the request is refused, or the answer says
-    that the option was ignored. The values are the names of fields in `SpeechOptions`,
-    `ChatOptions`, `SpeechRequest` and `SpeakerCount`, where there is such a field.
+    """An option of clients that only some engines support. An engine declares its `options`; a
+    request for any other is refused, or the answer says that it was ignored. The values are names
+    of fields in `SpeechOptions`, `ChatOptions`, `SpeechRequest` and `SpeakerCount`, where there is
+    such a field.
     """
 
     LANGUAGE = "language"
-    """A transcriber recognises the language that it is told."""
+    """A transcriber recognises the language that the client names."""
     HOTWORDS = "hotwords"
     GRAMMAR = "grammar"
     """JSGF; nothing else is recognised."""
@@ -37,10 +37,10 @@ class Option(StrEnum):
 
     SPEED = "speed"
     BLEND = "blend"
-    """Several voices at once, as in `af_heart(2)+af_bella(1)`."""
+    """A mix of voices, such as `af_heart(2)+af_bella(1)`."""
 
     SPEAKERS = "speakers"
-    """The least and the most number of speakers in a recording."""
+    """The minimum and maximum number of speakers in a recording."""
 
 
 Options = frozenset[Option]
@@ -50,29 +50,33 @@ NO_OPTIONS: Options = frozenset()
 
 
 def options_of(engine: object) -> Options:
-    """What an engine, or its class, declares. Nothing optional unless it says so."""
+    """The options that an engine, or its class, declares; none by default."""
     declared: Options = getattr(engine, "options", NO_OPTIONS)
     return declared
 
 
+ENGINE_FAILED = "the engine failed; see the server log"
+"""The failure that clients see for an unexpected exception."""
+
+
 class EngineFailed(Exception):
-    """An engine cannot do what it was asked for; the text goes to the client."""
+    """An engine cannot serve a request; the text goes to the client."""
 
 
 class EngineDied(Exception):
-    """An engine can do no more at all. Nobody is told: its replica ends, the lanes with it, and
-    what had no answer yet is asked elsewhere."""
+    """An engine has stopped for good. Clients see no error: its replica and lanes end, and
+    unanswered requests go to another replica."""
 
 
 class Supervised(Protocol):
-    """An engine with processes of its own, which can die or freeze."""
+    """An engine that runs in separate processes, which can die or freeze."""
 
-    async def died(self) -> str:
-        """Returns when the engine can do no more, with the reason; its processes are gone then."""
+    async def wait_dead(self) -> str:
+        """Returns the reason once the engine has stopped for good and its processes are gone."""
 
 
 class Requests(Protocol):
-    """A model that is asked rather than fed: answers stream over `listen`."""
+    """A model that answers requests; the answers stream over `listen`."""
 
     def listen(self, lane: str) -> AsyncIterator[Sequence[Any]]: ...
 

@@ -1,4 +1,4 @@
-"""Text to speech: what a speaker engine is asked and what it answers."""
+"""Text to speech: requests, audio and the engine."""
 
 from collections.abc import AsyncIterator, Sequence
 from typing import NamedTuple, Protocol
@@ -7,19 +7,19 @@ from deployments.interfaces.engine import Options
 
 
 class SpeechRequest(NamedTuple):
-    """Wants text spoken. Answered by `AudioDelta`."""
+    """Text to speak. Answered by `AudioDelta`s."""
 
     session: int
     text: str
     voice: str
     speed: float = 1.0
-    """1 is the voice's own pace; from 0.25 to 4."""
+    """1 is the normal pace of the voice; from 0.25 to 4."""
     clause: int = 0
-    """Its number in what is being said; somebody waits in silence for the first one, 0."""
+    """Its index in the reply. Clause 0 goes first, because the listener waits for it in silence."""
 
 
 class AudioDelta(NamedTuple):
-    """The next of the speech: mono pcm_s16le at `VOICE_RATE`. The last one is `final` or failed."""
+    """The next audio: mono pcm_s16le at `VOICE_RATE`. The last delta is `final` or failed."""
 
     session: int
     pcm: bytes = b""
@@ -46,15 +46,15 @@ class SpeakerEngine(Protocol):
 
     name: str
     options: Options
-    """Of SPEED and BLEND those that it uses."""
+    """Which of SPEED and BLEND it supports."""
 
     async def start(self) -> None: ...
 
     async def voices(self) -> Sequence[Voice]: ...
 
-    def speak(self, say: SpeechRequest) -> AsyncIterator[bytes]: ...
+    def speak(self, request: SpeechRequest) -> AsyncIterator[bytes]: ...
 
     async def stop(self) -> None: ...
 
-    def made(self) -> int:
+    def generated(self) -> int:
         """Samples spoken since the start."""

@@ -1,4 +1,4 @@
-"""Speech to text: what goes to a transcriber, what it answers, and the engine behind it."""
+"""Speech to text: audio and options in, hypotheses out, and the engine."""
 
 from collections.abc import AsyncIterator, Hashable, Sequence
 from typing import NamedTuple, Protocol
@@ -7,7 +7,7 @@ from deployments.interfaces.engine import Options
 
 
 class Word(NamedTuple):
-    """A word and its place, in samples since the start of its utterance."""
+    """A word with its start and end, in samples from the start of its utterance."""
 
     text: str
     start: int
@@ -16,20 +16,20 @@ class Word(NamedTuple):
 
 
 class SpeechOptions(NamedTuple):
-    """What a client asked of the recogniser; the same for a whole session."""
+    """A client's options for recognition; the same for a whole session."""
 
     language: str | None = None
     interim_results: bool = True
     hotwords: tuple[str, ...] = ()
     grammar: str | None = None
     prompt: str | None = None
-    """A question about the audio: the engine answers it instead of writing down what was said."""
+    """A question about the audio: the engine answers it instead of transcribing."""
     batch: bool = False
-    """Nobody waits for it: whoever speaks live goes first."""
+    """Part of a recording: live speech goes first."""
 
 
 class Speech(NamedTuple):
-    """The next piece of an utterance. `options` stands on its first piece, `ended` on its last."""
+    """The next piece of an utterance. `options` is set on the first piece, `ended` on the last."""
 
     session: int
     utterance: int
@@ -39,10 +39,10 @@ class Speech(NamedTuple):
 
 
 class Hypothesis(NamedTuple):
-    """What the recogniser believes of an utterance's first `until` samples.
+    """The recognised words of an utterance's first `until` samples.
 
-    `words` replaces the words from index `keep` on, so that a growing utterance does not send
-    its old words again. `failure` is set instead of words when the engine failed.
+    `words` replaces the words from index `keep` on, so that a growing utterance does not send old
+    words again. When the engine failed, `failure` is set and there are no words.
     """
 
     session: int
@@ -53,11 +53,12 @@ class Hypothesis(NamedTuple):
     keep: int = 0
     failure: str | None = None
     language: str | None = None
-    """What the engine heard spoken, on a final; None where it does not tell."""
+    """The language that the engine detected, on a final; None if it does not detect it."""
 
 
 class Transcriber(Protocol):
-    """Words of many sessions; answers over `listen`. A lane is open while it is listened to."""
+    """Recognises many sessions; answers stream over `listen`. A lane is open while it is listened
+    to."""
 
     def listen(self, lane: str) -> AsyncIterator[Sequence[Hypothesis]]: ...
 
@@ -65,7 +66,7 @@ class Transcriber(Protocol):
 
 
 class Utterance(NamedTuple):
-    """The next piece of an utterance as an engine gets it; `key` is unique in the replica."""
+    """The next piece of an utterance, for an engine; `key` is unique in the replica."""
 
     key: Hashable
     pcm: bytes
@@ -86,7 +87,7 @@ class EngineHypothesis(NamedTuple):
 
 
 class Emit(Protocol):
-    """Called by an engine, on its event loop, with whatever it has found out."""
+    """Called by an engine, on its event loop, with new hypotheses."""
 
     def __call__(self, hypotheses: Sequence[EngineHypothesis], /) -> None: ...
 
@@ -94,19 +95,19 @@ class Emit(Protocol):
 class TranscriberEngine(Protocol):
     """A speech recogniser. Implement this to bring your own model.
 
-    `feed` gets one batch a tick with the new audio of every utterance that has some, and returns
-    when it has taken it; it need not have decoded it. It calls `emit` whenever it has words, and
-    exactly once with `final=True` for every utterance whose `ended` piece it was fed.
-    `forget` drops utterances whose client has gone; their words are no longer wanted.
+    `feed` gets one batch per interval with the new audio of all utterances. It returns when it has
+    accepted the audio, decoded or not. The engine calls `emit` when it has words, and exactly once
+    with `final=True` for every utterance whose `ended` piece it got.
+    `forget` drops utterances whose client has left.
     """
 
     name: str
     languages: tuple[str, ...] | None
-    """ISO 639-1 codes, or None when it takes any."""
+    """ISO 639-1 codes; None: any."""
     revises: bool
-    """A final may differ from the partials before it; if not, words are only ever added."""
+    """Whether a final may differ from the partials before it; if not, words are only added."""
     options: Options
-    """Of LANGUAGE, HOTWORDS, GRAMMAR and PROMPT those that it uses."""
+    """Which of LANGUAGE, HOTWORDS, GRAMMAR and PROMPT it supports."""
 
     async def start(self, emit: Emit) -> None: ...
 

@@ -1,4 +1,4 @@
-"""Speech start and end: what goes to a VAD and what it answers."""
+"""Voice activity detection: audio in, starts and ends of speech out."""
 
 from collections.abc import AsyncIterator, Sequence
 from enum import Enum
@@ -6,20 +6,21 @@ from typing import NamedTuple, Protocol
 
 
 class Endpoint(NamedTuple):
-    """What makes speech start and end, in ms; a session's own. 0 ms: never told."""
+    """When speech starts and ends in a session, in ms. A `pause_ms` or `confirm_ms` of 0 turns that
+    event off."""
 
     aggressiveness: int = 2
-    """0 hears speech most readily, 3 is the strictest."""
+    """From 0, which detects speech most readily, to 3, the strictest."""
     min_speech_ms: int = 60
     min_silence_ms: int = 500
     pause_ms: int = 0
-    """Silence after which speech has perhaps ended."""
+    """Silence after which speech may have ended."""
     confirm_ms: int = 0
-    """Voice, in all, that makes speech more than a cough."""
+    """Total voice after which speech is more than a cough."""
 
 
 class Resume(NamedTuple):
-    """Where a replica begins to hear a session: at the border of a frame of 20 ms."""
+    """Where a replica starts in a session's audio: at the boundary of a 20 ms frame."""
 
     sample: int
     speaking: bool
@@ -27,9 +28,9 @@ class Resume(NamedTuple):
 
 
 class VadInput(NamedTuple):
-    """Audio of one session that the VAD has not heard yet.
+    """The next audio of one session.
 
-    `resume` stands on the first piece a replica gets of a session, and on the first one after the
+    `resume` is set on the first piece that a replica gets, and on the first one after the
     session's endpoint has changed.
     """
 
@@ -39,18 +40,18 @@ class VadInput(NamedTuple):
 
 
 class Edge(Enum):
-    """What changes in a session's audio."""
+    """A change in a session's audio."""
 
     START = "start"
-    """Speech starts, at its first sample, before any prefix."""
+    """Speech starts at this sample, not counting any prefix padding."""
     CONFIRMED = "confirmed"
-    """Enough of the speech was voice: it is more than a cough."""
+    """The speech contains enough voice: it is more than a cough."""
     PAUSE = "pause"
-    """Speech has perhaps ended; END or RESUME follows."""
+    """Speech may have ended; END or RESUME follows."""
     RESUME = "resume"
-    """It had not."""
+    """Speech continues after a pause."""
     END = "end"
-    """Speech has ended, after the silence that shows it."""
+    """Speech has ended: the silence was long enough."""
 
 
 class Transition(NamedTuple):
@@ -59,10 +60,10 @@ class Transition(NamedTuple):
 
 
 class VadResult(NamedTuple):
-    """The VAD has heard a session up to sample `until`; `voiced` if any frame of it was voice.
+    """The VAD has processed a session up to sample `until`; `voiced` if any frame was voice.
 
-    The part of a frame at the end counts as heard: no transition will lie before it, for all
-    happen at the end of a frame but the start of speech, which is dated back.
+    `until` includes an incomplete frame at the end: no later transition lies before it, because
+    transitions happen at the end of a frame, except the start of speech, which is dated back.
     """
 
     session: int
@@ -72,7 +73,7 @@ class VadResult(NamedTuple):
 
 
 class Vad(Protocol):
-    """Speech start and end of many sessions; answers from `exchange`."""
+    """Detects speech in many sessions; `exchange` returns the answers."""
 
     def listen(self, lane: str) -> AsyncIterator[Sequence[VadResult]]: ...
 

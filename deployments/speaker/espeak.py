@@ -1,7 +1,7 @@
-"""The embedded engine: espeak-ng, in a process of its own.
+"""The embedded engine: espeak-ng, in a separate process.
 
-A second of speech takes it two milliseconds, so one process speaks for everybody, a sentence at a
-time: what is cancelled stops at the end of its sentence, and nobody waits longer than for one.
+A second of speech takes it two milliseconds, so one process serves all requests, a sentence at a
+time. A cancelled request stops at the end of its sentence; no request waits longer than that.
 """
 
 import asyncio
@@ -27,15 +27,15 @@ class Espeak:
 
     def __init__(self) -> None:
         self._child: Child | None = None
-        self._turn = asyncio.Lock()
-        self._made = 0
+        self._lock = asyncio.Lock()
+        self._generated = 0
         self._voices: tuple[Voice, ...] = ()
 
     async def start(self) -> None:
         self._child, listed = await self._new_child()
-        told = msgspec.json.decode(listed, type=list[Voice])
-        voices = {it.id: it._replace(language=it.language.lower()) for it in told}
-        self._voices = tuple(voices.values())
+        voices = msgspec.json.decode(listed, type=list[Voice])
+        by_id = {it.id: it._replace(language=it.language.lower()) for it in voices}
+        self._voices = tuple(by_id.values())
 
     async def stop(self) -> None:
         if self._child:
@@ -45,27 +45,29 @@ class Espeak:
     async def voices(self) -> Sequence[Voice]:
         return self._voices
 
-    def made(self) -> int:
-        return self._made
+    def generated(self) -> int:
+        return self._generated
 
-    async def speak(self, say: SpeechRequest) -> AsyncIterator[bytes]:
-        pace = round(min(FASTEST, max(SLOWEST, NORMAL_PACE * say.speed)))
-        if say.voice not in {voice.id for voice in self._voices}:
-            raise EngineFailed(f"espeak has no voice {say.voice[:40]}")
-        for clause in split(say.text):
-            for pcm in await self._clause(clause, say.voice, pace):
+    async def speak(self, request: SpeechRequest) -> AsyncIterator[bytes]:
+        pace = round(min(FASTEST, max(SLOWEST, NORMAL_PACE * request.speed)))
+        if request.voice not in {voice.id for voice in self._voices}:
+            raise EngineFailed(
+                f"espeak has no voice {request.voice[:40]!r}; GET /v1/audio/voices lists them"
+            )
+        for clause in split(request.text):
+            for pcm in await self._clause(clause, request.voice, pace):
                 yield pcm
 
     async def _clause(self, text: str, voice: str, pace: int) -> list[bytes]:
-        """All of its speech, within some ms. A process that is left in mid-answer is out of step:
-        it is killed, and the next clause starts another."""
-        asked = {"text": text, "voice": voice, "words_per_minute": pace}
-        async with self._turn:
+        """All of its speech, within milliseconds. A process that is interrupted in an answer is
+        killed, because its output is out of step; the next clause starts another."""
+        command = {"text": text, "voice": voice, "words_per_minute": pace}
+        async with self._lock:
             child = self._child or (await self._new_child())[0]
             self._child = None
             try:
                 async with asyncio.timeout(SPEAK_TIMEOUT_S):
-                    await child.write(json.dumps(asked).encode() + b"\n")
+                    await child.write(json.dumps(command).encode() + b"\n")
                     pieces = [pcm async for pcm in _frames(child)]
             except TimeoutError as error:
                 child.kill()
@@ -74,16 +76,16 @@ class Espeak:
                 child.kill()
                 raise
             self._child = child
-            self._made += sum(map(len, pieces)) // 2
+            self._generated += sum(map(len, pieces)) // 2
             return pieces
 
     async def _new_child(self) -> tuple[Child, bytes]:
-        """It says its voices first."""
+        """The process and its first frame: the list of voices."""
         module = "deployments.speaker.espeak_voice"
         return await Child.start("espeak", module, START_TIMEOUT_S)
 
 
 async def _frames(child: Child) -> AsyncIterator[bytes]:
-    """Up to the empty one that ends a sentence."""
+    """The frames of a sentence; an empty one ends it."""
     while pcm := await child.read():
         yield pcm

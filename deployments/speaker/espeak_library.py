@@ -1,6 +1,6 @@
-"""espeak-ng through ctypes, as in its speak_lib.h (espeakng-loader, GPL-3, brings the library).
+"""espeak-ng through ctypes, following its speak_lib.h (the library is in espeakng-loader, GPL-3).
 
-One state machine a process, and not safe across threads: whoever imports this owns both.
+The library has global state and is not thread-safe: use it from one thread of one process.
 """
 
 import ctypes
@@ -17,13 +17,13 @@ WORDS_PER_MINUTE = 1
 BUFFER_MS = 20
 
 NORMAL_PACE, SLOWEST, FASTEST = 175, 80, 450
-"""Words a minute; espeak-ng takes no less and no more."""
+"""Words per minute; espeak-ng accepts no less than SLOWEST and no more than FASTEST."""
 
 VARIANTS = {"": "male", "+f2": "female", "+f3": "female", "+m3": "male"}
-"""Of every language; espeak-ng's own voices all say that they are male."""
+"""Gender by variant, for every language; espeak-ng labels all its own voices male."""
 
 Sink = Callable[[bytes], bool]
-"""Gets pcm_s16le as it is made; True stops the speech."""
+"""Gets pcm_s16le as it is produced; returns True to stop."""
 
 
 class _Voice(ctypes.Structure):
@@ -58,14 +58,14 @@ def library() -> tuple[Any, int]:
     data = espeakng_loader.get_data_path().encode()
     rate = espeak.espeak_Initialize(AUDIO_OUTPUT_SYNCHRONOUS, BUFFER_MS, data, DONT_EXIT)
     if rate <= 0:
-        raise RuntimeError("espeak-ng does not start")
+        raise RuntimeError("espeak-ng cannot be initialised")
     espeak.espeak_ListVoices.restype = ctypes.POINTER(ctypes.POINTER(_Voice))
     return espeak, rate
 
 
 @cache
 def identifiers() -> dict[str, str]:
-    """espeak-ng's own name of the voice of each language tag."""
+    """espeak-ng's name for the voice of each language tag."""
     return {language: identifier for identifier, language, _ in _listed()}
 
 
@@ -79,7 +79,7 @@ def voices() -> list[Voice]:
 
 
 def _listed() -> list[tuple[str, str, str]]:
-    """Identifier, language tag, name. A voice's languages are a priority byte and a tag."""
+    """Identifier, language tag, name. A language is a priority byte and a tag."""
     found, out, at = library()[0].espeak_ListVoices(None), [], 0
     while found[at]:
         voice = found[at].contents
@@ -104,7 +104,7 @@ def speak(text: str, voice: str, words_per_minute: int, sink: Sink) -> None:
     if espeak.espeak_SetVoiceByName(name.encode()):
         raise UnknownVoice(f"espeak-ng has no voice {voice}")
     espeak.espeak_SetParameter(WORDS_PER_MINUTE, words_per_minute, 0)
-    said = text.replace("\0", " ").encode(errors="replace")
-    size = ctypes.c_size_t(len(said) + 1)
-    espeak.espeak_Synth(said, size, 0, 1, 0, CHARS_UTF8, None, None)
+    encoded = text.replace("\0", " ").encode(errors="replace")
+    size = ctypes.c_size_t(len(encoded) + 1)
+    espeak.espeak_Synth(encoded, size, 0, 1, 0, CHARS_UTF8, None, None)
     espeak.espeak_Synchronize()

@@ -1,7 +1,7 @@
-"""espeak-ng alone in its process: it is one global state machine, in C.
+"""The espeak-ng process: the library has global state.
 
 Run by `deployments.speaker.espeak`. A request comes on stdin as a line of JSON; the answer goes to
-stdout in frames (`framing`) of pcm_s16le at 24 kHz, an empty one at the end.
+stdout in frames (`framing`) of pcm_s16le at 24 kHz; an empty frame ends it.
 The process ends when stdin does, so it never outlives the replica.
 """
 
@@ -20,11 +20,11 @@ from deployments.interfaces import VOICE_RATE
 from deployments.speaker import espeak_library
 
 PIECE_BYTES = VOICE_RATE // 10 * 2
-"""A tenth of a second: what is sent on at a time, resampled at once."""
+"""A tenth of a second: resampled and sent together."""
 
 
 class Voicing:
-    """One request's speech on its way to the pipe."""
+    """Resamples the speech of one request and writes it to the pipe."""
 
     def __init__(self, out: BinaryIO, rate: int) -> None:
         self._out = out
@@ -58,7 +58,9 @@ def main() -> None:
     out.write(frame(msgspec.json.encode(espeak_library.voices())))
     out.flush()
     for line in sys.stdin.buffer:
-        say = json.loads(line)
+        command = json.loads(line)
         voicing = Voicing(out, rate)
-        espeak_library.speak(say["text"], say["voice"], say["words_per_minute"], voicing.take)
+        espeak_library.speak(
+            command["text"], command["voice"], command["words_per_minute"], voicing.take
+        )
         voicing.finish()

@@ -1,9 +1,9 @@
-"""Kokoro for many clauses at once, padded: each sounds as if it had been spoken alone.
+"""Kokoro for a padded batch of clauses: each sounds as if it were spoken alone.
 
-The library speaks one clause a call. Its layers take batches; what would let the padding be heard
-is mended here, outside of it: a convolution gets silence for padding, a norm leaves it out of its
-mean, a recurrent layer ends where the clause does. The excitation's noise comes from a seed of the
-clause's own, so that the same clause sounds the same in any company.
+The library speaks one clause per call. Its layers accept batches, but padding would be audible.
+This module prevents that from outside: convolutions get silence for padding, norms exclude it from
+their mean, recurrent layers end where the clause does. The excitation's noise comes from a seed for
+each clause, so that a clause sounds the same in every batch.
 
 Architecture: StyleTTS 2 with an iSTFTNet vocoder (Li et al. 2023; Kaneko et al. 2022), as in
 github.com/hexgrad/kokoro. All shapes are (batch, channels, time); time is in frames of 1/40 s, or
@@ -26,16 +26,17 @@ class PhonemeClause(NamedTuple):
     ids: Sequence[int]
     """Of phonemes, in the model's vocabulary."""
     style: Any
-    """A voice's row for so many phonemes: float32 (1, 256)."""
+    """The voice's row for this number of phonemes: float32 (1, 256)."""
     speed: float
     seed: int
 
 
 class Padding:
-    """How long each clause of the batch under way is, in frames; None when all are alike."""
+    """The length of each clause in the current batch, in frames."""
 
     def __init__(self) -> None:
         self.frames: Tensor | None = None
+        """None when all clauses are equally long."""
         self.lengths: list[int] = []
         self._masks: dict[int, Tensor] = {}
 
@@ -46,13 +47,13 @@ class Padding:
         self._masks.clear()
 
     def times(self, time: int) -> Tensor:
-        """The clauses' lengths where the longest has `time` steps."""
+        """The clauses' lengths in a layer where the longest has `time` steps."""
         assert self.frames is not None
         longest = max(self.lengths)
         return time - (longest - self.frames) * (time // longest)
 
     def mask(self, time: int) -> Tensor:
-        """1 where a clause is, 0 where it is padded: float32 (batch, 1, time)."""
+        """1 inside a clause, 0 in its padding: float32 (batch, 1, time)."""
         if time not in self._masks:
             steps = torch.arange(time, device=self.times(time).device)
             self._masks[time] = (steps < self.times(time)[:, None]).float()[:, None]
@@ -63,10 +64,10 @@ class Padding:
 
 
 class KokoroBatch:
-    """`model` is changed: it speaks alone as before, but with the seed's noise.
+    """`model` is modified: for a single clause only its noise changes, which comes from the seed.
 
-    The vocoder, nearly all of the work, takes the clauses `together` or one after the other: a
-    processor's caches hold one clause's activations, and 16 at once take it 1.5 times as long.
+    The vocoder, nearly all of the work, takes the clauses `together` or one by one: a CPU's caches
+    hold the activations of one clause, and 16 together take 1.5 times as long.
     """
 
     def __init__(self, model: KModel, together: bool) -> None:
@@ -78,9 +79,9 @@ class KokoroBatch:
         model.decoder.generator.stft = _Stft(model.decoder.generator.stft, self._padding)
         predictor = model.predictor
         for part in (predictor.F0, predictor.N, predictor.F0_proj, predictor.N_proj, model.decoder):
-            self._mend(part)
+            self._patch(part)
 
-    def _mend(self, part: nn.Module) -> None:
+    def _patch(self, part: nn.Module) -> None:
         for module in part.modules():
             if isinstance(module, nn.Conv1d | nn.ConvTranspose1d):
                 module.register_forward_pre_hook(self._silence)
@@ -98,8 +99,8 @@ class KokoroBatch:
         speed = torch.tensor([clause.speed for clause in clauses], device=device)
         style = torch.cat([clause.style for clause in clauses]).to(device)
         pad = torch.arange(ids.shape[1], device=device) >= lengths[:, None].to(device)
-        heard = model.bert(ids, attention_mask=(~pad).int())
-        encoded = model.bert_encoder(heard).transpose(-1, -2)
+        hidden = model.bert(ids, attention_mask=(~pad).int())
+        encoded = model.bert_encoder(hidden).transpose(-1, -2)
         prosody = model.predictor.text_encoder(encoded, style[:, 128:], lengths, pad)
         alignment = self._alignment(prosody, lengths, pad, speed)
         pitch, energy = self._pitch(prosody.transpose(-1, -2) @ alignment, style[:, 128:])
@@ -107,17 +108,17 @@ class KokoroBatch:
         seeds = [clause.seed for clause in clauses]
         return self._sound((text, pitch, energy, style[:, :128]), seeds)
 
-    def _sound(self, heard: tuple[Tensor, ...], seeds: list[int]) -> list[Any]:
+    def _sound(self, features: tuple[Tensor, ...], seeds: list[int]) -> list[Any]:
         lengths = self._padding.lengths
         if self._together or len(seeds) == 1:
             self._sine.seeds = seeds
-            sound = self._model.decoder(*heard)
+            sound = self._model.decoder(*features)
             return [
                 samples[0, : frames * SAMPLES_A_FRAME].float().cpu().numpy()
                 for samples, frames in zip(sound, lengths, strict=True)
             ]
         sounds = []
-        text, pitch, energy, style = heard
+        text, pitch, energy, style = features
         for row, (frames, seed) in enumerate(zip(lengths, seeds, strict=True)):
             at = slice(row, row + 1)
             self._padding.set([frames], text.device)
@@ -126,14 +127,15 @@ class KokoroBatch:
         return sounds
 
     def _padded(self, clauses: Sequence[PhonemeClause]) -> tuple[Tensor, Tensor]:
-        """Ids (batch, time), begun, ended and padded with 0, and their lengths, on the CPU."""
+        """Ids (batch, time), with a 0 before and after each clause, padded with 0; and lengths,
+        on the CPU."""
         rows = [torch.tensor([0, *clause.ids, 0]) for clause in clauses]
         lengths = torch.tensor([len(row) for row in rows])
         ids = nn.utils.rnn.pad_sequence(rows, batch_first=True)
         return ids.to(self._model.device), lengths
 
     def _alignment(self, prosody: Tensor, lengths: Tensor, pad: Tensor, speed: Tensor) -> Tensor:
-        """Which frames each phoneme sounds in: 0 or 1, (batch, phonemes, frames)."""
+        """The frames of each phoneme: 0 or 1, (batch, phonemes, frames)."""
         predictor = self._model.predictor
         steps = _recurrent(predictor.lstm, prosody, lengths)
         spans = torch.sigmoid(predictor.duration_proj(steps)).sum(-1) / speed[:, None]
@@ -160,7 +162,7 @@ class KokoroBatch:
 
 
 def _recurrent(layer: nn.LSTM, x: Tensor, lengths: Tensor) -> Tensor:
-    """(batch, time, channels) through a layer that ends with each clause."""
+    """(batch, time, channels) through a recurrent layer that stops at the end of each clause."""
     layer.flatten_parameters()
     packed = pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
     steps: Tensor = pad_packed_sequence(layer(packed)[0], True, total_length=x.shape[1])[0]
@@ -168,7 +170,7 @@ def _recurrent(layer: nn.LSTM, x: Tensor, lengths: Tensor) -> Tensor:
 
 
 class _Norm:
-    """`AdaIN1d.forward`, its mean and variance those of the clause alone."""
+    """`AdaIN1d.forward` with the mean and variance of the clause without its padding."""
 
     def __init__(self, layer: Any, padding: Padding) -> None:
         self._layer = layer
@@ -196,7 +198,7 @@ class _Norm:
 
 
 class _Sine(nn.Module):
-    """`SineGen`, its noise from a seed for each clause."""
+    """`SineGen` with noise from one seed per clause."""
 
     def __init__(self, layer: SineGen, padding: Padding) -> None:
         super().__init__()
@@ -226,10 +228,10 @@ class _Sine(nn.Module):
 
 
 class _Stft(nn.Module):
-    """`TorchSTFT`, each clause for itself: its edges are reflected, not the padding's.
+    """`TorchSTFT` for each clause alone, so that its own edges are reflected, not the padding's.
 
-    A reflected edge is symmetric, so its spectrum is real and its phase 0 or pi; which of pi and
-    -pi would be rounding's choice, which differs with the company, and it is audible.
+    A reflected edge is symmetric, so its spectrum is real and its phase is 0 or pi. Rounding
+    would choose between pi and -pi, differently in each batch, and audibly.
     """
 
     def __init__(self, layer: TorchSTFT, padding: Padding) -> None:
@@ -267,6 +269,6 @@ class _Stft(nn.Module):
 
 
 def _stacked(rows: list[Tensor]) -> Tensor:
-    """Rows (1, channels, time) of unequal length as one batch, padded with 0."""
+    """Rows (1, channels, time) of different lengths as one batch, padded with 0."""
     longest = max(row.shape[-1] for row in rows)
     return torch.cat([nn.functional.pad(row, (0, longest - row.shape[-1])) for row in rows])

@@ -1,8 +1,8 @@
-"""Text to the phonemes that Kokoro reads, by misaki, in all its languages; nothing is downloaded.
+"""Text to phonemes for Kokoro, with misaki, in all its languages; nothing is downloaded.
 
-For English misaki asks spaCy's `en_core_web_sm` which part of speech a word is. PyPI does not have
-that model; where it is not installed, a few rules stand in: they matter for the words that are
-spelled alike and spoken differently ("read", "use", "live").
+For English, misaki gets the part of speech of a word from spaCy's `en_core_web_sm`, which is not on
+PyPI. Where it is not installed, a few rules replace it. They matter for words that are spelled
+alike and pronounced differently ("read", "use", "live").
 """
 
 from collections.abc import Callable
@@ -36,7 +36,7 @@ TAGS = {
     "WDT": "which what whose",
     "WRB": "when where why how",
 }
-"""The Penn tags of words that have one whatever their neighbours."""
+"""The Penn tags of words that always have the same one."""
 
 OF_WORD = {word: tag for tag, words in TAGS.items() for word in words.split()}
 OF_MARK = {",": ",", "“": "``", "”": "''", '"': "''", "(": "-LRB-", ")": "-RRB-"}
@@ -44,7 +44,7 @@ BEFORE_VERB = ("TO", "MD", "PRP", "EX")
 
 
 class Phonemes:
-    """One language's; `letter` is the one that its voices begin with."""
+    """The phonemes of one language; `letter` is the first letter of its voices."""
 
     def __init__(self, letter: str) -> None:
         self._speak = _g2p(letter)

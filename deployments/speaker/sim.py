@@ -1,6 +1,6 @@
-"""The stand-in engine: a tone for so long as the text would take, after a stated time.
+"""The simulated engine: after a given time, a hum as long as the spoken text would be.
 
-For capacity work and tests. It never pretends: it does not speak, it hums.
+For capacity planning and tests.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ PIECE_S = 0.1
 
 
 class SimSpeaker:
-    """`words_per_second` words of hum a second, made `realtime_factor` times faster than played."""
+    """Hums for `words_per_second` words a second, `realtime_factor` times faster than it plays."""
 
     name = "sim"
     options = frozenset({Option.SPEED})
@@ -29,7 +29,7 @@ class SimSpeaker:
         self._first_audio_s = first_audio_ms / 1000
         self._words_per_second = words_per_second
         self._realtime_factor = realtime_factor
-        self._made = 0
+        self._generated = 0
 
     async def start(self) -> None:
         """Nothing to load."""
@@ -40,21 +40,23 @@ class SimSpeaker:
     async def voices(self) -> Sequence[Voice]:
         return VOICES
 
-    def made(self) -> int:
-        return self._made
+    def generated(self) -> int:
+        return self._generated
 
-    async def speak(self, say: SpeechRequest) -> AsyncIterator[bytes]:
-        if say.voice not in PITCH_HZ:
-            raise EngineFailed(f"the sim has no voice {say.voice[:40]}")
-        words = max(1, len(say.text.split()))
-        left = int(words / self._words_per_second / say.speed * VOICE_RATE)
-        hum = tone(PITCH_HZ[say.voice])
+    async def speak(self, request: SpeechRequest) -> AsyncIterator[bytes]:
+        if request.voice not in PITCH_HZ:
+            raise EngineFailed(
+                f"sim has no voice {request.voice[:40]!r}; GET /v1/audio/voices lists them"
+            )
+        words = max(1, len(request.text.split()))
+        left = int(words / self._words_per_second / request.speed * VOICE_RATE)
+        hum = tone(PITCH_HZ[request.voice])
         await asyncio.sleep(self._first_audio_s)
         loop = asyncio.get_running_loop()
         began, spoken = loop.time(), 0
         while left:
             piece = min(left, int(PIECE_S * VOICE_RATE))
-            self._made += piece
+            self._generated += piece
             yield hum[: 2 * piece]
             left, spoken = left - piece, spoken + piece
             due = began + spoken / VOICE_RATE / self._realtime_factor
@@ -62,7 +64,7 @@ class SimSpeaker:
 
 
 def tone(hz: int) -> bytes:
-    """A piece of a sine wave that joins itself without a click: whole periods of 20 Hz steps."""
+    """A piece of a sine wave that repeats without a click, because it has whole periods."""
     import numpy as np
 
     at = np.arange(int(PIECE_S * VOICE_RATE)) / VOICE_RATE

@@ -1,8 +1,8 @@
-"""The embedded engine: pocketsphinx decoders, each in a process of its own.
+"""The embedded engine: pocketsphinx decoders, each in a separate process.
 
-An utterance takes a decoder when it begins and gives it back after its final, so no session
-waits for another's decoding until more people speak at once than there are decoders; then
-utterances wait their turn in the order in which they began, and lose nothing.
+An utterance has a decoder from its start to its final, so no session waits for another's decoding
+while there are enough decoders. When more people speak at once, utterances queue in the order in
+which they began; no audio is lost.
 """
 
 import asyncio
@@ -15,6 +15,7 @@ from deployments.child import Child
 from deployments.framing import frame
 from deployments.interfaces import (
     BYTES_PER_SAMPLE,
+    ENGINE_FAILED,
     Emit,
     EngineFailed,
     EngineHypothesis,
@@ -30,7 +31,7 @@ START_TIMEOUT_S = 60.0
 
 
 class _Process:
-    """A decoder process: one question at a time, and its answer."""
+    """A decoder process: one request at a time."""
 
     def __init__(self, child: Child) -> None:
         self._child = child
@@ -44,16 +45,16 @@ class _Process:
         return cls(child)
 
     async def ask(self, piece: Piece) -> DecoderAnswer:
-        """Raises `EngineFailed` when the process is gone or does not answer as it should."""
+        """Raises `EngineFailed` when the process has ended or its answer is not valid."""
         await self._child.write(frame(encode(piece)))
         try:
             return decode_answer(await self._child.read())
         except msgspec.MsgspecError as error:
-            raise EngineFailed("the pocketsphinx decoder process is out of step") from error
+            raise EngineFailed("the pocketsphinx decoder process sent an invalid answer") from error
 
 
 class _Utterance:
-    """An utterance's audio, kept whole: for its final, and for another decoder should one die."""
+    """All audio of an utterance: for its final, and for a second decoder if the first one dies."""
 
     def __init__(self, options: SpeechOptions) -> None:
         self.options = options
@@ -64,10 +65,10 @@ class _Utterance:
 
 
 class _Pool:
-    """Decoder processes, started when first needed, and the turns of those who want one."""
+    """Decoder processes, started when first needed, and the slots that limit their use."""
 
     def __init__(self, decoders: int, gives_way: bool) -> None:
-        self.places = asyncio.Semaphore(decoders)
+        self.slots = asyncio.Semaphore(decoders)
         self._gives_way = gives_way
         self._free: list[_Process] = []
 
@@ -87,12 +88,12 @@ class _Pool:
 
 
 class PocketSphinx:
-    """At most `decoders` processes for live speech, of which one stands ready from the start, and
-    `batch_decoders` for recordings, which run when nobody else wants the processor."""
+    """At most `decoders` processes for live speech, one of them started at once, and at most
+    `batch_decoders` for recordings, which run when the CPU has nothing else to do."""
 
     name = "pocketsphinx"
     languages: tuple[str, ...] | None = ("en",)
-    revises = True  # a final is decoded anew, with all of the utterance at hand
+    revises = True  # a final is decoded again from the whole utterance
     options = frozenset({Option.LANGUAGE, Option.HOTWORDS, Option.GRAMMAR})
 
     def __init__(self, decoders: int, batch_decoders: int = 2) -> None:
@@ -128,18 +129,18 @@ class PocketSphinx:
     async def _decode(self, key: Hashable, utterance: _Utterance) -> None:
         """Owned by `_utterances`; ends with the final, or with `forget`."""
         pool = self._batch if utterance.options.batch else self._live
-        async with pool.places:
+        async with pool.slots:
             try:
                 await self._use(await pool.take(), pool, key, utterance)
             except EngineFailed:
                 await self._again(pool, key, utterance)
-            except Exception:  # nobody above would see it, and the client would wait for ever
+            except Exception:  # nothing else reports it, and the client would wait forever
                 log.exception("decoding an utterance failed")
-                await self._fail(key, utterance, "the engine failed")
+                await self._fail(key, utterance, ENGINE_FAILED)
 
     async def _again(self, pool: _Pool, key: Hashable, utterance: _Utterance) -> None:
-        """A decoder that dies is replaced once, by a new one, because others that are free may have
-        died as well: audio that kills two would kill a third."""
+        """Tries once more, with a new process, because free ones may have died as well. Audio that
+        kills two decoders would kill a third."""
         try:
             await self._use(await pool.start(), pool, key, utterance)
         except EngineFailed as failed:
@@ -151,7 +152,7 @@ class PocketSphinx:
         try:
             failure = await self._stream(process, key, utterance)
         except BaseException:
-            process.kill()  # in the middle of an answer it is out of step: never used again
+            process.kill()  # its output is out of step in the middle of an answer
             raise
         pool.give(process)
         if failure:
@@ -159,28 +160,28 @@ class PocketSphinx:
 
     async def _stream(self, process: _Process, key: Hashable, utterance: _Utterance) -> str | None:
         begin: SpeechOptions | None = utterance.options
-        heard = 0
+        fed = 0
         utterance.more.set()
         while True:
             await utterance.more.wait()
             utterance.more.clear()
-            piece, ended = bytes(utterance.pcm[heard:]), utterance.ended
+            piece, ended = bytes(utterance.pcm[fed:]), utterance.ended
             answer = await process.ask(Piece(begin, piece, bytes(utterance.pcm) if ended else None))
             if answer.failure:
                 return answer.failure
             begin = None
-            heard += len(piece)
-            self._emit_words(key, heard, answer, ended)
+            fed += len(piece)
+            self._emit_words(key, fed, answer, ended)
             if ended:
                 return None
 
-    def _emit_words(self, key: Hashable, heard: int, answer: DecoderAnswer, final: bool) -> None:
+    def _emit_words(self, key: Hashable, fed: int, answer: DecoderAnswer, final: bool) -> None:
         if final:
             self._utterances.pop(key, None)
-        self._emit([EngineHypothesis(key, heard // BYTES_PER_SAMPLE, answer.words, final)])
+        self._emit([EngineHypothesis(key, fed // BYTES_PER_SAMPLE, answer.words, final)])
 
     async def _fail(self, key: Hashable, utterance: _Utterance, reason: str) -> None:
-        """Tell once the utterance has ended: until then its audio still comes."""
+        """Report it when the utterance has ended; until then its audio still arrives."""
         while not utterance.ended:
             utterance.more.clear()
             await utterance.more.wait()

@@ -1,6 +1,6 @@
-"""The stand-in engine: words in proportion to the speech, after a stated time, without the CPU.
+"""The simulated engine: words in proportion to the audio, after a given time, with little CPU.
 
-For capacity work and tests. It never pretends: its name goes out with every answer.
+For capacity planning and tests. Its name is in every answer.
 """
 
 import asyncio
@@ -23,14 +23,14 @@ VOCABULARY = (
 ).split()
 
 PRINT_BYTES = 64
-"""How much of a word's audio decides which word it is: enough to tell two recordings apart."""
+"""The amount of audio that decides a word: enough to distinguish two recordings."""
 
 
 class _Progress:
-    __slots__ = ("failed", "heard", "tail", "words")
+    __slots__ = ("failed", "received", "tail", "words")
 
     def __init__(self) -> None:
-        self.heard = 0
+        self.received = 0
         self.words = 0
         self.tail = b""
         self.failed = False
@@ -38,8 +38,8 @@ class _Progress:
 
 class SimTranscriber:
     """Word k of an utterance covers samples [k, k+1) x RATE / words_per_second, and is chosen by
-    the seed and the last bytes of that audio: how the audio was cut into pieces does not matter.
-    An utterance fails, as a real engine's might, with probability `error_rate`.
+    the seed and the last bytes of that audio, however the audio was split into pieces. An utterance
+    fails with probability `error_rate`.
     """
 
     name = "sim"
@@ -60,7 +60,7 @@ class SimTranscriber:
         self._emit = emit
 
     async def feed(self, batch: Sequence[Utterance]) -> None:
-        hypotheses = [self._guess(utterance) for utterance in batch]
+        hypotheses = [self._hypothesis(utterance) for utterance in batch]
         loop = asyncio.get_running_loop()
         loop.call_later(self._latency_s, self._emit, hypotheses)
 
@@ -71,28 +71,32 @@ class SimTranscriber:
     async def stop(self) -> None:
         self._progress.clear()
 
-    def _guess(self, utterance: Utterance) -> EngineHypothesis:
+    def _hypothesis(self, utterance: Utterance) -> EngineHypothesis:
         key, pcm, ended, _ = utterance
         progress = self._progress.get(key)
         if progress is None:
             progress = self._progress[key] = _Progress()
         keep = progress.words
-        words = self._hear(progress, pcm, ended)
+        words = self._words_in(progress, pcm, ended)
         if ended:
             del self._progress[key]
-        until = progress.heard // BYTES_PER_SAMPLE
-        failure = "the sim failed, as its error_rate says" if ended and progress.failed else None
+        until = progress.received // BYTES_PER_SAMPLE
+        failure = (
+            "sim failed on purpose: its error_rate is above 0"
+            if ended and progress.failed
+            else None
+        )
         return EngineHypothesis(key, until, tuple(words), ended, keep, failure)
 
-    def _hear(self, progress: _Progress, pcm: bytes, ended: bool) -> list[Word]:
+    def _words_in(self, progress: _Progress, pcm: bytes, ended: bool) -> list[Word]:
         window = progress.tail + pcm
-        begin = progress.heard - len(progress.tail)
-        progress.heard += len(pcm)
+        begin = progress.received - len(progress.tail)
+        progress.received += len(pcm)
         word_bytes = self._word_samples * BYTES_PER_SAMPLE
-        complete = (progress.heard + (word_bytes // 2 if ended else 0)) // word_bytes
+        complete = (progress.received + (word_bytes // 2 if ended else 0)) // word_bytes
         words = []
         while progress.words < complete:
-            end = min((progress.words + 1) * word_bytes, progress.heard) - begin
+            end = min((progress.words + 1) * word_bytes, progress.received) - begin
             words.append(self._word(progress, window[max(0, end - PRINT_BYTES) : end]))
         progress.tail = window[-PRINT_BYTES:]
         return words
@@ -103,5 +107,5 @@ class SimTranscriber:
             progress.failed = (chance >> 8) % 10_000 < self._error_rate * 10_000
         start = progress.words * self._word_samples
         progress.words += 1
-        end = min(start + self._word_samples, progress.heard // BYTES_PER_SAMPLE)
+        end = min(start + self._word_samples, progress.received // BYTES_PER_SAMPLE)
         return Word(VOCABULARY[chance % len(VOCABULARY)], start, end, 1.0)

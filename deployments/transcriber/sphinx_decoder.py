@@ -1,9 +1,9 @@
-"""One pocketsphinx decoder, alone in its process: it holds the GIL for up to a second at a time.
+"""The process of one pocketsphinx decoder, which holds the GIL for up to a second at a time.
 
 Run by `deployments.transcriber.pocketsphinx`. Requests come on stdin, answers go to stdout, both as
 frames of typed msgpack; the process ends when stdin does, so it never outlives the replica. An
-utterance is fed in pieces, for partials, and decoded again in whole for its final: streaming
-normalises the cepstra with what it has heard so far, the whole knows better.
+utterance is decoded in pieces for its partials, and once more as a whole for its final, which is
+more accurate: streaming normalises the cepstra with the audio received so far.
 """
 
 import os
@@ -22,7 +22,7 @@ NOISE = frozenset({"<s>", "</s>", "<sil>", "(NULL)", "[NOISE]", "[SPEECH]", "++N
 
 
 class Piece(NamedTuple):
-    """The next audio of the utterance at hand; `begin` starts one, `whole` finishes it."""
+    """The next audio of the current utterance; `begin` starts one, `whole` ends it."""
 
     begin: SpeechOptions | None
     pcm: bytes
@@ -47,7 +47,7 @@ class UnusableOptions(Exception):
 
 
 class SphinxDecoder:
-    """Streams one utterance after another; needs pocketsphinx and 91 MB."""
+    """Decodes one utterance after another; needs pocketsphinx and 91 MB."""
 
     def __init__(self) -> None:
         from pocketsphinx import Decoder
@@ -59,7 +59,7 @@ class SphinxDecoder:
         self._decoder = self._open_decoder
         self._streaming = False
 
-    def hear(self, piece: Piece) -> DecoderAnswer:
+    def answer(self, piece: Piece) -> DecoderAnswer:
         try:
             if piece.begin is not None:
                 self._begin(piece.begin)
@@ -91,11 +91,11 @@ class SphinxDecoder:
         return self._words()
 
     def _start(self, decoder: Any) -> None:
-        decoder.reinit_feat()  # noise and cepstral means of the last utterance must not leak
+        decoder.reinit_feat()  # drops the noise and cepstral means of the last utterance
         decoder.start_utt()
 
     def _decoder_for(self, options: SpeechOptions) -> Any:
-        """The open vocabulary, or a second decoder (28 MB) that knows only what was asked for."""
+        """The decoder for the full vocabulary, or a second (28 MB) for a grammar or hotwords."""
         if not (options.hotwords or options.grammar):
             return self._open_decoder
         grammar = options.grammar or jsgf(options.hotwords)
@@ -112,7 +112,7 @@ class SphinxDecoder:
         except Exception as error:  # pocketsphinx raises RuntimeError and ValueError alike
             self._closed_search = None
             raise UnusableOptions(
-                "the grammar (JSGF) does not parse, or has words that are not in the dictionary"
+                "the grammar is not valid JSGF, or has words that are not in the dictionary"
             ) from error
 
     def _words(self) -> tuple[Word, ...]:
@@ -130,7 +130,7 @@ class SphinxDecoder:
 
 
 def jsgf(hotwords: tuple[str, ...]) -> str:
-    """A grammar that hears any sequence of the given phrases, and nothing else."""
+    """A grammar that accepts any sequence of the given phrases, and nothing else."""
     phrases = " | ".join(f"( {phrase.lower()} )" for phrase in hotwords)
     return f"#JSGF V1.0; grammar hotwords; public <phrases> = ( {phrases} )+ ;"
 
@@ -141,6 +141,6 @@ def main() -> None:
     decoder = SphinxDecoder()
     answers.write(frame(b"ready"))
     answers.flush()
-    while (asked := read_frame_from(sys.stdin.buffer, LONGEST_PIECE)) is not None:
-        answers.write(frame(encode(decoder.hear(decode_piece(asked)))))
+    while (request := read_frame_from(sys.stdin.buffer, LONGEST_PIECE)) is not None:
+        answers.write(frame(encode(decoder.answer(decode_piece(request)))))
         answers.flush()

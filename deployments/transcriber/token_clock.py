@@ -1,8 +1,7 @@
-"""Words and their times out of Voxtral Realtime's tokens. Pure.
+"""Words and their times from Voxtral Realtime's tokens. Pure.
 
-The model writes one token for every 80 ms of audio, a fixed delay behind it; with the delay taken
-off, token i stands for the i-th 80 ms. Where nothing is said it writes [STREAMING_PAD]; before a
-word it writes [STREAMING_WORD].
+The model writes one token for every 80 ms of audio, after a fixed delay. Without the delay, token i
+is for the i-th 80 ms. In silence it writes [STREAMING_PAD]; before a word, [STREAMING_WORD].
 """
 
 import math
@@ -11,12 +10,12 @@ from collections.abc import Callable, Sequence
 from deployments.interfaces import RATE, Word
 
 FRAME = RATE * 80 // 1000
-"""Samples that a token stands for."""
+"""Samples per token."""
 
 PAD = 32
 WORD = 33
 SPECIAL = 1000
-"""Tokens below it are control tokens, and no text."""
+"""Tokens below it are control tokens without text."""
 
 
 class _Word:
@@ -29,7 +28,7 @@ class _Word:
 
 class TokenClock:
     """One request's words. `start` is the sample, in the utterance, at which its audio begins;
-    `decode` makes text of tokens."""
+    `decode` turns tokens into text."""
 
     def __init__(self, decode: Callable[[Sequence[int]], str], start: int) -> None:
         self._decode = decode
@@ -38,12 +37,12 @@ class TokenClock:
         self._marked: int | None = None
         self._spoken = start
         self.words: list[Word] = []
-        """Closed words: what comes later does not change them."""
+        """Closed words, which later tokens do not change."""
         self.tokens = 0
 
     @property
     def now(self) -> int:
-        """The sample that the next token stands for."""
+        """The sample at which the next token's frame starts."""
         return self._start + self.tokens * FRAME
 
     def take(self, token: int, logprob: float) -> None:
@@ -67,7 +66,7 @@ class TokenClock:
         self._open.end = self._spoken = at + FRAME
 
     def finish(self) -> None:
-        """There will be no more tokens."""
+        """Call it after the last token."""
         self._close()
 
     def _close(self) -> None:
@@ -76,15 +75,15 @@ class TokenClock:
             return
         parts = self._decode(word.tokens).split()
         each = (word.end - word.start) // max(1, len(parts))
-        sure = round(math.exp(sum(word.logprobs) / len(word.logprobs)), 3)
+        confidence = round(math.exp(sum(word.logprobs) / len(word.logprobs)), 3)
         for number, part in enumerate(parts):
             start = word.start + number * each
-            self.words.append(Word(part, start, start + each, sure))
+            self.words.append(Word(part, start, start + each, confidence))
 
     def gap(self) -> tuple[int, int] | None:
-        """The samples since the last word in which none has begun; None while a word is open."""
+        """The samples after the last word, if no new word has begun; None while a word is open."""
         return None if self._open or self._marked is not None else (self._spoken, self.now)
 
     def last_border(self) -> int:
-        """The sample at which the last closed word ended; what came after it is not settled."""
+        """The sample at which the last closed word ended."""
         return self.words[-1].end if self.words else self.now

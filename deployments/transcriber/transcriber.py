@@ -1,6 +1,6 @@
-"""Lanes in front of an engine: batches up, guesses down. Knows no engine by name."""
+"""Lanes in front of an engine: batches of audio in, hypotheses out. Independent of the engine."""
 
-from collections.abc import AsyncIterator, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 from typing import cast
 
 from deployments.interfaces import (
@@ -12,7 +12,7 @@ from deployments.interfaces import (
     TranscriberEngine,
     Utterance,
 )
-from deployments.once import Once
+from deployments.lanes import LaneModel
 from deployments.outbox import Outbox
 
 Key = tuple[str, int, int]
@@ -20,7 +20,7 @@ Key = tuple[str, int, int]
 
 
 class _Lane:
-    """What waits to go down a lane, and the sessions that ride it with their options."""
+    """A lane's waiting hypotheses, and its sessions with their options."""
 
     def __init__(self) -> None:
         self.options: dict[int, SpeechOptions] = {}
@@ -28,39 +28,28 @@ class _Lane:
         self.out: Outbox[Hypothesis] = Outbox()
 
 
-class Transcriber:
+class Transcriber(LaneModel[_Lane]):
     """Implements `interfaces.Transcriber` with any `TranscriberEngine`.
 
-    The bound on what waits in a lane is the sessions that ride it: each has at most a few
-    utterances open, and its ingress bounds its audio.
+    The number of sessions bounds what waits in a lane: each has at most a few open utterances, and
+    its ingress bounds their audio.
     """
 
     def __init__(self, engine: TranscriberEngine) -> None:
+        super().__init__()
         self._engine = engine
-        self._lanes: dict[str, _Lane] = {}
-        self._load = Once(lambda: engine.start(self._emit))
 
-    async def start(self) -> None:
-        """Load the engine, once; raises what the engine raises when it cannot load."""
-        await self._load()
+    async def load(self) -> None:
+        await self._engine.start(self._emit)
 
-    async def listen(self, lane: str) -> AsyncIterator[list[Hypothesis]]:
-        """Open a lane and stream its hypotheses; the first item is empty and says: open.
+    def new_lane(self) -> _Lane:
+        return _Lane()
 
-        The lane, and all its sessions' work, ends with this stream.
-        """
-        await self.start()
-        here = self._lanes[lane] = _Lane()
-        try:
-            yield []
-            while True:
-                yield await here.out.take()
-        finally:
-            del self._lanes[lane]
-            await self._forget(lane, here, list(here.open))
+    async def close_lane(self, name: str, lane: _Lane) -> None:
+        await self._forget(name, lane, list(lane.open))
 
     async def exchange(self, lane: str, batch: Sequence[Speech], left: Sequence[int]) -> None:
-        """Take audio of many sessions, and the news that some have left.
+        """Take audio of many sessions, and forget those that have left.
 
         Raises `LaneLost` for audio of a session that did not begin in this lane.
         """

@@ -1,4 +1,4 @@
-"""Utterances at work in an engine: their audio as it comes, a task each, one final each."""
+"""The open utterances of an engine: their audio, and one task and one final for each."""
 
 import asyncio
 import logging
@@ -8,6 +8,7 @@ from typing import Any, Generic, TypeVar
 from deployments.audio import pcm_to_float
 from deployments.interfaces import (
     BYTES_PER_SAMPLE,
+    ENGINE_FAILED,
     Emit,
     EngineDied,
     EngineFailed,
@@ -20,7 +21,7 @@ log = logging.getLogger("voxray.utterances")
 
 
 class UtteranceAudio:
-    """An utterance's audio from sample `base` on: what its engine may still need."""
+    """An utterance's audio from sample `base` on; the engine no longer needs what came before."""
 
     def __init__(self, options: SpeechOptions) -> None:
         self.options = options
@@ -31,7 +32,7 @@ class UtteranceAudio:
 
     @property
     def samples(self) -> int:
-        """So many have come, those dropped included."""
+        """Samples received, including dropped ones."""
         return self.base + len(self._pcm) // BYTES_PER_SAMPLE
 
     def add(self, pcm: bytes, ended: bool) -> None:
@@ -50,7 +51,7 @@ class UtteranceAudio:
         self.base = sample
 
     async def until(self, samples: int | None) -> None:
-        """Until there are so many, or it has ended; None: until it has ended."""
+        """Wait for this number of samples, or for the end; None: for the end."""
         while not self.ended and (samples is None or self.samples < samples):
             await self._more.wait()
 
@@ -59,10 +60,10 @@ U = TypeVar("U", bound=UtteranceAudio)
 
 
 class Utterances(Generic[U]):
-    """`recognise` turns one into its final, telling partials with `emit` on the way.
+    """`recognise` returns the final of an utterance and calls `emit` with its partials.
 
-    When it raises, the final says so, after the utterance has ended; but nobody is told of an
-    engine that died, for their sessions speak to another.
+    When it raises, the final has a `failure`, after the utterance has ended. Nothing is emitted for
+    an engine that died, because its sessions move to another replica.
     """
 
     def __init__(
@@ -98,9 +99,9 @@ class Utterances(Generic[U]):
             return
         except EngineFailed as failed:
             final = EngineHypothesis(key, 0, (), True, 0, str(failed))
-        except Exception:  # nobody above would see it, and the client would wait for ever
+        except Exception:  # nothing else reports it, and the client would wait forever
             log.exception("recognising an utterance failed")
-            final = EngineHypothesis(key, 0, (), True, 0, "the engine failed")
+            final = EngineHypothesis(key, 0, (), True, 0, ENGINE_FAILED)
         await utterance.until(None)
         self._open.pop(key, None)
         self.emit([final._replace(until=utterance.samples)])

@@ -1,5 +1,5 @@
-"""Voxtral on vLLM: utterances and recordings in windows, all of them in one continuous batch;
-questions about audio, too."""
+"""Voxtral on vLLM: utterances, recordings and questions about audio, in windows that share one
+continuous batch."""
 
 import asyncio
 import uuid
@@ -13,7 +13,7 @@ from deployments.audio import float_to_int16, wav_header
 from deployments.interfaces import RATE, Emit, EngineFailed, Option, SpeechOptions
 from deployments.transcriber.windowed import Windowed
 from deployments.transcriber.windows import Spelled, spell
-from deployments.vllm_engine import MISTRAL, Vllm, gpu_settings, written
+from deployments.vllm_engine import MISTRAL, Vllm, gpu_settings, new_tokens
 
 Choices = tuple[list[int], dict[int, str]]
 
@@ -25,7 +25,7 @@ class Voxtral:
 
     name = "voxtral"
     languages = LANGUAGES
-    revises = True  # a final is decoded with all of the utterance at hand
+    revises = True  # a final is decoded from the whole utterance
     options = frozenset({Option.LANGUAGE, Option.PROMPT})
 
     def __init__(
@@ -54,7 +54,7 @@ class Voxtral:
         self.feed = self._windowed.feed
         self.forget = self._windowed.forget
         self._tokens = 0
-        self.died = self._vllm.died
+        self.wait_dead = self._vllm.wait_dead
 
     async def start(self, emit: Emit) -> None:
         """Raises `EngineFailed` when the model cannot be loaded."""
@@ -65,7 +65,7 @@ class Voxtral:
         await self._windowed.stop()
         await self._vllm.stop()
 
-    def made(self) -> int:
+    def generated(self) -> int:
         """Tokens written since the start."""
         return self._tokens
 
@@ -74,13 +74,13 @@ class Voxtral:
         return await self._write(prompt, max_tokens(len(audio)), options)
 
     async def language(self, audio: Any) -> str | None:
-        """The likeliest code after `lang:`, which the model writes before it transcribes."""
+        """The most likely code after `lang:`, which the model writes before the transcript."""
         encode = self._vllm.engine.get_tokenizer().instruct.tokenizer.encode
-        begun, codes = language_choices(encode)
+        prefix, codes = language_choices(encode)
         if not codes:
             return None
         prompt = await asyncio.to_thread(self._transcription, audio, None)
-        prompt["prompt_token_ids"] = [*prompt["prompt_token_ids"][:-1], *begun]
+        prompt["prompt_token_ids"] = [*prompt["prompt_token_ids"][:-1], *prefix]
         params = self._params(1)
         params.allowed_token_ids = list(codes)
         tokens, _ = await self._tokens_of(prompt, params)
@@ -111,7 +111,7 @@ class Voxtral:
         )
 
     def _question(self, audio: Any, question: str) -> Any:
-        """As mistral-common shapes a message of audio and text."""
+        """A message of audio and text, built by mistral-common."""
         from mistral_common.protocol.instruct.chunk import AudioChunk, RawAudio, TextChunk
         from mistral_common.protocol.instruct.messages import UserMessage
         from mistral_common.protocol.instruct.request import ChatCompletionRequest
@@ -121,31 +121,33 @@ class Voxtral:
         message = UserMessage(content=[AudioChunk(input_audio=raw), TextChunk(text=question)])
         tokenizer = self._vllm.engine.get_tokenizer().mistral
         tokenized = tokenizer.encode_chat_completion(ChatCompletionRequest(messages=[message]))
-        heard = [(part.audio_array, RATE) for part in tokenized.audios]
-        return TokensPrompt(prompt_token_ids=tokenized.tokens, multi_modal_data={"audio": heard})
+        clips = [(part.audio_array, RATE) for part in tokenized.audios]
+        return TokensPrompt(prompt_token_ids=tokenized.tokens, multi_modal_data={"audio": clips})
 
     async def _write(self, prompt: Any, most: int, options: SpeechOptions) -> list[Spelled]:
-        """Greedy."""
+        """The words of a greedy decoding."""
         longest = self._vllm.engine.model_config.max_model_len
         room = longest - len(prompt["prompt_token_ids"])
         if room < 1:
-            raise EngineFailed("the audio is longer than the model can take")
-        tokens, sure = await self._tokens_of(prompt, self._params(min(most, room)), options.batch)
-        return spell(tokens, sure, self._vllm.text)
+            raise EngineFailed("the audio is too long for the model's context (max_model_len)")
+        tokens, logprobs = await self._tokens_of(
+            prompt, self._params(min(most, room)), options.batch
+        )
+        return spell(tokens, logprobs, self._vllm.text)
 
     async def _tokens_of(
         self, prompt: Any, params: Any, batch: bool = False
     ) -> tuple[list[int], list[float]]:
-        """Tokens and their log-probabilities; leaving it aborts the request."""
+        """Tokens and their log-probabilities. Cancelling it aborts the request."""
         rendered = await self._vllm.rendered(prompt)
         request = self._vllm.generate(rendered, params, f"window-{uuid.uuid4()}", batch)
         pairs: list[tuple[int, float]] = []
         async with aclosing(request) as outputs:  # type: ignore[type-var]
             async for output in outputs:
-                more = written(output)
-                self._tokens += len(more)
-                pairs += more
-        return [token for token, _ in pairs], [sure for _, sure in pairs]
+                added = new_tokens(output)
+                self._tokens += len(added)
+                pairs += added
+        return [token for token, _ in pairs], [logprob for _, logprob in pairs]
 
     def _params(self, most: int) -> Any:
         from vllm import SamplingParams
@@ -161,29 +163,28 @@ class Voxtral:
 
 
 def language_choices(encode: Callable[[str, bool, bool], list[int]]) -> Choices:
-    """See `choices`; `encode` is a tokenizer's of mistral-common."""
+    """See `choices`; `encode` is that of a mistral-common tokenizer."""
     return choices({code: encode(f"lang:{code}", False, False) for code in LANGUAGES})
 
 
 def choices(spelled: dict[str, list[int]]) -> Choices:
-    """What all spellings of `lang:xx` begin with, and the next token of each code.
+    """The common prefix of all spellings of `lang:xx`, and the next token of each code.
 
-    A code whose next token is another's, too, is left out with it: a small vocabulary spells
-    codes by letters.
+    Codes that share their next token are left out: a small vocabulary spells codes by letters.
     """
     rows = list(spelled.values())
-    same = next(at for at, row in enumerate(zip(*rows, strict=False)) if len(set(row)) > 1)
-    nexts = [row[same] for row in rows]
-    codes = {row[same]: code for code, row in spelled.items() if nexts.count(row[same]) == 1}
-    return rows[0][:same], codes
+    common = next(at for at, row in enumerate(zip(*rows, strict=False)) if len(set(row)) > 1)
+    nexts = [row[common] for row in rows]
+    codes = {row[common]: code for code, row in spelled.items() if nexts.count(row[common]) == 1}
+    return rows[0][:common], codes
 
 
 def max_tokens(samples: int) -> int:
-    """Nobody speaks twelve tokens a second: past it a model repeats itself."""
+    """Speech has fewer than twelve tokens a second; beyond that the model repeats itself."""
     return 16 + 12 * samples // RATE
 
 
 def wav(audio: Any) -> bytes:
-    """float32 at `RATE` as a file."""
+    """float32 samples at `RATE` as a WAV file."""
     pcm = float_to_int16(audio).astype("<i2").tobytes()
     return wav_header(RATE, len(pcm)) + pcm

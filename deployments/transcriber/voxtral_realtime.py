@@ -1,8 +1,8 @@
 """Voxtral Realtime on vLLM: live sessions, each a streaming request in one continuous batch.
 
-The session's VAD gates it: there is a request only while somebody speaks. A request is kept short
-of the model's length by beginning another one in a pause, from audio at hand, so that an utterance
-of any length can be followed and a step never grows slower.
+The session's VAD gates it: there is a request only during speech. A new request starts in a pause
+before the current one reaches the model's context length, so that an utterance may have any length
+and steps do not get slower.
 """
 
 import asyncio
@@ -30,18 +30,18 @@ from deployments.interfaces import (
 )
 from deployments.transcriber.token_clock import FRAME, TokenClock
 from deployments.transcriber.utterances import UtteranceAudio, Utterances
-from deployments.vllm_engine import MISTRAL, Vllm, gpu_settings, written
+from deployments.vllm_engine import MISTRAL, Vllm, gpu_settings, new_tokens
 
 log = logging.getLogger("voxray.voxtral_realtime")
 
 PREFIX_TOKENS = 128
-"""More than a request spends beside its words: left padding, the delay, the flush at its end."""
+"""More than the overhead of a request: left padding, the delay, the flush at its end."""
 
 GAP_FRAMES = 6
-"""So many frames without a word are a pause, in which a request may end and another begin."""
+"""Frames without a word that count as a pause, in which a new request may start."""
 
 LONGEST_WORD = 3 * RATE
-"""Samples that are heard again, at most, when a request must end without a pause."""
+"""Samples that are decoded again, at most, when a request must end without a pause."""
 
 FORCED = 1.5
 """Without a pause a request ends at this multiple of `max_request_s`."""
@@ -51,10 +51,10 @@ class _Utterance(UtteranceAudio):
     def __init__(self, options: SpeechOptions) -> None:
         super().__init__(options)
         self.words: list[Word] = []
-        self.told = 0
+        self.emitted = 0
 
     async def pieces(self, start: int) -> AsyncIterator[Any]:
-        """Audio from a sample on, as it comes, in whole frames but for the last."""
+        """Audio from a sample on, as it arrives, in whole frames except the last."""
         while True:
             end = self.samples if self.ended else start + (self.samples - start) // FRAME * FRAME
             if end > start:
@@ -72,7 +72,7 @@ class VoxtralRealtime:
     name = "voxtral-realtime"
     languages = ("ar", "de", "en", "es", "fr", "hi", "it", "ja", "ko", "nl", "pt", "ru", "zh")
     revises = False
-    options = NO_OPTIONS  # it hears by itself which language is spoken
+    options = NO_OPTIONS  # it detects the language itself
 
     def __init__(
         self,
@@ -91,7 +91,7 @@ class VoxtralRealtime:
         self._stall_s = stall_s
         most_s = (max_model_len - PREFIX_TOKENS) * FRAME / RATE
         self._rotate_s = min(max_request_s, most_s / FORCED)
-        self._places = asyncio.Semaphore(max_streams)
+        self._slots = asyncio.Semaphore(max_streams)
         self._utterances = Utterances(_Utterance, self._recognise)
         self.feed = self._utterances.feed
         self.forget = self._utterances.forget
@@ -108,7 +108,7 @@ class VoxtralRealtime:
             "dtype": "bfloat16",
         }
         self._vllm = Vllm(stall_s, settings | MISTRAL | gpu_settings(gpu_memory, gpus, eager))
-        self.died = self._vllm.died
+        self.wait_dead = self._vllm.wait_dead
 
     async def start(self, emit: Emit) -> None:
         """Raises `EngineFailed` when the model cannot be loaded."""
@@ -124,26 +124,26 @@ class VoxtralRealtime:
         await self._vllm.stop()
         self._view.cleanup()
 
-    def made(self) -> int:
+    def generated(self) -> int:
         """Tokens written since the start."""
         return self._tokens
 
     async def _warm_up(self) -> None:
-        """A first utterance, of silence: compiles what the first speaker would wait for."""
+        """Recognise silence: this compiles what the first speaker would wait for."""
         silence = _Utterance(SpeechOptions())
         silence.add(bytes(RATE * BYTES_PER_SAMPLE), True)
         await self._stream(None, silence, 0)
 
     async def _recognise(self, key: Hashable, utterance: _Utterance) -> EngineHypothesis:
-        async with self._places:
+        async with self._slots:
             start: int | None = 0
             while start is not None:
                 utterance.drop_before(start)
                 start = await self._stream(key, utterance, start)
-        return self._guess(key, utterance, utterance.samples, True)
+        return self._hypothesis(key, utterance, utterance.samples, True)
 
     async def _stream(self, key: Hashable, utterance: _Utterance, start: int) -> int | None:
-        """One request, from a sample on; the sample from which another must go on, if any."""
+        """Run one request from a sample on; return the sample where the next one starts, if any."""
         clock = TokenClock(self._vllm.text, start)
         before = list(utterance.words)
         tokens: asyncio.Queue[list[int]] = asyncio.Queue()
@@ -162,7 +162,7 @@ class VoxtralRealtime:
                     progress.moved()
                     self._take(output, clock, tokens)
                     utterance.words = before + clock.words
-                    self._tell(key, utterance, min(clock.now, utterance.samples))
+                    self._emit_partial(key, utterance, min(clock.now, utterance.samples))
                     if (cut := self._cut(utterance, clock, start)) is not None:
                         utterance.words = [word for word in utterance.words if word.start < cut]
                         return cut
@@ -173,7 +173,7 @@ class VoxtralRealtime:
         return self._rest(utterance, clock, start)
 
     def _rest(self, utterance: _Utterance, clock: TokenClock, start: int) -> int | None:
-        """vLLM ends a request without a word when it grows too long: then another goes on."""
+        """vLLM ends a request silently when it gets too long: another one continues."""
         if utterance.ended and clock.now >= utterance.samples - FRAME:
             return None
         if clock.now == start:
@@ -184,7 +184,7 @@ class VoxtralRealtime:
     async def _inputs(
         self, utterance: _Utterance, start: int, tokens: asyncio.Queue[list[int]]
     ) -> AsyncIterator[Any]:
-        """The request's frames, each with the token that the model wrote last."""
+        """The request's frames, each with the model's last token."""
         from vllm.engine.protocol import StreamingInput
         from vllm.model_executor.models.voxtral_realtime import VoxtralRealtimeGeneration
 
@@ -208,15 +208,15 @@ class VoxtralRealtime:
         )
 
     def _take(self, output: Any, clock: TokenClock, tokens: asyncio.Queue[list[int]]) -> None:
-        pairs = written(output)
+        pairs = new_tokens(output)
         self._tokens += len(pairs)
         tokens.put_nowait([token for token, _ in pairs])
         for token, logprob in pairs:
             clock.take(token, logprob)
 
     def _cut(self, utterance: _Utterance, clock: TokenClock, start: int) -> int | None:
-        """Where this request ends and another begins: in a pause, or after a word if there is
-        none for too long."""
+        """Where this request ends and the next one starts: in a pause, or after a word if there is
+        no pause for too long."""
         age_s = (clock.now - start) / RATE
         fits = (utterance.samples - start) / RATE < self._rotate_s * FORCED
         if age_s < self._rotate_s or (utterance.ended and fits):
@@ -228,28 +228,28 @@ class VoxtralRealtime:
             return max(clock.last_border(), clock.now - LONGEST_WORD)
         return None
 
-    def _tell(self, key: Hashable, utterance: _Utterance, until: int) -> None:
+    def _emit_partial(self, key: Hashable, utterance: _Utterance, until: int) -> None:
         if utterance.options.interim_results:
-            self._utterances.emit([self._guess(key, utterance, until, False)])
+            self._utterances.emit([self._hypothesis(key, utterance, until, False)])
 
-    def _guess(
+    def _hypothesis(
         self, key: Hashable, utterance: _Utterance, until: int, final: bool
     ) -> EngineHypothesis:
-        """The words that were not told yet."""
-        told, utterance.told = utterance.told, len(utterance.words)
-        return EngineHypothesis(key, until, tuple(utterance.words[told:]), final, told)
+        """The words that were not emitted yet."""
+        emitted, utterance.emitted = utterance.emitted, len(utterance.words)
+        return EngineHypothesis(key, until, tuple(utterance.words[emitted:]), final, emitted)
 
     async def _watch(self) -> None:
-        """Owned by `_watching`. vLLM has been seen to hang one session and serve the others."""
+        """Owned by `_watching`. vLLM may hang one session and serve the others."""
         while True:
             await asyncio.sleep(self._stall_s / 4)
             if any(stream.stalled(self._stall_s) for stream in self._streams):
-                self._vllm.die(f"it owes a token for {self._stall_s:g} s")
+                self._vllm.die(f"no token for {self._stall_s:g} s")
                 return
 
 
 class _Progress:
-    """When a request last gave a token that it owed."""
+    """When a request last wrote a token, or had no audio left."""
 
     def __init__(self, utterance: _Utterance, clock: TokenClock, behind: int) -> None:
         self._utterance = utterance
@@ -260,22 +260,22 @@ class _Progress:
     def moved(self) -> None:
         self._at = time.monotonic()
 
-    def stalled(self, patience_s: float) -> bool:
+    def stalled(self, stall_s: float) -> bool:
         utterance = self._utterance
         if not utterance.ended and utterance.samples < self._clock.now + self._behind:
-            self.moved()  # it waits for audio, and rightly
-        return time.monotonic() - self._at > patience_s
+            self.moved()  # it waits for audio
+        return time.monotonic() - self._at > stall_s
 
 
 def quietest(audio: Any) -> int:
-    """The sample in the middle of the quietest 20 ms of float32 audio."""
+    """The middle of the quietest 20 ms of float32 audio, as a sample."""
     size = RATE // 50
     frames = audio[: len(audio) // size * size].reshape(-1, size)
     return int(np.argmin(np.square(frames).sum(axis=1))) * size + size // 2
 
 
 def with_delay(model: Path, view: Path, delay_ms: int) -> None:
-    """Fill `view` with the model, its tokenizer set to another delay: vLLM reads it from there.
+    """Link the model into `view`, with a tokenizer that has this delay; vLLM reads it from there.
 
     Raises `EngineFailed` when it is not a Voxtral Realtime model.
     """
@@ -283,7 +283,7 @@ def with_delay(model: Path, view: Path, delay_ms: int) -> None:
         tokenizer = json.loads((model / "tekken.json").read_text())
         tokenizer["audio"] |= {"transcription_delay_ms": float(delay_ms)}
     except (OSError, ValueError, KeyError) as error:
-        raise EngineFailed(f"{model} holds no Voxtral Realtime model: {error!r}") from error
+        raise EngineFailed(f"{model} contains no Voxtral Realtime model: {error!r}") from error
     for file in model.iterdir():
         if file.name != "tekken.json":
             (view / file.name).symlink_to(file.resolve())

@@ -1,7 +1,6 @@
 """Voxtral through transformers, for machines without vLLM: CUDA, Apple's `mps`, or the CPU.
 
-Windows of all sessions wait together and go through `generate` in batches; one that is cancelled
-stops being written for at the next token.
+Windows of all sessions go through `generate` in batches; a cancelled one stops at the next token.
 """
 
 import asyncio
@@ -12,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from deployments.batcher import Batcher, Jobs
-from deployments.gpu import alone_on_the_gpu, chosen_device
+from deployments.gpu import chosen_device, exclusive_gpu
 from deployments.interfaces import RATE, Emit, EngineFailed, Option, SpeechOptions
 from deployments.transcriber.voxtral import LANGUAGES, language_choices, max_tokens, wav
 from deployments.transcriber.windowed import Windowed
@@ -60,7 +59,7 @@ class VoxtralTransformers:
         """Raises `EngineFailed` when the model cannot be loaded."""
         try:
             await asyncio.to_thread(self._load)
-        except Exception as error:  # transformers raises of every kind
+        except Exception as error:  # transformers raises many kinds
             raise EngineFailed(f"transformers cannot load {self._path}: {error}") from error
         await self.transcribe(np.zeros(RATE, np.float32), SpeechOptions())
         self._windowed.begin(emit)
@@ -70,7 +69,7 @@ class VoxtralTransformers:
         await self._windowed.stop()
         await self._batcher.stop()
 
-    def made(self) -> int:
+    def generated(self) -> int:
         """Tokens written since the start."""
         return self._tokens
 
@@ -91,7 +90,7 @@ class VoxtralTransformers:
 
         self._torch = torch
         self._device = chosen_device(self._device, self._gpu_memory)
-        with alone_on_the_gpu():
+        with exclusive_gpu():
             self._processor = AutoProcessor.from_pretrained(self._path, local_files_only=True)
             model = VoxtralForConditionalGeneration.from_pretrained(
                 self._path, dtype=self._dtype(), local_files_only=True
@@ -101,19 +100,19 @@ class VoxtralTransformers:
             self._model.forward = torch.compile(self._model.forward)
 
     def _dtype(self) -> Any:
-        """bfloat16 where the device computes with it, else float16."""
+        """bfloat16 if the device supports it, else float16."""
         torch = self._torch
         if self._device == "cuda" and not torch.cuda.is_bf16_supported():
             return torch.float16
         return torch.float16 if self._device == "mps" else torch.bfloat16
 
     def _write(self, jobs: Jobs[_Window, list[Spelled]]) -> list[list[Spelled]]:
-        """In the batcher's thread. Questions are asked one by one: their prompts differ."""
-        asked = [job for job in jobs if job.item.question]
-        told = [job for job in jobs if not job.item.question]
-        spelled = dict(zip(told, self._transcribe(told), strict=True)) if told else {}
-        spelled |= {job: self._answer(job) for job in asked}
-        return [spelled[job] for job in jobs]
+        """In the batcher's thread. Questions are questions one by one: their prompts differ."""
+        questions = [job for job in jobs if job.item.question]
+        plain = [job for job in jobs if not job.item.question]
+        words = dict(zip(plain, self._transcribe(plain), strict=True)) if plain else {}
+        words |= {job: self._answer(job) for job in questions}
+        return [words[job] for job in jobs]
 
     def _transcribe(self, jobs: Jobs[_Window, list[Spelled]]) -> list[list[Spelled]]:
         inputs = self._processor.apply_transcription_request(
@@ -126,16 +125,16 @@ class VoxtralTransformers:
         return self._generate(inputs, jobs, [max_tokens(len(job.item.audio)) for job in jobs])
 
     def _language(self, audio: Any) -> str | None:
-        """The likeliest code after `lang:`, which the model writes before it transcribes."""
+        """The most likely code after `lang:`, which the model writes before the transcript."""
         tokenizer = self._processor.tokenizer.tokenizer.instruct_tokenizer.tokenizer
-        begun, codes = language_choices(tokenizer.encode)
+        prefix, codes = language_choices(tokenizer.encode)
         if not codes:
             return None
         torch = self._torch
         inputs = self._processor.apply_transcription_request(
             audio=[audio], format=["WAV"], sampling_rate=RATE, model_id=self._path
         )
-        ids = torch.cat([inputs["input_ids"][:, :-1], torch.tensor([begun])], dim=1)
+        ids = torch.cat([inputs["input_ids"][:, :-1], torch.tensor([prefix])], dim=1)
         features = inputs["input_features"].to(self._device, dtype=self._model.dtype)
         with torch.inference_mode():
             logits = self._model(
@@ -169,17 +168,19 @@ class VoxtralTransformers:
                 return_dict_in_generate=True,
                 stopping_criteria=[self._stop_rows(jobs, prompt, most)],
             )
-        sure = self._model.compute_transition_scores(
+        logprobs = self._model.compute_transition_scores(
             written.sequences, written.logits, normalize_logits=True
         )
         tokens = written.sequences[:, prompt:].tolist()
         return [
-            self._spell(row, row_sure, limit)
-            for row, row_sure, limit in zip(tokens, sure.float().tolist(), most, strict=True)
+            self._spell(row, row_logprobs, limit)
+            for row, row_logprobs, limit in zip(
+                tokens, logprobs.float().tolist(), most, strict=True
+            )
         ]
 
     def _stop_rows(self, jobs: Jobs[_Window, list[Spelled]], prompt: int, most: list[int]) -> Any:
-        """A row ends at its own limit, and when nobody wants it any more."""
+        """A row ends at its limit, or when its request is cancelled."""
 
         def stop(ids: Any, _: Any, **__: Any) -> Any:
             length = ids.shape[1] - prompt
@@ -192,12 +193,12 @@ class VoxtralTransformers:
 
         return stop
 
-    def _spell(self, tokens: list[int], sure: list[float], limit: int) -> list[Spelled]:
+    def _spell(self, tokens: list[int], logprobs: list[float], limit: int) -> list[Spelled]:
         ends = self._model.generation_config.eos_token_id
         ends = ends if isinstance(ends, list) else [ends]
         stop = next((at for at, token in enumerate(tokens) if token in ends), len(tokens))
         stop = min(stop, limit)
-        return spell(tokens[:stop], sure[:stop], self._text)
+        return spell(tokens[:stop], logprobs[:stop], self._text)
 
     def _text(self, tokens: Sequence[int]) -> str:
         text: str = self._processor.tokenizer.decode(list(tokens), skip_special_tokens=True)

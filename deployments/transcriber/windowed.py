@@ -1,7 +1,7 @@
-"""A recogniser out of a model that hears a whole window and writes down its words.
+"""Live recognition with a model that transcribes whole windows.
 
-A growing utterance is decoded again and again; what two decodings in a row agree on is told. Audio
-that fills a window is settled and not decoded again.
+A growing utterance is decoded repeatedly; words that two decodings in a row agree on are stable.
+A full window is settled and not decoded again.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from deployments.interfaces import (
     Word,
 )
 from deployments.transcriber.utterances import UtteranceAudio, Utterances
-from deployments.transcriber.windows import LONGEST, ModelWindow, Spelled, agreed, cut, join, place
+from deployments.transcriber.windows import LONGEST, ModelWindow, Spelled, agreed, cut, join, timed
 
 log = logging.getLogger("voxray.windowed")
 
@@ -26,12 +26,12 @@ SHORTEST = RATE // 10
 
 
 class Decoder(Protocol):
-    """The model. Both raise `EngineFailed`; cancelling them stops it. `audio` is float32."""
+    """The model. All raise `EngineFailed`; cancelling them stops it. `audio` is float32."""
 
     async def transcribe(self, audio: Any, options: SpeechOptions) -> Sequence[Spelled]: ...
 
     async def language(self, audio: Any) -> str | None:
-        """What is spoken, as ISO 639-1; None when the model cannot be asked."""
+        """The spoken language, as ISO 639-1; None if the model cannot detect it."""
 
     async def answer(self, audio: Any, options: SpeechOptions) -> Sequence[Spelled]: ...
 
@@ -41,12 +41,12 @@ class _Utterance(UtteranceAudio):
         super().__init__(options)
         self.settled: list[Word] = []
         self.border = 0
-        """Where the settled words' audio ends; it is `base` or, with an overlap, after it."""
-        self.told: list[Word] = []
+        """Where the audio of the settled words ends: at `base`, or after it if windows overlap."""
+        self.stable: list[Word] = []
 
 
 class Windowed:
-    """`TranscriberEngine`'s feeding and forgetting over a `Decoder`; decodes anew after every
+    """`TranscriberEngine`'s feeding and forgetting over a `Decoder`; decodes again after every
     `step_s` of audio."""
 
     def __init__(self, decoder: Decoder, step_s: float, detect_language: bool) -> None:
@@ -67,7 +67,7 @@ class Windowed:
         return EngineHypothesis(key, utterance.samples, tuple(words), True, language=language)
 
     async def _spoken(self, utterance: _Utterance, words: list[Word]) -> str | None:
-        """The language, as the client said it, else as the model hears it."""
+        """The client's language, or else the detected one."""
         options = utterance.options
         if options.language or options.prompt or not words or not self._detect:
             return options.language
@@ -77,29 +77,29 @@ class Windowed:
     async def _follow(self, key: Hashable, utterance: _Utterance) -> list[Word]:
         options = utterance.options
         live = options.interim_results and not options.prompt
-        heard, previous = 0, list[Word]()
+        received, previous = 0, list[Word]()
         while True:
-            await utterance.until(heard + self._step if live else None)
-            heard, ended = utterance.samples, utterance.ended
-            words = await self._decode(utterance, heard)
+            await utterance.until(received + self._step if live else None)
+            received, ended = utterance.samples, utterance.ended
+            words = await self._decode(utterance, received)
             if ended:
                 return words
-            self._tell(key, utterance, heard, previous, words)
+            self._emit_stable(key, utterance, received, previous, words)
             previous = words
 
     async def _decode(self, utterance: _Utterance, until: int) -> list[Word]:
-        """All words up to a sample. Full windows are settled on the way."""
+        """All words up to a sample. Settles full windows."""
         audio = utterance.audio(utterance.base, until)
         if len(audio) < SHORTEST:
             return utterance.settled
         if utterance.options.prompt:
             answer = await self._decoder.answer(audio, utterance.options)
-            return place(answer, ModelWindow(0, len(audio)), audio)
+            return timed(answer, ModelWindow(0, len(audio)), audio)
         windows = cut(audio)
-        heard = await asyncio.gather(*(self._window(utterance, audio, it) for it in windows))
+        received = await asyncio.gather(*(self._window(utterance, audio, it) for it in windows))
         offset = utterance.base
         words = utterance.settled
-        for number, (window, more) in enumerate(zip(windows, heard, strict=True)):
+        for number, (window, more) in enumerate(zip(windows, received, strict=True)):
             start = offset + window.start
             words = self._joined(words, more, start, utterance.border)
             if number < len(windows) - 1:
@@ -114,9 +114,9 @@ class Windowed:
         part = audio[window.start : window.end]
         spelled = await self._decoder.transcribe(part, utterance.options)
         base = utterance.base
-        return place(spelled, ModelWindow(base + window.start, base + window.end), part)
+        return timed(spelled, ModelWindow(base + window.start, base + window.end), part)
 
-    def _tell(
+    def _emit_stable(
         self,
         key: Hashable,
         utterance: _Utterance,
@@ -124,8 +124,8 @@ class Windowed:
         previous: list[Word],
         words: list[Word],
     ) -> None:
-        """What this decoding and the one before agree on, and never less than was told."""
+        """Emit the words that this decoding and the last one agree on, and all emitted before."""
         both = agreed([word.text for word in previous], [word.text for word in words])
-        if both > len(utterance.told):
-            utterance.told += words[len(utterance.told) : both]
-        self._utterances.emit([EngineHypothesis(key, until, tuple(utterance.told), False)])
+        if both > len(utterance.stable):
+            utterance.stable += words[len(utterance.stable) : both]
+        self._utterances.emit([EngineHypothesis(key, until, tuple(utterance.stable), False)])

@@ -1,7 +1,7 @@
-"""Long audio in windows that a model can take, and their words joined again. Pure.
+"""Cuts long audio into windows that fit a model, and joins their words. Pure.
 
-A window ends in silence where there is one; where there is none the next window begins earlier, so
-that a word on the border is whole in one of them. Positions are samples at `RATE`.
+A window ends in silence if there is any; otherwise the next window overlaps it, so that a word on
+the border is complete in one of them. Positions are samples at `RATE`.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,11 +14,11 @@ from deployments.interfaces import RATE, Word
 LONGEST = 30 * RATE
 OVERLAP = 2 * RATE
 SEARCH = 8 * RATE
-"""A window is ended in the quietest place of so much audio at its end."""
+"""A window ends at the quietest place in this many samples at its end."""
 
 HOP = RATE // 50
 QUIET = 0.1
-"""A place is silent when its level is below this share of the window's loud parts."""
+"""A level below this share of the window's loud parts is silence."""
 
 
 class ModelWindow(NamedTuple):
@@ -27,7 +27,7 @@ class ModelWindow(NamedTuple):
 
 
 class Spelled(NamedTuple):
-    """A word as a model writes it, without a place."""
+    """A word without its time."""
 
     text: str
     confidence: float
@@ -46,7 +46,7 @@ def cut(audio: Any) -> list[ModelWindow]:
 
 
 def _silence(audio: Any) -> int | None:
-    """The middle of the quietest 20 ms near the end, if that is silence."""
+    """The middle of the quietest 20 ms near the end, if it is silent."""
     levels = np.sqrt(np.square(audio[: len(audio) // HOP * HOP].reshape(-1, HOP)).mean(axis=1))
     tail = len(levels) - SEARCH // HOP
     quietest = tail + int(np.argmin(levels[tail:]))
@@ -54,9 +54,9 @@ def _silence(audio: Any) -> int | None:
     return quietest * HOP + HOP // 2 if levels[quietest] <= QUIET * loud else None
 
 
-def place(spelled: Sequence[Spelled], window: ModelWindow, audio: Any) -> list[Word]:
-    """Words spread over the window's audible part by their length: a model that tells no times
-    leaves no more to know. `audio` is the window's."""
+def timed(spelled: Sequence[Spelled], window: ModelWindow, audio: Any) -> list[Word]:
+    """Words with estimated times, for a model that gives none: spread over the audible part of
+    the window by their length. `audio` is the window's."""
     begin, end = _audible(audio)
     total = sum(len(word.text) + 1 for word in spelled) or 1
     placed, at = [], 0
@@ -83,8 +83,8 @@ def _audible(audio: Any) -> tuple[int, int]:
 def join(before: Sequence[Word], after: Sequence[Word], overlap: ModelWindow) -> list[Word]:
     """The words of two windows that share `overlap`, each spoken word once.
 
-    The longest run of words that the one ends with and the other begins with, near the overlap,
-    is where they meet; without one they meet in the overlap's middle.
+    They meet at the longest run of words near the overlap that both contain, or else in the middle
+    of the overlap.
     """
     near = [word for word in before if word.end > overlap.start - RATE]
     limit = next(
@@ -127,7 +127,7 @@ def bare(word: str) -> str:
 def spell(
     tokens: Sequence[int], logprobs: Sequence[float], decode: Callable[[Sequence[int]], str]
 ) -> list[Spelled]:
-    """Words of a model's tokens; a word's confidence is the geometric mean of its tokens'."""
+    """The words of a model's tokens; a word's confidence is the geometric mean of its tokens'."""
     words: list[tuple[list[int], list[float]]] = []
     for token, logprob in zip(tokens, logprobs, strict=True):
         if not words or decode([token])[:1].isspace():
@@ -135,7 +135,7 @@ def spell(
         words[-1][0].append(token)
         words[-1][1].append(logprob)
     return [
-        Spelled(part, round(float(np.exp(np.mean(sure))), 3))
-        for group, sure in words
+        Spelled(part, round(float(np.exp(np.mean(its_logprobs))), 3))
+        for group, its_logprobs in words
         for part in decode(group).split()
     ]

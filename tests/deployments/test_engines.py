@@ -13,9 +13,10 @@ import pytest
 
 from deployments.chat import Chat
 from deployments.chat.eliza import Eliza, reflect, respond
-from deployments.chat.openai import Breaker, OpenAI
+from deployments.chat.openai import CircuitBreaker, OpenAI
 from deployments.chat.sim import SimChat
 from deployments.interfaces import (
+    ENGINE_FAILED,
     NO_OPTIONS,
     VOICE_RATE,
     ChatDelta,
@@ -52,10 +53,10 @@ def test_a_request_that_is_left_stops_its_engine() -> None:
         await anext(listening)
         await chat.exchange("lane", [HELLO, HELLO._replace(session=2)], [])
         assert await anext(listening)
-        await until(lambda: sim.made() > 10)
+        await until(lambda: sim.generated() > 10)
         await chat.exchange("lane", [], [1, 2])
         await asyncio.sleep(0)
-        assert await unchanged(sim.made) > 10 and chat.stats()["running"] == 0
+        assert await unchanged(sim.generated) > 10 and chat.stats()["running"] == 0
 
     asyncio.run(go())
 
@@ -69,7 +70,7 @@ def test_a_lane_that_closes_stops_its_engines() -> None:
             await speaker.exchange("lane", [SpeechRequest(1, "a b c d e", "sim-low")], [])
             await anext(listening)
         await asyncio.sleep(0)
-        assert await unchanged(sim.made) > 0
+        assert await unchanged(sim.generated) > 0
 
     asyncio.run(go())
 
@@ -91,7 +92,7 @@ def test_an_engine_waits_for_a_reader_that_is_slow() -> None:
         listening = chat.listen("lane")
         await anext(listening)
         await chat.exchange("lane", [HELLO], [])
-        assert 0 < await asyncio.to_thread(settled, sim.made) < 1000, "bounded, though nobody reads"
+        assert 0 < await asyncio.to_thread(settled, sim.generated) < 1000, "bounded, though nobody reads"
         await anext(listening)
 
     asyncio.run(go())
@@ -106,11 +107,11 @@ class Broken:
 
     async def stop(self) -> None: ...
 
-    def made(self) -> int:
+    def generated(self) -> int:
         return 0
 
-    async def reply(self, ask: ChatRequest) -> AsyncIterator[ChatDelta]:
-        yield ChatDelta(ask.session, "so far ")
+    async def reply(self, request: ChatRequest) -> AsyncIterator[ChatDelta]:
+        yield ChatDelta(request.session, "so far ")
         raise ZeroDivisionError
 
 
@@ -126,7 +127,7 @@ def test_an_engine_that_breaks_says_so_and_nothing_of_its_inside() -> None:
         return told
 
     told = asyncio.run(go())
-    assert [answer.failure for answer in told] == [None, "the engine failed"]
+    assert [answer.failure for answer in told] == [None, ENGINE_FAILED]
 
 
 # Chat.
@@ -312,7 +313,7 @@ def test_openai_needs_a_model() -> None:
 
 def test_the_breaker_lets_one_try() -> None:
     now = [0.0]
-    breaker = Breaker(1, 10.0, lambda: now[0])
+    breaker = CircuitBreaker(1, 10.0, lambda: now[0])
     breaker.failed()
     with pytest.raises(EngineFailed):
         breaker.check()
@@ -345,7 +346,7 @@ def test_espeak_speaks_in_many_voices() -> None:
             lengths[voice, speed] = len(samples) / VOICE_RATE
         assert 0.5 < lengths["en-us", 1.0] < 3
         assert lengths["en-us", 2.0] < 0.75 * lengths["en-us", 1.0]
-        with pytest.raises(EngineFailed, match="no voice nobody"):
+        with pytest.raises(EngineFailed, match="no voice 'nobody'"):
             await all_of(engine.speak(SpeechRequest(0, "hi", "nobody")))
         await engine.stop()
 
@@ -360,7 +361,7 @@ def test_espeak_stops_within_a_sentence_when_it_is_closed() -> None:
         long = SpeechRequest(0, "This is a sentence. " * 50, "en-us")
         async with aclosing(engine.speak(long)) as pieces:  # type: ignore[type-var]
             await anext(pieces)
-        assert await unchanged(engine.made) < 3 * VOICE_RATE, "one of fifty sentences"
+        assert await unchanged(engine.generated) < 3 * VOICE_RATE, "one of fifty sentences"
         assert await all_of(engine.speak(SpeechRequest(0, "Again.", "en-us")))
         await engine.stop()
 

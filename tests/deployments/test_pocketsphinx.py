@@ -258,7 +258,7 @@ def main():
     async def go() -> None:
         child, _ = await Child.start("hostile decoder", "hostile_decoder", 30.0)
         try:
-            with pytest.raises(EngineFailed, match="out of step"):
+            with pytest.raises(EngineFailed, match="invalid answer"):
                 async with asyncio.timeout(10):
                     await _Process(child).ask(Piece(None, b"", None))
         finally:

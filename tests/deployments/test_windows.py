@@ -17,8 +17,8 @@ from deployments.transcriber.windows import (
     agreed,
     cut,
     join,
-    place,
     spell,
+    timed,
 )
 
 
@@ -92,7 +92,7 @@ def test_case_and_marks_do_not_part_what_agrees() -> None:
 
 def test_words_are_placed_in_what_can_be_heard() -> None:
     audio = np.concatenate([np.zeros(RATE), np.ones(2 * RATE), np.zeros(RATE)]).astype(np.float32)
-    first, second = place(
+    first, second = timed(
         [Spelled("aa", 1.0), Spelled("bb", 0.5)], ModelWindow(100, 4 * RATE), audio
     )
     assert first.start == 100 + RATE and second.end == 100 + 3 * RATE

@@ -156,5 +156,5 @@ class TestKokoro(SpeakerContract):
 
 
 def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(EngineFailed, match="holds no Kokoro"):
+    with pytest.raises(EngineFailed, match="contains no Kokoro"):
         asyncio.run(Kokoro(str(tmp_path), "cpu", 1).start())

@@ -108,9 +108,9 @@ class TestVoxtralRealtime(TranscriberContract):
 
     def test_silence_costs_nothing(self, engine: Heard, loop: Loop) -> None:
         """The VAD gates it: between utterances there is no request at all."""
-        made = engine.engine.made()
+        made = engine.engine.generated()
         loop.run(asyncio.sleep(1.0))
-        assert engine.engine.made() == made
+        assert engine.engine.generated() == made
         assert engine.engine._vllm.engine.get_num_unfinished_requests() == 0
 
     def test_more_speakers_than_places_wait_and_are_all_heard(
@@ -142,7 +142,7 @@ class TestVoxtralRealtime(TranscriberContract):
                 await engine.say(noise(10, number), piece_s=0.5)
             began = time.monotonic()
             kill(engine.engine, signal.SIGSTOP)
-            return await engine.engine.died(), time.monotonic() - began
+            return await engine.engine.wait_dead(), time.monotonic() - began
 
         reason, took_s = loop.run(go())
         assert took_s < 2.5 * STALL_S and reason
@@ -204,7 +204,7 @@ class TestVoxtral(UnderstandingContract):
             return await engine.final(long), await engine.final(short)
 
         long, short = loop.run(go())
-        assert "longer than the model" in long.failure and not short.failure
+        assert "too long for the model" in long.failure and not short.failure
 
     def test_a_killed_engine_is_noticed_at_once(self, engine: Heard, loop: Loop) -> None:
         async def go() -> float:
@@ -212,7 +212,7 @@ class TestVoxtral(UnderstandingContract):
             await asyncio.sleep(0.3)
             began = time.monotonic()
             kill(engine.engine, signal.SIGKILL)
-            await engine.engine.died()
+            await engine.engine.wait_dead()
             return time.monotonic() - began
 
         assert loop.run(go()) < STALL_S
@@ -285,7 +285,7 @@ class TestVllmChat(ChatContract):
             replies = [asyncio.create_task(all_of(engine, ask)) for _ in range(4)]
             await asyncio.sleep(0.5)
             kill(engine, signal.SIGSTOP, "VLLM::Worker")
-            await engine.died()
+            await engine.wait_dead()
             return list(await asyncio.gather(*replies, return_exceptions=True))
 
         assert all(isinstance(ended, EngineDied) for ended in loop.run(go()))

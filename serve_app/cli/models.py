@@ -26,7 +26,7 @@ def list_weights(config: Config) -> None:
     )
     for kind, leaf in config.with_weights.items():
         name = f"{kind} {config.engines[kind][0]}"
-        folder = weights.place(config.models, leaf.model)
+        folder = weights.folder_of(config.models, leaf.model)
         here = weights.is_here(folder, leaf.files)
         size = f"{weights.size(folder, leaf.files) / GIB:.2f} GiB" if here else "absent"
         memory = weights.needed(config.models, leaf, name)
@@ -64,7 +64,7 @@ def check_weights(config: Config) -> None:
 
 
 def _problems(config: Config, leaf: HasWeights) -> list[str]:
-    folder = weights.place(config.models, leaf.model)
+    folder = weights.folder_of(config.models, leaf.model)
     with console.status(f"reading {folder} …"):
         found = list(weights.problems(folder, leaf.files))
     if not found:

@@ -1,7 +1,7 @@
-"""What must stand in the environment of Ray's head, workers and `serve run` before they start.
+"""Environment variables of Ray's head, workers and `serve run`, set before they start.
 
-Serve reads these when it starts, so serve_config.yaml cannot carry them: `voxray run` sets them
-itself, and `voxray env` prints them for `ray start` on a cluster.
+Serve reads them when it starts, so they cannot be in serve_config.yaml: `voxray run` sets them, and
+`voxray env` prints them for `ray start` on a cluster.
 """
 
 import contextlib
@@ -15,17 +15,17 @@ from pathlib import Path
 
 
 def serve_environment(public: bool, max_session_s: float) -> dict[str, str]:
-    """Variables for Ray. `public`: HAProxy's own pages (statistics, metrics) may be reached from
-    other machines; where it listens for clients is the Serve config's `http_options.host`.
+    """Variables for Ray. `public`: HAProxy's own pages (statistics, metrics) can be reached from
+    other machines. Its address for clients is `http_options.host` of the Serve config.
 
-    HAProxy is replaced whenever the set of replicas changes, and the old one, which holds the
-    open sockets, is killed after HARD_STOP: that must be longer than the longest session.
+    HAProxy is replaced whenever the set of replicas changes. The old process keeps its sockets
+    and is killed after HARD_STOP, which must be longer than the longest session.
     """
-    place = Path(tempfile.gettempdir()) / f"voxray-haproxy-{os.getuid()}-{os.getpid()}"
+    folder = Path(tempfile.gettempdir()) / f"voxray-haproxy-{os.getuid()}-{os.getpid()}"
     return {
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
-        "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "1",  # else logs reach their files 1,000 at once
+        "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "1",  # not in batches of 1,000
         "RAY_SERVE_HAPROXY_BINARY_PATH": _our_haproxy(),
         "RAY_SERVE_HAPROXY_STATS_PORT": str(_free_port(8404)),
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(_free_port(9101)),
@@ -33,11 +33,11 @@ def serve_environment(public: bool, max_session_s: float) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_MAXCONN": str(_max_connections()),
         "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": str(int(max_session_s) + 120),
         "RAY_SERVE_PORT_QUARANTINE_S": "60",
-        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(place / "haproxy.cfg"),
-        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(place / "admin.sock"),
-        "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(place / "metrics.sock"),
-        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(place),
-        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(place / "server-state"),
+        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
+        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "admin.sock"),
+        "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(folder / "metrics.sock"),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "server-state"),
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "5",
         "RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "1",
         "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
@@ -50,24 +50,24 @@ def serve_environment(public: bool, max_session_s: float) -> dict[str, str]:
 
 
 def _our_haproxy() -> str:
-    """The command beside this one, or beside Python, or on the path. Raises `FileNotFoundError`."""
+    """The command next to this one, next to Python, or on PATH. Raises `FileNotFoundError`."""
     beside = (str(Path(program).parent) for program in (sys.argv[0], sys.executable))
     path = os.pathsep.join((*beside, os.environ.get("PATH", "")))
     if not (found := shutil.which("voxray-haproxy", path=path)):
-        raise FileNotFoundError("the command voxray-haproxy is missing: install voxray again")
+        raise FileNotFoundError("the command voxray-haproxy is missing; reinstall voxray")
     return found
 
 
 def _free_port(wanted: int) -> int:
-    """The port, or any other when somebody has it: a second server, say."""
+    """The port, or any free one if it is taken, for example by another server."""
     for port in (wanted, 0):
         with contextlib.suppress(OSError), socket.socket() as probe:
             probe.bind(("127.0.0.1", port))
             return int(probe.getsockname()[1])
-    raise OSError("no port is free")
+    raise OSError("no free port")
 
 
 def _max_connections() -> int:
-    """HAProxy takes two and a half descriptors a connection, and refuses to start with too few."""
+    """HAProxy needs 2.5 descriptors per connection and refuses to start with too few."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     return 20_000 if hard == resource.RLIM_INFINITY else min(20_000, hard // 3)

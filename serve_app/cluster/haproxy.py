@@ -1,9 +1,9 @@
-"""Starts HAProxy with the configuration that Serve wrote, made fit for the outside.
+"""Starts HAProxy with Serve's configuration, amended for use by strangers.
 
-Serve's template opens its statistics and metrics pages on every interface, waits for a request's
-head forever, and while no ingress replica is there answers 404, or hands over to a proxy that knows
-no WebSockets; none of it can be configured. This stands in for the binary
-(RAY_SERVE_HAPROXY_BINARY_PATH), amends the file, and becomes the real one.
+Serve's template opens the statistics and metrics pages on every interface and waits forever for a
+request's head. Without an ingress replica it answers 404, or forwards to a proxy that does not
+support WebSockets. None of this can be configured. This program is installed as the binary
+(RAY_SERVE_HAPROXY_BINARY_PATH), amends the file, and then executes HAProxy.
 """
 
 import json
@@ -16,21 +16,21 @@ from typing import NamedTuple
 
 HEAD_TIMEOUT = "timeout http-request 10s"
 
-AWAY = {
+UNAVAILABLE = {
     "error": {
-        "message": "no ingress replica answers: try again",
+        "message": "the server is not ready; retry later",
         "type": "server_error",
         "param": None,
         "code": "not_ready",
     }
 }
-"""As `ClientError.body` has it; written out because importing that would slow every reload."""
+"""As in `ClientError.body`; repeated because importing that would slow every reload."""
 
-AWAY_FILE = "away.http"
+UNAVAILABLE_FILE = "unavailable.http"
 
 
 class UnknownTemplate(Exception):
-    """Ray's template has changed: an amendment finds nothing to amend."""
+    """Ray's template has changed: an amendment does not match."""
 
 
 class Amendment(NamedTuple):
@@ -45,7 +45,7 @@ ALWAYS = (
     Amendment(
         "503 with Retry-After for its own errors",
         r"^(\s*errorfile 50[234] \S*/)500\.http$",
-        rf"\g<1>{AWAY_FILE}",
+        rf"\g<1>{UNAVAILABLE_FILE}",
         at_least=3,
     ),
     Amendment(
@@ -83,8 +83,8 @@ PRIVATE = (
 def amend(configuration: str, public: bool) -> str:
     """The configuration with every amendment; its own pages are private unless `public`.
 
-    Where it listens for clients stays as it is: that is `http_options.host` of the Serve config.
-    Raises `UnknownTemplate` when Ray's template is not the one that the amendments were made for.
+    The address for clients is not changed: it is `http_options.host` of the Serve config.
+    Raises `UnknownTemplate` for another template than the amendments expect.
     """
     for amendment in ALWAYS if public else ALWAYS + PRIVATE:
         configuration = _applied(amendment, configuration)
@@ -101,22 +101,22 @@ def _applied(amendment: Amendment, configuration: str) -> str:
         raise UnknownTemplate(
             f"Ray's HAProxy configuration has no place for {amendment.what}: "
             f"{amendment.pattern!r} matches {times} times, not {amendment.at_least}. "
-            "Install the version of Ray that voxray asks for"
+            "Install the version of Ray that voxray requires"
         )
     return amended
 
 
 def _fallbacks(configuration: str) -> Iterator[str]:
-    """The servers that would answer while no ingress replica does."""
+    """Backup servers, which would answer while no ingress replica does."""
     for line in configuration.splitlines():
         words = line.split()
         if words[:1] == ["server"] and "backup" in words and "disabled" not in words:
             yield line.strip()
 
 
-def away() -> str:
-    """What HAProxy answers when no ingress replica does, as an HTTP response."""
-    body = json.dumps(AWAY)
+def unavailable() -> str:
+    """HAProxy's HTTP response while no ingress replica answers."""
+    body = json.dumps(UNAVAILABLE)
     head = (
         "HTTP/1.1 503 Service Unavailable",
         "Content-Type: application/json",
@@ -130,7 +130,7 @@ def away() -> str:
 def prepare(file: Path, public: bool) -> None:
     """Amend Serve's configuration in place. Raises `UnknownTemplate`."""
     file.write_text(amend(file.read_text(), public))
-    (file.parent / AWAY_FILE).write_text(away())
+    (file.parent / UNAVAILABLE_FILE).write_text(unavailable())
 
 
 def main() -> None:

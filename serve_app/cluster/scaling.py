@@ -1,7 +1,7 @@
-"""How many replicas: by the live sessions they carry, never by CPU. Pure.
+"""The number of replicas, from the live sessions that they carry, never from CPU. Pure.
 
-A lane is one request to Serve however many sessions it carries, so Serve's own count of requests
-says nothing; every model replica reports `sessions` instead. Serve applies bounds and delays.
+Serve counts a lane as one request, whatever number of sessions it carries, so every model replica
+reports `sessions` instead. Serve applies bounds and delays.
 """
 
 import math
@@ -23,7 +23,7 @@ class SessionsPolicy:
 
 
 class JobsPolicy(SessionsPolicy):
-    """By the jobs that wait or are at work; every worker counts all of them."""
+    """By the jobs that wait or run; every worker counts all of them."""
 
     def __call__(self, context: Any) -> tuple[int, dict[str, Any]]:
         reported = (context.aggregated_metrics or {}).get(JOBS, {})

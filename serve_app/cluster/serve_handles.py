@@ -1,5 +1,5 @@
-"""Model replicas and fellow ingress replicas, found over Serve handles; and the state of those
-replicas that no handle reaches yet, in Ray's key-value store."""
+"""Serve handles to all replicas; and in Ray's key-value store the states of model replicas that no
+handle reaches yet, and settings that changed at run time."""
 
 import asyncio
 import time
@@ -31,7 +31,7 @@ class ServeReplicaSet:
         self._addresses: dict[str, Address] = {}
 
     async def replicas(self) -> list[str]:
-        addresses = [Address(*told) for told in await broadcast(self._handle, "address")]
+        addresses = [Address(*it) for it in await broadcast(self._handle, "address")]
         self._addresses = {address.name: address for address in addresses}
         return list(self._addresses)
 
@@ -40,7 +40,7 @@ class ServeReplicaSet:
 
 
 async def broadcast(handle: DeploymentHandle[Any], method: str, *args: Any) -> list[Any]:
-    """The answers of all replicas that give one; [] while there are none."""
+    """The answers of all replicas that answer; [] while there are no replicas."""
     try:
         answers = await handle.broadcast(method, *args).results_async(
             timeout_s=SURVEY_TIMEOUT_S, return_exceptions=True
@@ -51,46 +51,46 @@ async def broadcast(handle: DeploymentHandle[Any], method: str, *args: Any) -> l
 
 
 STATES = b"voxray:models:"
-TELL_S = 2.0
+PUBLISH_S = 2.0
 STALE_S = 30.0
-"""A state that was not told again for so long is that of a replica which is no more."""
+"""The age at which a state belongs to a replica that no longer runs."""
 
 
 class ModelState:
-    """What a model replica tells of itself, from before it can be reached.
+    """The published state of a model replica, also before it can be reached.
 
-    `bytes_` is the size of its weights: while it loads, its percentage is how much memory its
-    processes have taken of that.
+    `bytes_` is the size of its weights: while it loads, `percent` is the share of it that its
+    processes have allocated.
     """
 
     def __init__(self, kind: str, engine: str, model: str | None, bytes_: int) -> None:
-        self._told: dict[str, Any] = {"kind": kind, "engine": engine, "model": model}
-        self._told |= {"state": "loading", "percent": 0, "reason": None}
+        self._state: dict[str, Any] = {"kind": kind, "engine": engine, "model": model}
+        self._state |= {"state": "loading", "percent": 0, "reason": None}
         self._bytes = bytes_
         self._key = STATES + str(ray.get_runtime_context().get_actor_id()).encode()
         self._before = _memory()
 
-    async def tell(self, state: str, reason: object = None) -> None:
-        self._told["state"] = state
-        self._told["percent"] = 100 if state == "warm" else self._told["percent"]
-        self._told["reason"] = str(reason)[:500] if reason is not None else None
+    async def publish(self, state: str, reason: object = None) -> None:
+        self._state["state"] = state
+        self._state["percent"] = 100 if state == "warm" else self._state["percent"]
+        self._state["reason"] = str(reason)[:500] if reason is not None else None
         await self._put()
 
-    async def keep_telling(self) -> None:
+    async def keep_publishing(self) -> None:
         while True:
-            if self._told["state"] == "loading" and self._bytes:
+            if self._state["state"] == "loading" and self._bytes:
                 taken = await asyncio.to_thread(_memory) - self._before
-                self._told["percent"] = max(0, min(99, taken * 100 // self._bytes))
+                self._state["percent"] = max(0, min(99, taken * 100 // self._bytes))
             await self._put()
-            await asyncio.sleep(TELL_S)
+            await asyncio.sleep(PUBLISH_S)
 
     async def _put(self) -> None:
-        body = orjson.dumps(self._told | {"at": time.time()})
+        body = orjson.dumps(self._state | {"at": time.time()})
         await asyncio.to_thread(internal_kv._internal_kv_put, self._key, body)
 
 
 def _memory() -> int:
-    """Bytes that this process and its children take."""
+    """Bytes allocated by this process and its children."""
     total = 0
     for process in (psutil.Process(), *psutil.Process().children(recursive=True)):
         try:
@@ -101,7 +101,7 @@ def _memory() -> int:
 
 
 async def model_states() -> list[dict[str, Any]]:
-    """Every model replica's, by kind; those not heard of for a while are left out and forgotten."""
+    """The state of every model replica, by kind. Old states are deleted."""
     return await asyncio.to_thread(_model_states)
 
 
@@ -121,22 +121,22 @@ SETTINGS = b"voxray:settings"
 
 
 def keep_changes(asked: dict[str, Any]) -> dict[str, Any]:
-    """Keep changed settings where every ingress replica finds them; all that was changed so far."""
-    changes = kept_settings()
+    """Store changed settings for every ingress replica; return all changes so far."""
+    changes = stored_settings()
     for section, values in asked.items():
         changes[section] = changes.get(section, {}) | values
     internal_kv._internal_kv_put(SETTINGS, orjson.dumps(changes))
     return changes
 
 
-def kept_settings() -> dict[str, Any]:
+def stored_settings() -> dict[str, Any]:
     body = internal_kv._internal_kv_get(SETTINGS)
     changes: dict[str, Any] = orjson.loads(body) if body else {}
     return changes
 
 
 def serve_status(app: str) -> dict[str, Any]:
-    """Every deployment's status, and how many replicas it has in each state. Blocks."""
+    """Every deployment's status, and its number of replicas in each state. Blocks."""
     found = serve.status().applications.get(app)
     return {
         name: {"status": it.status.value, "replicas": dict(it.replica_states)}
@@ -145,10 +145,10 @@ def serve_status(app: str) -> dict[str, Any]:
 
 
 class Prometheus:
-    """`metrics.Sink`: the series of one replica on Ray's Prometheus endpoint, as `ray_voxray_*`."""
+    """A `metrics.Sink`: one replica's series on Ray's Prometheus endpoint, as `ray_voxray_*`."""
 
     def __init__(self, deployment: str, replica: str) -> None:
-        self._own = {"source": deployment, "replica": replica}
+        self._tags = {"source": deployment, "replica": replica}
         self._instruments: dict[str, Any] = {}
 
     def count(self, metric: Metric, labels: tuple[str, ...], by: float) -> None:
@@ -164,9 +164,9 @@ class Prometheus:
     def _instrument(self, metric: Metric, new: Callable[..., Any]) -> Any:
         known = self._instruments.get(metric.name)
         if known is None:
-            tags = (*metric.labels, *self._own)
+            tags = (*metric.labels, *self._tags)
             known = new(metric.name, description=metric.help, tag_keys=tags)
-            self._instruments[metric.name] = known.set_default_tags(self._own)
+            self._instruments[metric.name] = known.set_default_tags(self._tags)
         return known
 
 

@@ -1,7 +1,7 @@
-"""Who fits where: the memory that each engine needs, against its share of a GPU. Pure.
+"""Checks the memory that each engine needs against its share of a GPU. Pure.
 
-An engine needs its weights, room for keys and values of all that it works on at once, room for one
-step's activations, and what CUDA itself takes. All of it in bytes; weights are bfloat16.
+An engine needs memory for its weights, for the keys and values of all current requests, for the
+activations of one step, and for CUDA itself. All sizes are in bytes; weights are bfloat16.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,24 +9,24 @@ from typing import Any, NamedTuple
 
 GIB = 1024**3
 USED = 0.95
-"""Of a share of a GPU; the rest is for CUDA contexts and fragments."""
+"""The usable part of a share; the rest is for CUDA contexts and fragmentation."""
 
 BYTES = 2
-"""Of a number: bfloat16."""
+"""Per number: bfloat16."""
 
 CUDA = GIB // 2
-"""A context with its kernels and graphs."""
+"""A CUDA context with its kernels and graphs."""
 
 STEP = 2048
-"""Tokens of one step, whose activations are alive together: vLLM's default for online serving."""
+"""Tokens of one step, whose activations are in memory together: vLLM's default for serving."""
 
 
 SPOKEN = GIB // 5
-"""Activations of a clause of ten seconds in Kokoro's vocoder, float32, all alive together."""
+"""Activations of a clause of ten seconds in Kokoro's vocoder, float32."""
 
 
 class Shape(NamedTuple):
-    """What of an architecture decides its memory."""
+    """The numbers of an architecture that determine its memory."""
 
     layers: int = 0
     kv_heads: int = 0
@@ -35,13 +35,13 @@ class Shape(NamedTuple):
     hidden: int = 0
     vocabulary: int = 0
     window: int = 0
-    """Tokens that attention looks back; 0: all."""
-    ear_bytes: int = 0
-    """Keys and values that a streaming encoder keeps for a stream."""
+    """Tokens that attention covers; 0: all."""
+    encoder_bytes: int = 0
+    """Keys and values of a streaming encoder, per stream."""
 
 
 class Need(NamedTuple):
-    """An engine's memory in bytes, by what it is for."""
+    """An engine's memory in bytes, by purpose."""
 
     engine: str
     weights: int
@@ -72,11 +72,11 @@ class Share(NamedTuple):
 
 
 class DoesNotFit(Exception):
-    """The plan cannot work; the text names the numbers."""
+    """The plan does not fit the GPUs; the text has the numbers."""
 
 
 def shape(config: Mapping[str, Any]) -> Shape:
-    """Of a model's params.json (Mistral) or config.json (transformers); zeros for neither."""
+    """The shape in params.json (Mistral) or config.json (transformers); zeros for other files."""
     if "n_layers" in config:
         return _mistral(config)
     text = config.get("text_config") or config
@@ -93,11 +93,11 @@ def shape(config: Mapping[str, Any]) -> Shape:
 
 
 def _mistral(config: Mapping[str, Any]) -> Shape:
-    ears = config.get("multimodal", {}).get("whisper_model_args", {}).get("encoder_args", {})
-    kept = 0
-    if ears.get("causal"):
-        wide = ears["n_heads"] * ears["head_dim"]
-        kept = 2 * BYTES * ears["n_layers"] * wide * ears["sliding_window"]
+    encoder = config.get("multimodal", {}).get("whisper_model_args", {}).get("encoder_args", {})
+    encoder_bytes = 0
+    if encoder.get("causal"):
+        width = encoder["n_heads"] * encoder["head_dim"]
+        encoder_bytes = 2 * BYTES * encoder["n_layers"] * width * encoder["sliding_window"]
     return Shape(
         config["n_layers"],
         config["n_kv_heads"],
@@ -106,21 +106,21 @@ def _mistral(config: Mapping[str, Any]) -> Shape:
         config["hidden_dim"],
         config["vocab_size"],
         config.get("sliding_window") or 0,
-        kept,
+        encoder_bytes,
     )
 
 
 def need(engine: str, weights: int, model: Shape, tokens: int, requests: int) -> Need:
-    """`tokens` have keys and values at once; `requests` are worked on in one step."""
+    """The memory for `tokens` with keys and values, and `requests` in one step."""
     text = 2 * BYTES * model.layers * model.kv_heads * model.head_dim * tokens
     step = BYTES * STEP * (6 * model.dim + 3 * model.hidden)
     logits = 4 * 2 * requests * model.vocabulary
     activations = step + logits if model.layers else requests * SPOKEN
-    return Need(engine, weights, text + requests * model.ear_bytes, activations)
+    return Need(engine, weights, text + requests * model.encoder_bytes, activations)
 
 
 def memory_share(gpus: float) -> float:
-    """vLLM's `gpu_memory_utilization` of each GPU that an engine has; 0 without one."""
+    """vLLM's `gpu_memory_utilization` for each GPU of an engine; 0 without a GPU."""
     return round(min(gpus, 1.0) * USED, 4)
 
 
@@ -134,12 +134,14 @@ def check(shares: Sequence[Share], gpu_gib: float, count: int) -> None:
 
 def check_one(need: Need, gpus: float, gpu_gib: float) -> None:
     if gpus > 1 and gpus != int(gpus):
-        raise DoesNotFit(f"{need.engine}: num_gpus {gpus:g} is neither a fraction nor whole")
+        raise DoesNotFit(
+            f"{need.engine}: num_gpus is {gpus:g}; allowed are a fraction up to 1 and whole numbers"
+        )
     room = gpus * gpu_gib * USED
     if need.total > room * GIB:
         raise DoesNotFit(
-            f"{need}, and {gpus:g} of a GPU of {gpu_gib:g} GiB is {room:.1f}: give it a larger "
-            "num_gpus, fewer streams, windows or requests at once, or a smaller model"
+            f"{need}, but {gpus:g} of a GPU of {gpu_gib:g} GiB is {room:.1f} GiB: use a larger "
+            "num_gpus, fewer concurrent streams, windows or requests, or a smaller model"
         )
 
 
@@ -150,14 +152,14 @@ def _pack(shares: Sequence[Share], count: int) -> None:
     for share in each:
         for _ in range(max(1, int(share.gpus))):
             wanted = min(share.gpus, 1.0)
-            place = next((gpu for gpu, left in enumerate(free) if left >= wanted - 1e-9), None)
-            if place is None:
-                asked = " + ".join(f"{it.replicas} x {it.gpus:g}" for it in shares)
+            free_gpu = next((gpu for gpu, left in enumerate(free) if left >= wanted - 1e-9), None)
+            if free_gpu is None:
+                requested = " + ".join(f"{it.replicas} x {it.gpus:g}" for it in shares)
                 raise DoesNotFit(
-                    f"num_gpus {asked} do not fit onto {count} GPU{'s' * (count > 1)}: no place "
-                    f"for {share.need.engine}"
+                    f"num_gpus {requested} do not fit onto {count} GPU{'s' * (count > 1)}: none is "
+                    f"left for {share.need.engine}"
                 )
-            free[place] -= wanted
+            free[free_gpu] -= wanted
 
 
 def _largest(share: Share) -> float:

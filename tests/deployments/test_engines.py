@@ -92,7 +92,9 @@ def test_an_engine_waits_for_a_reader_that_is_slow() -> None:
         listening = chat.listen("lane")
         await anext(listening)
         await chat.exchange("lane", [HELLO], [])
-        assert 0 < await asyncio.to_thread(settled, sim.generated) < 1000, "bounded, though nobody reads"
+        assert 0 < await asyncio.to_thread(settled, sim.generated) < 1000, (
+            "bounded, though nobody reads"
+        )
         await anext(listening)
 
     asyncio.run(go())

@@ -9,7 +9,15 @@ from docs.generate import configuration, errors, metrics
 from serve_app.dialects.native import TYPES, Start
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
+
+PUZZLING = re.compile(
+    r"\b(whatever|whoever|whichever|lest|hence|anew|at hand|at work|so many|of (?:its|one's) own"
+    r"|(?:is|are|was|were) told|tells? the same|stands (?:in|at|for|under)|goes on|a stand-in"
+    r"|twin|seats?|riders?)\b",
+    re.I,
+)
+"""Words that many readers must look up or read twice, and old names of things."""
 
 
 def test_the_configuration_page_is_current() -> None:
@@ -58,3 +66,21 @@ def test_troubleshooting_quotes_what_the_program_says() -> None:
     assert len(quoted) > 10
     for fragment in (piece for quote in quoted for piece in quote.split("…")):
         assert fragment in said, fragment
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_files_that_are_named_exist(page: Path) -> None:
+    roots = (ROOT, ROOT / "serve_app")
+    named = re.findall(r"`([a-z_./]+\.(?:py|yaml))`", page.read_text())
+    assert [it for it in named if not any((root / it).exists() for root in roots)] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_pages_are_in_plain_words(page: Path) -> None:
+    assert [found[0] for found in PUZZLING.finditer(page.read_text())] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_prose_fits_on_a_screen(page: Path) -> None:
+    prose = re.sub(r"^```.*?^```$|^\|.*?$", "", page.read_text(), flags=re.S | re.M)
+    assert [line for line in prose.splitlines() if len(line) > 120] == []

@@ -80,7 +80,7 @@ REQUEST_RATE = _gauge(
 ERRORS = _counter(
     "errors_total",
     "errors",
-    "Errors that clients were told, by code; one request or session may be told several.",
+    "Errors sent to clients, by code; one request or session may get several.",
     "code",
 )
 
@@ -135,7 +135,7 @@ MADE = _counter(
 JOBS = _gauge(
     "jobs",
     "jobs",
-    "Jobs that wait or run, by state; every worker tells the same.",
+    "Jobs that wait or run, by state; every worker reports the same number.",
     "state",
     merge="max",
 )

@@ -37,7 +37,7 @@ def install(app: FastAPI, metrics: Metrics) -> None:
 
     async def on_bug(request: Request, error: Exception) -> Response:
         log.exception("%s %s failed", request.method, request.url.path, exc_info=error)
-        return _answer(ClientError("internal_error", "voxray failed; the log knows more"), metrics)
+        return _answer(ClientError("internal_error", "Internal error; see the server log"), metrics)
 
     app.add_exception_handler(ClientError, on_client_error)
     app.add_exception_handler(HTTPException, on_http_error)

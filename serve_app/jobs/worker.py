@@ -188,7 +188,7 @@ class Worker:
             case LeaseLost():
                 raise error
         log.error("job %s failed", job.id, exc_info=error)
-        reason = "voxray failed; the log knows more"
+        reason = "Internal error; see the server log"
         return await self._try_again(job, "internal_error", reason)
 
     async def _try_again(self, job: Job, code: str, reason: str) -> Ending | None:

@@ -1,7 +1,7 @@
-"""What a client may ask of an engine, whatever the dialect it asks in. Pure.
+"""Checks the options that a client asks of an engine, in any dialect. Pure.
 
-An option is used, or refused, or, where OpenAI's clients send it unasked and take a refusal for the
-end, named in `ignored` of the answer. It is never dropped in silence.
+An option is used or refused. Options that OpenAI's clients always send, and whose refusal would
+break them, are named in the answer's `ignored` instead. None is dropped silently.
 """
 
 import re
@@ -15,11 +15,11 @@ from serve_app.errors import ClientError
 MAX_IGNORED = 32
 NAME = re.compile(r"[A-Za-z0-9_.\[\]=-]{1,80}")
 IGNORED_HEADER = "x-voxray-ignored"
-"""The ignored options of an answer that is not JSON, by comma."""
+"""Lists the ignored options, separated by commas, for answers that are not JSON."""
 
 
 class Engine(NamedTuple):
-    """What is known of an engine without asking it."""
+    """The properties of an engine that are known without a call to it."""
 
     name: str
     options: Options = frozenset()
@@ -29,7 +29,7 @@ class Engine(NamedTuple):
     """A transcriber's final may differ from the partials before it."""
 
     def takes(self, language: str | None) -> bool:
-        """Whether asking for the language changes nothing but what is asked for."""
+        """Whether the engine can use the language, or recognises only that one."""
         only = self.languages is not None and len(self.languages) == 1
         return not language or only or Option.LANGUAGE in self.options
 
@@ -48,7 +48,7 @@ class Engines(NamedTuple):
 
 
 def check_options(options: SpeechOptions, engine: Engine, limits: Limits) -> None:
-    """Raises `ClientError` for what the engine cannot do or the limits do not allow."""
+    """Raises `ClientError` for options that the engine does not support or the limits forbid."""
     check_language(options.language, engine)
     if not engine.takes(options.language):
         raise unsupported("language", engine)
@@ -72,7 +72,7 @@ def check_language(language: str | None, engine: Engine) -> None:
 
 
 def check_tool_choice(choice: str, tools: Sequence[str], engine: Engine) -> None:
-    """Raises `ClientError` for a call that a reply must make and cannot."""
+    """Raises `ClientError` for a tool call that is required but impossible."""
     if choice in ("auto", "none"):
         return
     if not {Option.TOOLS, Option.TOOL_CHOICE} <= engine.options:
@@ -83,7 +83,7 @@ def check_tool_choice(choice: str, tools: Sequence[str], engine: Engine) -> None
 
 
 def unsupported(param: str, engine: Engine) -> ClientError:
-    """An option that the engine does not use, and what it does use instead."""
+    """The error for an option that the engine does not support; it names those it supports."""
     used = ", ".join(sorted(engine.options)) or "no options"
     reason = f"engine {engine.name} does not support {param}; it supports {used}"
     return ClientError("unsupported_option", reason, param=param)
@@ -95,13 +95,13 @@ def not_in_force(asked: Mapping[str, Any], used: Mapping[str, Any], within: str 
 
 
 def listed(names: Iterable[str]) -> list[str]:
-    """Names of options as an answer may repeat them: each once, not too many, plain."""
+    """Names of options, safe to repeat in an answer: plain, each once, at most `MAX_IGNORED`."""
     plain = dict.fromkeys(name if NAME.fullmatch(name) else "?" for name in names)
     return list(plain)[:MAX_IGNORED]
 
 
 def noted(ignored: Iterable[str]) -> dict[str, Any]:
-    """What an answer says of them: nothing where there are none."""
+    """The answer's field for ignored options; empty if there are none."""
     names = list(ignored)
     return {"ignored": names} if names else {}
 

@@ -43,7 +43,7 @@ class Utterance:
     ended_at: float | None = None
     words: list[Word] = field(default_factory=list)
     quarantined: bool = False
-    """It ended two transcribers: its final is a failure."""
+    """It crashed two transcribers: its final is a failure."""
     final: Hypothesis | None = None
     """Waits for the end of speech, or for the finals of earlier utterances."""
 
@@ -162,7 +162,7 @@ class Utterances:
         for utterance in self._pending.values():
             if utterance.final is None:
                 utterance.quarantined = utterance.paused = True
-                reason = "it ended the engine twice"
+                reason = "it crashed the engine twice"
                 utterance.final = Hypothesis(
                     0, utterance.attempt, utterance.length, (), True, 0, reason
                 )

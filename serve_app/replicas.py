@@ -20,6 +20,7 @@ from deployments.interfaces import (
     Voice,
 )
 from deployments.vad import Vad
+from serve_app.cluster.environment import LANES_HOST
 from serve_app.cluster.scaling import JOBS, SESSIONS
 from serve_app.cluster.serve_handles import (
     ModelState,
@@ -188,7 +189,7 @@ class ModelReplica(Replica):
 
 
 async def _serve_lanes(lanes: LaneServer) -> Address:
-    return await lanes.start(serve.get_replica_context().replica_id.unique_id, _node_address())
+    return await lanes.start(serve.get_replica_context().replica_id.unique_id, _lanes_host())
 
 
 def _described(kind: str, config: Config) -> tuple[str, str | None, int]:
@@ -348,9 +349,10 @@ def _sum(counts: list[dict[str, int]]) -> dict[str, int]:
     return total
 
 
-def _node_address() -> str:
-    host: str = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
-    return host
+def _lanes_host() -> str:
+    """Where lanes listen: what `voxray run` says, else this node's address."""
+    node: str = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
+    return os.environ.get(LANES_HOST, node)
 
 
 def _log_like_serve() -> None:

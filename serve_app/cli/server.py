@@ -20,7 +20,7 @@ from serve_app.cli import DONE, FAILED, complain, console
 from serve_app.cli.config_file import settings, validated
 from serve_app.cli.simulated import simulated, with_simulated
 from serve_app.cli.supervisor import hold_signals, ignore_signals, supervise
-from serve_app.cluster.environment import serve_environment
+from serve_app.cluster.environment import LANES_HOST, serve_environment
 from serve_app.config import Config
 from serve_app.extras import S3, MissingExtra, module_of
 from serve_app.models.gpu_plan import DoesNotFit
@@ -64,7 +64,7 @@ def run_server(file: Path, host: str | None, port: int | None, profile: str | No
     for reason in missing.values():
         console.print(f"[yellow]warning: {escape(reason)}")
     environment = serve_environment(public=False, max_session_s=config.max_session_s)
-    os.environ.update(environment)
+    os.environ.update(environment | {LANES_HOST: "127.0.0.1"})
     try:
         return supervise(partial(_serve, args, listen, began))
     finally:

@@ -13,6 +13,10 @@ import sys
 import tempfile
 from pathlib import Path
 
+LANES_HOST = "VOXRAY_LANES_HOST"
+"""Where lanes listen. `voxray run` sets loopback, because Ray takes the address that other machines
+reach for a node's own, even on loopback."""
+
 
 def serve_environment(public: bool, max_session_s: float) -> dict[str, str]:
     """Variables for Ray. `public`: HAProxy's own pages (statistics, metrics) can be reached from

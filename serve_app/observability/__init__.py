@@ -1,1 +1,1 @@
-"""Metrics, and their reports."""
+"""What the server counts and tells."""

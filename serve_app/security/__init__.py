@@ -1,1 +1,1 @@
-"""Protection against hostile clients: client secrets, request checks, limits on concurrency."""
+"""What a stranger may do: client secrets, request checks, limits on concurrency."""

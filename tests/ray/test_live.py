@@ -325,6 +325,16 @@ def test_everything_listens_on_loopback_only(server: Server) -> None:
                 assert connection.laddr.ip == "127.0.0.1", process.name()
 
 
+def test_lanes_listen_on_loopback_only(server: Server) -> None:
+    replicas = {p.pid for p in server.descendants() if p.name().startswith("ray::Serve")}
+    listening = {
+        it.laddr.ip
+        for it in psutil.net_connections("tcp")
+        if it.status == psutil.CONN_LISTEN and it.pid in replicas and it.laddr
+    }
+    assert listening <= {"127.0.0.1", "::"}, "`::` are Ray's own, which demand its token"
+
+
 def test_a_second_server_says_that_the_port_is_taken_and_by_what(server: Server) -> None:
     second = voxray("run", "--port", str(server.port))
     assert second.returncode == 1

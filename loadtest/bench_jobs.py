@@ -116,7 +116,7 @@ def result(url: str, id_: str) -> dict[str, Any]:
 
 
 def one_job(folder: Path, file: Path, diarize: bool, **args: Any) -> dict[str, float]:
-    """A job on a server of its own: the seconds of its stages, and the memory it took."""
+    """A job on a separate server: the seconds of its stages, and its memory."""
     with server(folder, **args) as (pid, url), Memory(pid) as memory:
         found = result(url, submit(url, file, diarize=str(diarize).lower()))
     metrics: dict[str, float] = found["performance_metrics"]
@@ -138,13 +138,13 @@ def over_replicas(
     """The same job on more and more replicas, one window at a time on each."""
     first = 0.0
     for count in counts:
-        told = one_job(folder, file, False, **scaled(engine, count, 1))
-        spent = told["transcribe_s"]
+        result = one_job(folder, file, False, **scaled(engine, count, 1))
+        spent = result["transcribe_s"]
         first = first or spent
         print(
-            f"{title:13} {count} replicas: {told['audio_s'] / spent:7.1f}x real time, "
+            f"{title:13} {count} replicas: {result['audio_s'] / spent:7.1f}x real time, "
             f"efficiency {first / spent / count * counts[0]:.2f}, "
-            f"memory +{told['memory_mib']:.0f} MiB",
+            f"memory +{result['memory_mib']:.0f} MiB",
             flush=True,
         )
 
@@ -183,7 +183,7 @@ def decoding(file: Path) -> None:
 
 
 def live(url: str, sessions: int, seconds: float) -> dict[str, Any]:
-    """The latency of live sessions, from a generator in a process of its own."""
+    """The latency of live sessions, from a generator in a separate process."""
     socket = url.replace("http", "ws") + "/v1/transcribe/stream"
     plan = Plan(socket, sessions, 100, seconds, 3, False)
     out = subprocess.run(
@@ -196,7 +196,7 @@ def live(url: str, sessions: int, seconds: float) -> dict[str, Any]:
 
 
 def flooded(url: str, file: Path, over: threading.Event) -> None:
-    """Keep so many jobs waiting that every worker always has one."""
+    """Keep enough jobs waiting for every worker."""
     ids: list[str] = []
     while not over.is_set():
         if httpx.get(f"{url}/v1/jobs", params={"state": "queued"}, timeout=60).json()["data"]:
@@ -253,8 +253,8 @@ def main() -> None:
         if wanted("decode"):
             decoding(file)
         if wanted("sim"):
-            told = one_job(folder, file, True, profile="sim", diarizer={"engine": "bic"})
-            print(f"sim + bic    {told['realtime_factor']:.0f}x real time, {told}", flush=True)
+            result = one_job(folder, file, True, profile="sim", diarizer={"engine": "bic"})
+            print(f"sim + bic    {result['realtime_factor']:.0f}x real time, {result}", flush=True)
         if wanted("replicas"):
             asleep = {"engine": "sim", "sim": {"latency_ms": 2000}}
             over_replicas("sim, 2 s", folder, file, asleep, args.replicas)

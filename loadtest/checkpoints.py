@@ -90,7 +90,7 @@ SIZES = {
     ),
     "chat-8B": Size(4096, 36, 32, 8, 128, 12288, 0, 0, 0, 0, 131072 - SPECIAL_TOKENS),
 }
-"""As published in each model's params.json; from memory where no copy was at hand."""
+"""As published in each model's params.json; from memory where no copy was available."""
 
 
 def voxtral(to: Path, size: Size = TINY, weights: bool = True) -> Path:

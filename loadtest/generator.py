@@ -1,6 +1,6 @@
 """A lean load generator: thousands of paced WebSocket sessions in one process (picows, Cython).
 
-Sessions send chunks on a fixed schedule whatever the server does. The latency of a chunk runs from
+Sessions send chunks on a fixed schedule at any server speed. The latency of a chunk runs from
 its scheduled sending to the first transcript whose `audio_ms` covers it; chunks before
 `speech_started` are silence and have none. Run as a process: a JSON plan on argv, a JSON result
 on stdout.

@@ -124,7 +124,7 @@ class Talker:
         self.queue = list(chunks)
 
     async def send(self, socket: ClientConnection) -> None:
-        """A chunk every `CHUNK_MS`, speech or silence, whatever the server does."""
+        """A chunk every `CHUNK_MS`, speech or silence, however the server responds."""
         began = self.loop.time()
         for number in itertools.count():
             due = began + number * CHUNK_MS / 1000

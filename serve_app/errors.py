@@ -1,6 +1,8 @@
-"""Every error a client can see: its stable code, its HTTP status, its WebSocket close code.
+"""Every error that a client can see: its stable code, its HTTP status, its WebSocket close code.
 
-A code without a close code leaves the session open. Raise `ClientError` anywhere; edges render it.
+A code without a close code leaves the session open. Raise `ClientError` anywhere; the routes and
+sockets render it. Messages start in lower case, unless with a name, and have no full stop at the
+end: what was wrong, then what is allowed.
 """
 
 from collections.abc import Sequence
@@ -52,7 +54,7 @@ CODES: dict[str, Code] = {
     "not_found": Code(404, None, "There is nothing at this path."),
     "method_not_allowed": Code(405, None, "The path does not support this method."),
     "invalid_request": Code(400, None, "A parameter is missing, unknown, or has a wrong value."),
-    "not_ready": Code(503, None, "The models are still starting; see Retry-After."),
+    "not_ready": Code(503, None, "The server is still starting; see Retry-After."),
     "too_many_recordings": Code(503, None, "Too many recordings in progress; see Retry-After."),
     "upload_too_large": Code(413, None, "The recording is larger than allowed."),
     "unreadable_audio": Code(400, None, "The body is not audio in a supported format."),
@@ -136,7 +138,7 @@ def field(location: Sequence[int | str], value: object, missing: bool) -> str:
 
 
 def reason(fault: Any) -> str:
-    """What one of pydantic's errors says, which is what is allowed."""
+    """The text of an error of pydantic: what is allowed."""
     if fault["type"] == "extra_forbidden":
         return "there is no such field"
     message: str = fault["msg"]
@@ -144,7 +146,7 @@ def reason(fault: Any) -> str:
 
 
 class ClientError(Exception):
-    """Something to tell the client: what was wrong and what is allowed."""
+    """An error for the client: what was wrong and what is allowed."""
 
     def __init__(
         self,
@@ -158,7 +160,7 @@ class ClientError(Exception):
         self.message = message
         self.retry_after_s = retry_after_s
         self.param = param
-        """The field that is wrong, as `tools.0.name`."""
+        """The wrong field, such as `tools.0.name`."""
 
     @property
     def status(self) -> int:
@@ -169,7 +171,7 @@ class ClientError(Exception):
         return CODES[self.code].close
 
     def body(self) -> dict[str, Any]:
-        """The OpenAI error shape."""
+        """The error in OpenAI's shape."""
         kind = "server_error" if self.status >= 500 else "invalid_request_error"
         shown = {"message": self.message, "type": kind, "param": self.param, "code": self.code}
         return {"error": shown}
@@ -178,13 +180,13 @@ class ClientError(Exception):
 def invalid(
     error: ValidationError, value: object, code: str = "invalid_request", within: str = ""
 ) -> ClientError:
-    """The first thing that `value`, a message or a form, has wrong. `within` is where it stands."""
+    """The first error in `value`, a message or a form; `within` is its own path."""
     first = error.errors(include_url=False, include_input=False)[0]
     found = field(first["loc"], value, first["type"] == "missing")
     param = ".".join(part for part in (within, found) if part)
-    said = f"{param}: {reason(first)}" if param else reason(first)
-    return ClientError(code, said, param=param or None)
+    message = f"{param}: {reason(first)}" if param else reason(first)
+    return ClientError(code, message, param=param or None)
 
 
 class ProtocolViolation(Exception):
-    """Something happened that cannot happen in this state."""
+    """An event that is impossible in this state."""

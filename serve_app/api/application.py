@@ -91,7 +91,7 @@ def create_app(
             tasks.start_soon(sessions.run)
             tasks.start_soon(conversations.run)
             tasks.start_soon(diarizers.run)
-            tasks.start_soon(live_recordings.run, jobs.TENANT)
+            tasks.start_soon(live_recordings.run)
             if config.tcp.port:
                 tasks.start_soon(TcpPort(config.tcp, backend, conversations, counted).run)
             yield

@@ -26,9 +26,7 @@ from serve_app.jobs.webhooks.delivery import check_webhook
 from serve_app.live.options import check_options
 from serve_app.security.bodies import declared_bytes
 from serve_app.security.concurrency import ConcurrencyLimit
-
-TENANT = "default"
-"""There are no keys yet: everybody is one tenant."""
+from serve_app.security.principal import Caller, Principal
 
 Id = Annotated[str, Path(alias="id", max_length=80)]
 
@@ -74,7 +72,9 @@ class Submission:
             jobs.config.max_uploads, "too_many_requests", "uploads", retry_after_s
         )
 
-    async def take(self, request: Request, given: dict[str, Any] | None = None) -> tuple[Job, bool]:
+    async def take(
+        self, caller: Principal, request: Request, given: dict[str, Any] | None = None
+    ) -> tuple[Job, bool]:
         """The job of a request's form, and whether it is new. `given` are options from elsewhere.
 
         Raises `ClientError`.
@@ -89,7 +89,7 @@ class Submission:
             return Particulars(form.filename, self.checked(fields | (given or {})), key)
 
         with self._places.slot():
-            return await self.jobs.submit(Upload(TENANT, form.file(), expected, particulars))
+            return await self.jobs.submit(Upload(caller.tenant, form.file(), expected, particulars))
 
     def checked(self, fields: dict[str, Any]) -> JobOptions:
         """Raises `ClientError` for options that there are not, or that the engine cannot do."""
@@ -112,8 +112,8 @@ class Submission:
         now = time.time()
         return [view(job, standings.get(job.id), now) for job in jobs]
 
-    async def get(self, id_: str) -> Job:
-        return await self.jobs.queue.get(TENANT, id_)
+    async def get(self, caller: Principal, id_: str) -> Job:
+        return await self.jobs.queue.get(caller.tenant, id_)
 
 
 def router(submission: Submission, retry_after_s: Callable[[], int]) -> APIRouter:
@@ -124,36 +124,37 @@ def router(submission: Submission, retry_after_s: Callable[[], int]) -> APIRoute
     )
 
     @routes.post("", status_code=202, openapi_extra=BODY)
-    async def submit(request: Request) -> JSONResponse:
+    async def submit(caller: Caller, request: Request) -> JSONResponse:
         """Hand in a recording (multipart, field `file`) and its options. An `Idempotency-Key`,
         header or field, gives the same job again."""
-        job, is_new = await submission.take(request)
+        job, is_new = await submission.take(caller, request)
         (shown,) = await submission.shown(job)
         headers = {"Location": f"/v1/jobs/{job.id}"}
         return JSONResponse(shown, 202 if is_new or not job.ended else 200, headers)
 
     @routes.get("")
     async def list_jobs(
+        caller: Caller,
         state: Annotated[list[JobState] | None, Query()] = None,
         after: str | None = None,
         limit: Annotated[int, Query(ge=1, le=100)] = 20,
     ) -> dict[str, Any]:
         """The newest first; `after` is the last id of the page before."""
         wanted = Filter(tuple(it.value for it in state or ()), "file", after, limit)
-        found, more = await jobs.queue.find(TENANT, wanted)
+        found, more = await jobs.queue.find(caller.tenant, wanted)
         shown = await submission.shown(*found)
         return {"object": "list", "data": shown, "has_more": more}
 
     @routes.get("/{id}")
-    async def status(id_: Id) -> dict[str, Any]:
+    async def status(caller: Caller, id_: Id) -> dict[str, Any]:
         """State, progress, step; where it stands in the queue and when it may be done."""
-        (shown,) = await submission.shown(await submission.get(id_))
+        (shown,) = await submission.shown(await submission.get(caller, id_))
         return shown
 
     @routes.get("/{id}/events")
-    async def events(id_: Id) -> Response:
+    async def events(caller: Caller, id_: Id) -> Response:
         """Server-sent events: `progress`, `partial` for every window, and the job's last state."""
-        job = await submission.get(id_)
+        job = await submission.get(caller, id_)
 
         async def watched() -> AsyncGenerator[bytes, None]:
             with watchers.slot():
@@ -163,25 +164,26 @@ def router(submission: Submission, retry_after_s: Callable[[], int]) -> APIRoute
         return Streamed(await begun(watched()), EVENT_STREAM)
 
     @routes.get("/{id}/results")
-    async def results(id_: Id) -> Response:
+    async def results(caller: Caller, id_: Id) -> Response:
         """The result; 202 with the status while there is none."""
-        return await result_of(submission, await submission.get(id_))
+        return await result_of(submission, await submission.get(caller, id_))
 
     @routes.get("/{id}/export/{form}")
-    async def exported(id_: Id, form: str) -> Response:
+    async def exported(caller: Caller, id_: Id, form: str) -> Response:
         """The result as txt, srt, vtt, json, tsv or docx."""
-        return await export_of(submission, await submission.get(id_), form)
+        return await export_of(submission, await submission.get(caller, id_), form)
 
     @routes.get("/{id}/audio")
-    async def audio(id_: Id, request: Request) -> Response:
+    async def audio(caller: Caller, id_: Id, request: Request) -> Response:
         """The recording as it was handed in; ranges are taken."""
-        return await audio_of(submission, await submission.get(id_), request.headers.get("range"))
+        job = await submission.get(caller, id_)
+        return await audio_of(submission, job, request.headers.get("range"))
 
     @routes.delete("/{id}")
-    async def delete(id_: Id) -> Response:
+    async def delete(caller: Caller, id_: Id) -> Response:
         """A job that goes on is cancelled (202, then `cancelled`), its audio deleted; one that has
         ended is forgotten with all that is kept of it (204)."""
-        return await deletion_of(submission, await submission.get(id_))
+        return await deletion_of(submission, await submission.get(caller, id_))
 
     return routes
 
@@ -191,17 +193,18 @@ def webhook_router(submission: Submission) -> APIRouter:
 
     @routes.get("")
     async def deliveries(
+        caller: Caller,
         state: Literal["waiting", "delivered", "dead"] | None = None,
         limit: Annotated[int, Query(ge=1, le=100)] = 20,
     ) -> dict[str, Any]:
         """Webhooks and what became of them; `state=dead` lists those given up."""
-        found = await submission.jobs.webhooks.listed(TENANT, state, limit)
+        found = await submission.jobs.webhooks.listed(caller.tenant, state, limit)
         return {"object": "list", "data": [delivery.view() for delivery in found]}
 
     @routes.post("/{id}/retry", status_code=202)
-    async def retry(id_: Id) -> dict[str, Any]:
+    async def retry(caller: Caller, id_: Id) -> dict[str, Any]:
         """Try a dead one again."""
-        return (await submission.jobs.webhooks.again(TENANT, id_)).view()
+        return (await submission.jobs.webhooks.again(caller.tenant, id_)).view()
 
     return routes
 
@@ -278,7 +281,7 @@ async def _watch(submission: Submission, job: Job) -> AsyncGenerator[bytes, None
             quiet = 0.0
             yield b": still here\n\n"
         try:
-            job = await submission.get(job.id)
+            job = await submission.jobs.queue.get(job.tenant, job.id)
         except ClientError as error:
             yield event(error.body())
             if error.code == "job_not_found":

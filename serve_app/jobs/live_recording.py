@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from deployments.interfaces import RATE
 from serve_app.errors import ClientError
@@ -15,29 +15,35 @@ from serve_app.jobs.result import Heard, Result, result
 from serve_app.jobs.submission import Jobs
 from serve_app.live.events import Event
 from serve_app.live.recording import Collector
+from serve_app.security.principal import Principal
 
 log = logging.getLogger("voxray.keeping")
 
 Refuse = Callable[[ClientError], None]
 
 
+class _Name(NamedTuple):
+    tenant: str
+    id: str
+
+
 class LiveRecording:
     """One session's finals, until it ends."""
 
-    def __init__(self, live_recordings: "LiveRecordings", id_: str) -> None:
+    def __init__(self, live_recordings: "LiveRecordings", owner: Principal, id_: str) -> None:
         self._live_recordings = live_recordings
-        self._id = id_
+        self._name = _Name(owner.tenant, id_)
         self._collector = Collector()
 
     def begin(self, refuse: Refuse) -> None:
         """`refuse` is called soon where there is no such transcription to fill."""
-        self._live_recordings.check(self._id, refuse)
+        self._live_recordings.check(self._name, refuse)
 
     def on_event(self, event: Event) -> None:
         self._collector.on_event(event)
 
     def ended(self, audio_ms: int) -> None:
-        self._live_recordings.save(self._id, self._collector, audio_ms)
+        self._live_recordings.save(self._name, self._collector, audio_ms)
 
 
 class LiveRecordings:
@@ -46,63 +52,63 @@ class LiveRecordings:
     def __init__(self, jobs: Jobs, engine: str) -> None:
         self._jobs = jobs
         self._engine = engine
-        self._begun: asyncio.Queue[tuple[str, Refuse]] = asyncio.Queue()
-        self._ended: asyncio.Queue[tuple[str, Collector, int]] = asyncio.Queue()
+        self._begun: asyncio.Queue[tuple[_Name, Refuse]] = asyncio.Queue()
+        self._ended: asyncio.Queue[tuple[_Name, Collector, int]] = asyncio.Queue()
         """Both bounded by the sessions that there may be."""
 
-    async def open(self, tenant: str, options: JobOptions) -> Job:
+    async def open(self, owner: Principal, options: JobOptions) -> Job:
         """A transcription that waits for its session. Raises `ClientError`."""
         id_ = new_id()
-        key = self._jobs.objects.new_key(f"{tenant}/{id_}")
-        asked = Submitted(id_, tenant, options, "live", "", 0, "", None, key, "live")
+        key = self._jobs.objects.new_key(f"{owner.tenant}/{id_}")
+        asked = Submitted(id_, owner.tenant, options, "live", "", 0, "", None, key, "live")
         job, _ = await self._jobs.queue.submit(asked, self._jobs.config.max_waiting)
         return job
 
-    def kept(self, id_: str) -> LiveRecording:
+    def kept(self, owner: Principal, id_: str) -> LiveRecording:
         """The session that comes for it."""
-        return LiveRecording(self, id_)
+        return LiveRecording(self, owner, id_)
 
-    def check(self, id_: str, refuse: Refuse) -> None:
-        self._begun.put_nowait((id_, refuse))
+    def check(self, name: _Name, refuse: Refuse) -> None:
+        self._begun.put_nowait((name, refuse))
 
-    def save(self, id_: str, collector: Collector, audio_ms: int) -> None:
-        self._ended.put_nowait((id_, collector, audio_ms))
+    def save(self, name: _Name, collector: Collector, audio_ms: int) -> None:
+        self._ended.put_nowait((name, collector, audio_ms))
 
-    async def run(self, tenant: str) -> None:
+    async def run(self) -> None:
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._check_all(tenant))
-            tasks.create_task(self._write_all(tenant))
+            tasks.create_task(self._check_all())
+            tasks.create_task(self._write_all())
 
-    async def _check_all(self, tenant: str) -> None:
+    async def _check_all(self) -> None:
         while True:
-            id_, refuse = await self._begun.get()
+            name, refuse = await self._begun.get()
             try:
-                await self._waiting(tenant, id_)
+                await self._waiting(name)
             except ClientError as error:
                 if error.code == "job_not_found":  # else the database is away: there is time
                     refuse(error)
 
-    async def _write_all(self, tenant: str) -> None:
+    async def _write_all(self) -> None:
         while True:
-            id_, collector, audio_ms = await self._ended.get()
+            name, collector, audio_ms = await self._ended.get()
             try:
-                await self._write(tenant, id_, collector, audio_ms)
+                await self._write(name, collector, audio_ms)
             except (ClientError, LeaseLost) as error:
-                log.warning("session %s was not kept: %s", id_, type(error).__name__)
+                log.warning("session %s was not kept: %s", name.id, type(error).__name__)
 
-    async def _write(self, tenant: str, id_: str, collector: Collector, audio_ms: int) -> None:
-        job = await persistently(lambda: self._waiting(tenant, id_))
+    async def _write(self, name: _Name, collector: Collector, audio_ms: int) -> None:
+        job = await persistently(lambda: self._waiting(name))
         body = _result(collector, audio_ms, self._engine).model_dump_json().encode()
         await persistently(lambda: self._jobs.objects.put(job, "result", body))
         changes: dict[str, Any] = {"engine": self._engine, "duration_s": audio_ms / 1000}
         ending = Ending(JobState.COMPLETED)
         await persistently(lambda: self._jobs.queue.end(job, ending, **changes))
 
-    async def _waiting(self, tenant: str, id_: str) -> Job:
+    async def _waiting(self, name: _Name) -> Job:
         """The transcription, if it still waits for its session. Raises `ClientError`."""
-        job = await self._jobs.queue.get(tenant, id_)
+        job = await self._jobs.queue.get(name.tenant, name.id)
         if job.kind != "live" or job.ended:
-            reason = f"{id_[:80]!r} waits for no session: this one is not kept"
+            reason = f"{name.id[:80]!r} waits for no session: this one is not kept"
             raise ClientError("job_not_found", reason)
         return job
 

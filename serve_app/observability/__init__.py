@@ -1,1 +1,1 @@
-"""What the server counts and tells."""
+"""Metrics, and their reports."""

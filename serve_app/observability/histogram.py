@@ -1,7 +1,7 @@
 """A histogram with fixed buckets. Pure.
 
-Those of several replicas add up bucket by bucket, so a percentile of the sum is one of all values;
-percentiles of percentiles would be of nothing.
+Histograms of several replicas add up bucket by bucket, so a percentile of the sum is one of all
+values; percentiles of percentiles would mean nothing.
 """
 
 from bisect import bisect_left
@@ -46,7 +46,7 @@ class Histogram:
         return State(tuple(self._counts), self.total, self.least, self.most)
 
     def add(self, other: "Histogram") -> Self:
-        """The other's values, too."""
+        """Add the values of another histogram."""
         if other.count:
             self.least = min(self.least, other.least) if self.count else other.least
             self.most = max(self.most, other.most)
@@ -59,8 +59,8 @@ class Histogram:
         return self.total / self.count if self.count else 0.0
 
     def quantile(self, share: float) -> float:
-        """Estimated: values lie evenly within their bucket, as Prometheus' `histogram_quantile` has
-        it, but never outside of the least and greatest value seen. 0 where there is no value."""
+        """Estimated: values lie evenly within their bucket, as in Prometheus' `histogram_quantile`,
+        but never outside of the least and greatest value seen. 0 where there is no value."""
         rank, below = share * self.count, 0
         bounds = (0.0, *BUCKETS_S, max(self.most, BUCKETS_S[-1]))
         for (low, high), count in zip(pairwise(bounds), self._counts, strict=True):
@@ -71,7 +71,7 @@ class Histogram:
         return self.most
 
     def buckets(self) -> dict[str, int]:
-        """By upper bound, cumulative, as Prometheus has them."""
+        """Cumulative counts by upper bound, as in Prometheus."""
         cumulative, below = {}, 0
         for bound, count in zip((*map(str, BUCKETS_S), "+Inf"), self._counts, strict=True):
             below += count

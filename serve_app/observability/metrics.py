@@ -1,4 +1,4 @@
-"""What one replica counts, by the table; and how the counts of all replicas become one."""
+"""The metrics of one replica, and their sum over all replicas."""
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -35,7 +35,7 @@ OF_SESSIONS = (
     (WORDS, "words", 1),
     (REPLAYS, "replays", 1),
 )
-"""Metrics, the fields of sessions that they add up, and those fields' units."""
+"""Metrics, the fields of sessions that they sum, and the factor to the metric's unit."""
 
 Labels = tuple[str, ...]
 Snapshot = dict[str, dict[Labels, Any]]
@@ -43,7 +43,7 @@ Snapshot = dict[str, dict[Labels, Any]]
 
 
 class Sink(Protocol):
-    """Where else everything goes at once: Prometheus, through Ray."""
+    """A second destination of every value: Prometheus, through Ray."""
 
     def count(self, metric: Metric, labels: Labels, by: float) -> None: ...
 
@@ -94,7 +94,7 @@ class Metrics:
             self._sink.observe(metric, labels, seconds)
 
     def watch(self, metric: Metric, read: Callable[[], float], *labels: str) -> None:
-        """A gauge, or a counter that is kept elsewhere: read when somebody asks."""
+        """A gauge, or a counter that is kept elsewhere: it is read on each refresh."""
         self._watched.append(_Watched(metric, labels, read))
 
     def refresh(self) -> None:
@@ -130,7 +130,7 @@ class Metrics:
         self.observe(FINAL_SECONDS, latency_s)
 
     def count_sessions(self, changes: Sequence[tuple[SessionMetrics, SessionMetrics]]) -> None:
-        """What each had done when it was counted last, and has now."""
+        """Each session's metrics when it was counted last, and now."""
         for metric, field, unit in OF_SESSIONS:
             new = sum(getattr(now, field) - getattr(before, field) for before, now in changes)
             self.count(metric, by=new * unit)

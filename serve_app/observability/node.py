@@ -1,4 +1,4 @@
-"""What of this machine is in use: processor, memory, GPUs."""
+"""The usage of this machine: CPU, memory, GPUs."""
 
 import platform
 from typing import Any
@@ -7,7 +7,7 @@ import psutil
 
 
 def usage() -> dict[str, Any]:
-    """Sizes in bytes, shares in per cent; the processor's since the last call."""
+    """Sizes in bytes, usage in per cent; that of the CPU is since the last call."""
     memory = psutil.virtual_memory()
     return {
         "node": platform.node(),
@@ -22,7 +22,7 @@ def usage() -> dict[str, Any]:
 
 
 def _gpus() -> list[dict[str, Any]]:
-    """[] where there is none, or no NVML to ask."""
+    """[] without a GPU or NVML."""
     try:
         import pynvml  # type: ignore[import-not-found,unused-ignore]
 

@@ -1,4 +1,4 @@
-"""The answers that are made of metrics, as JSON. Pure.
+"""Metrics as JSON answers. Pure.
 
 Counts are since the start of the replicas that answer; percentiles are estimated from merged
 histograms (`Histogram.quantile`), in ms.
@@ -16,7 +16,7 @@ STATUS = table.REQUESTS.labels.index("status")
 
 
 def report(total: Total) -> dict[str, Any]:
-    """The answer of GET /v1/metrics: what people ask for first, then the whole table."""
+    """The answer of GET /v1/metrics: a summary, then the whole table."""
     requests, failed = requests_of(total)
     return {
         "ingress_replicas": int(total.by(table.REPLICAS).get("Ingress", 1)),

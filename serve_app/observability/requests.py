@@ -7,8 +7,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from serve_app.observability.metrics import Metrics
 
 UNROUTED = "none"
-"""The route of a request that none was found for, or that was refused before: paths are anybody's
-to choose, and labels must stay few."""
+"""The route of a request without one. The path cannot be the label, because clients choose it and
+the number of labels must be small."""
 
 ABORTED = "aborted"
 
@@ -33,7 +33,7 @@ class CountRequests:
             await self._app(scope, receive, answer)
         except Exception:
             if status == ABORTED:
-                status = "500"  # what answers it is outside of here
+                status = "500"  # an outer middleware answers it
             raise
         finally:
             route = _route(scope)

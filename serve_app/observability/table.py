@@ -20,7 +20,7 @@ class Metric(NamedTuple):
     labels: tuple[str, ...]
     help: str
     merge: Literal["sum", "max"] = "sum"
-    """Of gauges: `max` where every replica tells the same fact."""
+    """Of gauges: `max` where every replica reports the same value."""
 
 
 BUCKETS_S = (
@@ -96,7 +96,7 @@ SESSIONS_REFUSED = _counter(
     "sessions_refused_total", "sessions", "Sessions and conversations refused: all were taken."
 )
 AUDIO = _counter("audio_seconds_total", "seconds", "Audio received, counted every second.")
-UTTERANCES = _counter("utterances_total", "utterances", "Utterances heard.")
+UTTERANCES = _counter("utterances_total", "utterances", "Utterances recognised.")
 WORDS = _counter("words_total", "words", "Words recognised.")
 FINAL_SECONDS = _histogram(
     "final_latency_seconds", "From the confirmed end of an utterance to its final, each final."
@@ -127,7 +127,7 @@ MODEL_SESSIONS = _gauge(
 MADE = _counter(
     "model_output_total",
     "tokens or samples",
-    "Tokens (Chat) and samples (Speaker) made.",
+    "Tokens (Chat) and samples (Speaker) generated.",
     "deployment",
 )
 

@@ -1,1 +1,1 @@
-"""What a stranger may do: client secrets, request checks, limits on concurrency."""
+"""Protection against hostile clients: client secrets, request checks, limits on concurrency."""

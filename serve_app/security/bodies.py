@@ -1,4 +1,4 @@
-"""Every request's body on its way in: bounded in size, in time, and in how slowly it may come."""
+"""Request bodies, bounded in size, total time and minimum rate."""
 
 import asyncio
 from typing import NamedTuple
@@ -10,26 +10,28 @@ from serve_app.config import Config
 from serve_app.errors import ClientError
 
 FORM_BYTES = 1 << 20
-"""Of a form beyond its file."""
+"""A form's size beyond its file."""
 
 
 class BodyBounds(NamedTuple):
-    """What one body may be and take."""
+    """The bounds of one body."""
 
     max_bytes: int
     timeout_s: float
     """For the whole body."""
     bytes_per_s: int
-    """The least pace, on average over `patience_s`."""
+    """The minimum rate, on average over `patience_s`."""
     patience_s: float
-    """How long a body may be slower than that, or stand still."""
+    """How long a body may be slower than that, or stall."""
     too_large: str
-    """The code that refuses a larger one."""
+    """The error code for a larger body."""
 
     def check(self, size: int) -> None:
         """Raises `ClientError`."""
         if size > self.max_bytes:
-            raise ClientError(self.too_large, f"the body is larger than {self.max_bytes} bytes")
+            raise ClientError(
+                self.too_large, f"the body is too large; the limit is {self.max_bytes} bytes"
+            )
 
 
 def bounds_of_json(config: Config) -> BodyBounds:
@@ -61,25 +63,25 @@ def bounds_of_uploads(config: Config) -> dict[str, BodyBounds]:
 
 
 def declared_bytes(headers: Headers) -> int:
-    """What a request says of its body's size; 0 where it does not."""
+    """The Content-Length of a request; 0 without one."""
     declared = headers.get("content-length", "")
     return int(declared[:18]) if declared.isdecimal() else 0
 
 
 class Body:
-    """A body as it comes. Calling it is ASGI's `receive`, and raises `ClientError`."""
+    """A body as it arrives. Calling it is ASGI's `receive`, and raises `ClientError`."""
 
     def __init__(self, receive: Receive, bounds: BodyBounds) -> None:
         self._receive = receive
         self._bounds = bounds
         self._deadline = asyncio.get_running_loop().time() + bounds.timeout_s
         self._credit = bounds.patience_s
-        """Seconds that may be waited: what arrives earns them, waiting spends them."""
+        """Seconds left to wait: arriving bytes add to them, waiting subtracts."""
         self._size = 0
         self._ended = False
 
     async def __call__(self) -> Message:
-        if self._ended:  # what comes now is that the client has gone
+        if self._ended:  # the next message is the disconnect
             return await self._receive()
         message = await self._next()
         size = len(message.get("body", b""))

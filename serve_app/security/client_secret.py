@@ -1,7 +1,7 @@
-"""Client secrets: keys that open one realtime session's shape, for a while. Pure.
+"""Client secrets: temporary keys for realtime sessions with given settings. Pure.
 
-Made by `POST /v1/realtime/client_secrets`. They carry what they stand for, signed, so that every
-ingress replica knows them and none has to remember them: `ek_`, then a JSON Web Token (HS256) whose
+They come from `POST /v1/realtime/client_secrets` and contain the settings, signed, so that every
+ingress replica can check them without storing them: `ek_`, then a JSON Web Token (HS256) whose
 claim `session` is base64url of zlib of JSON, because a secret travels in a header.
 """
 
@@ -21,14 +21,14 @@ AUDIENCE = "voxray/realtime"
 CLAIMS = ("aud", "exp", "iss", "jti", "session")
 
 MAX_CHARS = 6_000
-"""A secret travels in a header."""
+"""Servers limit the size of a header."""
 
 MAX_SESSION_BYTES = 1 << 20
 
 
 def mint(key: bytes, session: dict[str, Any], expires_at: int, nonce: str) -> str:
-    """`expires_at` is in seconds of the epoch. Raises `ClientError` for a session that is too
-    large for it."""
+    """A new secret. `expires_at` is in seconds since the epoch. Raises `ClientError` if the session
+    is too large."""
     claims = {
         "iss": ISSUER,
         "aud": AUDIENCE,
@@ -45,7 +45,7 @@ def mint(key: bytes, session: dict[str, Any], expires_at: int, nonce: str) -> st
 
 
 def opened(key: bytes, secret: str, now: float) -> dict[str, Any]:
-    """The session that a secret stands for. `now` is in seconds of the epoch.
+    """The session settings in a secret. `now` is in seconds since the epoch.
 
     Raises `ClientError` if it is forged or has expired.
     """
@@ -60,7 +60,7 @@ def opened(key: bytes, secret: str, now: float) -> dict[str, Any]:
 
 def _claims(key: bytes, token: str) -> dict[str, Any]:
     if len(token) > MAX_CHARS:
-        raise ValueError("longer than any that was made here")
+        raise ValueError("longer than any secret of this server")
     return jwt.decode(
         token,
         key,
@@ -72,7 +72,7 @@ def _claims(key: bytes, token: str) -> dict[str, Any]:
 
 
 def _invalid() -> ClientError:
-    return ClientError("invalid_api_key", "the key is not valid here, or no longer")
+    return ClientError("invalid_api_key", "the key is invalid or has expired")
 
 
 def _packed(session: dict[str, Any]) -> str:

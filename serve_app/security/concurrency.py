@@ -1,4 +1,4 @@
-"""How much is worked on at once; more is refused rather than queued."""
+"""Limits on concurrent work; what exceeds them is refused, not queued."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -7,11 +7,11 @@ from serve_app.errors import ClientError
 
 
 class ConcurrencyLimit:
-    """`code` and `what` say what is refused. `retry_after_s` is asked at each refusal: it may
-    change while the server runs."""
+    """`code` and `what` describe what is refused. `retry_after_s` is called at each refusal,
+    because the setting may change."""
 
-    def __init__(self, places: int, code: str, what: str, retry_after_s: Callable[[], int]) -> None:
-        self._free = self._all = places
+    def __init__(self, limit: int, code: str, what: str, retry_after_s: Callable[[], int]) -> None:
+        self._free = self._limit = limit
         self._code = code
         self._what = what
         self._retry_after_s = retry_after_s
@@ -20,7 +20,9 @@ class ConcurrencyLimit:
         """Raises `ClientError` when none is free."""
         if not self._free:
             raise ClientError(
-                self._code, f"{self._all} {self._what} are at work already", self._retry_after_s()
+                self._code,
+                f"too many {self._what} in progress (limit {self._limit}); retry later",
+                self._retry_after_s(),
             )
 
     @contextmanager

@@ -1,4 +1,4 @@
-"""Integers of a JSON body that nothing behind the API could carry. Pure."""
+"""Refuses integers beyond 64 bits in JSON bodies. Pure."""
 
 import json
 import re
@@ -10,13 +10,13 @@ LONG = re.compile(rb"\d{19}")
 
 
 def check_integers(body: bytes) -> None:
-    """Raises `ClientError` for an integer beyond 64 bits; a body that is no JSON passes."""
+    """Raises `ClientError` for an integer beyond 64 bits; a body that is not JSON passes."""
     if not LONG.search(body):
         return
     try:
         json.loads(body, parse_int=_checked)
     except (ValueError, RecursionError):
-        return  # the route says what is wrong with it
+        return  # the route reports what is wrong
 
 
 def _checked(digits: str) -> int:

@@ -1,7 +1,7 @@
-"""What every HTTP request passes first: an id, and bounds on what a stranger may send.
+"""Middleware for every HTTP request: an id, and bounds on the body.
 
-A client secret opens realtime sessions and nothing else; a JSON body is read whole, within bounds
-of size and time, before any route sees it, so that a slow or huge one occupies its socket only.
+A client secret is valid for realtime sessions only. A JSON body is read completely, within bounds
+of size and time, before any route gets it, so that a slow or huge one occupies only its socket.
 """
 
 import re
@@ -20,7 +20,7 @@ from serve_app.security.integers import check_integers
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 LIVE = "/transcribe/stream"
-"""Its body is a live session, whose own limits bound it."""
+"""Its body is a live session, which has other limits."""
 
 
 class RequestMiddleware:
@@ -51,7 +51,7 @@ class RequestMiddleware:
         await self._app(scope, receive, answer)
 
     async def _bounded(self, path: str, headers: Headers, receive: Receive) -> Receive:
-        """A file's body as it comes, any other at once. Raises `ClientError`."""
+        """An upload as it arrives; any other body read completely. Raises `ClientError`."""
         bounds = self._uploads.get(path, self._json)
         bounds.check(declared_bytes(headers))
         body = Body(receive, bounds)
@@ -63,7 +63,7 @@ class RequestMiddleware:
 
 
 def _again(body: bytes, receive: Receive) -> Receive:
-    """The body that was read, then whatever else comes: that the client has gone."""
+    """Replay the body that was read, then receive the disconnect."""
     given = False
 
     async def replay() -> Message:
@@ -79,11 +79,11 @@ def _again(body: bytes, receive: Receive) -> Receive:
 def _check_key(headers: Headers, path: str) -> None:
     key = headers.get("authorization", "").removeprefix("Bearer ").strip()
     if key.startswith(PREFIX) and path != "/v1/realtime":
-        raise ClientError("invalid_api_key", "a client secret opens /v1/realtime and nothing else")
+        raise ClientError("invalid_api_key", "a client secret is valid for /v1/realtime only")
 
 
 def _with_id(send: Send, given: str | None) -> Send:
-    """The client's own id, if it is one, else a new one."""
+    """Send the client's id if it is valid, or else a new one."""
     id_ = given if given and REQUEST_ID.fullmatch(given) else f"req_{uuid.uuid4().hex}"
 
     async def answer(message: Message) -> None:

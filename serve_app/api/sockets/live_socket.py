@@ -31,6 +31,7 @@ from serve_app.live.events import (
 )
 from serve_app.observability.metrics import Metrics
 from serve_app.observability.table import PARTIALS_DROPPED
+from serve_app.security.principal import principal_of
 
 PATH = "/v1/transcribe/stream"
 MAX_MESSAGE_BYTES = 2 << 20
@@ -40,7 +41,9 @@ def _kept(request: WSUpgradeRequest, live_recordings: LiveRecordings) -> LiveRec
     """The transcription that the session's finals are kept for, if one is named."""
     query = urlsplit(request.path.decode(errors="replace")).query
     ids = parse_qs(query).get("transcription", [])
-    return live_recordings.kept(ids[0]) if ids else None
+    if not ids:
+        return None
+    return live_recordings.kept(principal_of(request.headers), ids[0])
 
 
 def route(

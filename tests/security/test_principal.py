@@ -1,0 +1,45 @@
+"""Jobs, webhooks and live recordings belong to whoever asked: tenants are added in one place."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import httpx2 as httpx
+import pytest
+from websockets.sync.client import connect as websocket
+
+from loadtest.speech import wav
+from serve_app.api.sockets import live_socket
+from serve_app.security import principal
+from serve_app.security.principal import Principal
+from tests.api.sockets.test_live_socket import PATH
+from tests.fakes import served
+from tests.jobs.test_jobs import config
+
+
+def test_tenants_do_not_see_each_other(
+    tmp_path: Path, talk: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def by_header(headers: Mapping[str, str]) -> Principal:
+        return Principal(headers.get("x-tenant") or "nobody")
+
+    monkeypatch.setattr(principal, "principal_of", by_header)
+    monkeypatch.setattr(live_socket, "principal_of", by_header)
+    with served(config(tmp_path)) as address:
+        mine, theirs = (
+            httpx.Client(base_url=f"http://{address}", headers={"x-tenant": it}, timeout=30)
+            for it in ("a", "b")
+        )
+        with mine, theirs:
+            id_ = mine.post("/v1/jobs", files={"file": ("a.wav", wav(talk))}).json()["id"]
+            live = mine.post("/api/transcribe/start").json()["id"]
+            assert [it["id"] for it in mine.get("/v1/jobs").json()["data"]] == [id_]
+            assert theirs.get("/v1/jobs").json()["data"] == []
+            assert theirs.get("/api/transcriptions").json()["transcriptions"] == []
+            for path in (f"/v1/jobs/{id_}", f"/v1/jobs/{id_}/audio", f"/api/transcription/{live}"):
+                assert (mine.get(path).status_code, theirs.get(path).status_code) == (200, 404)
+            assert theirs.delete(f"/v1/jobs/{id_}").status_code == 404
+            assert list(tmp_path.glob(f"objects/a/{id_}/audio"))
+        with websocket(f"ws://{address}{PATH}?transcription={live}") as nobody:
+            told = [json.loads(nobody.recv(10)) for _ in range(2)]
+        assert told[1]["code"] == "job_not_found", "another tenant's"

@@ -6,7 +6,6 @@ any more (`LeaseLost`), so a result becomes visible once however often it was co
 
 import json
 import os
-import time
 import uuid
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -16,13 +15,13 @@ import sqlalchemy as sa
 from serve_app.errors import ClientError
 from serve_app.jobs.database import Database, now
 from serve_app.jobs.job import CLAIMED, ENDED, Job, JobOptions, JobState, Standing
-from serve_app.jobs.tables import cache, deliveries, jobs
+from serve_app.jobs.result_cache import remember
+from serve_app.jobs.standing import pace, standing_of
+from serve_app.jobs.tables import jobs
+from serve_app.jobs.webhooks.announcement import announce
 
 MOST_LOSSES = 2
 """A job that ends so many workers in the same place is not tried again."""
-
-RECENT = 20
-"""Jobs whose times say how long others will take."""
 
 
 class LeaseLost(Exception):
@@ -145,8 +144,8 @@ class Queue:
         if not queued:
             return {}
         async with self._database.read() as connection:
-            mean_s, running = await _pace(connection)
-            return {job.id: await _standing(connection, job, mean_s, running) for job in queued}
+            mean_s, running = await pace(connection)
+            return {job.id: await standing_of(connection, job, mean_s, running) for job in queued}
 
     async def cancel(self, job: Job) -> Job | None:
         """Ask for the end of a job that goes on; an ended one is forgotten (None)."""
@@ -164,7 +163,7 @@ class Queue:
             if changed:
                 cancelled = Job.of(changed)
                 if cancelled.ended:
-                    await _announce(connection, cancelled)
+                    await announce(connection, cancelled)
                 return cancelled
             await connection.execute(jobs.delete().where(jobs.c.id == job.id))
         return None
@@ -241,38 +240,9 @@ class Queue:
             values["progress"] = 100.0
         async with self._database.write() as connection:
             ended = await self._write_on(connection, job, values)
-            await _announce(connection, ended)
+            await announce(connection, ended)
             if ending.fingerprint and ended.state is JobState.COMPLETED:
-                await _remember(connection, ended, ending.fingerprint)
-
-    async def remembered(self, tenant: str, fingerprint: str) -> Job | None:
-        """The job that has the result already."""
-        known = (cache.c.tenant == tenant) & (cache.c.fingerprint == fingerprint)
-        async with self._database.write() as connection:
-            row = await connection.execute(
-                jobs.select().join(cache, cache.c.job_id == jobs.c.id).where(known)
-            )
-            found = row.mappings().first()
-            if found:
-                await connection.execute(cache.update().where(known).values(used=now()))
-        return Job.of(found) if found else None
-
-    async def forget_cached(self, most: int) -> None:
-        """Of every tenant, all but the entries used last."""
-        rank = (
-            sa.func.row_number()
-            .over(partition_by=cache.c.tenant, order_by=cache.c.used.desc())
-            .label("rank")
-        )
-        ranked = sa.select(cache.c.tenant, cache.c.fingerprint, rank).subquery()
-        old = sa.select(ranked.c.tenant, ranked.c.fingerprint).where(ranked.c.rank > most)
-        async with self._database.write() as connection:
-            for tenant, fingerprint in (await connection.execute(old)).all():
-                await connection.execute(
-                    cache.delete().where(
-                        cache.c.tenant == tenant, cache.c.fingerprint == fingerprint
-                    )
-                )
+                await remember(connection, ended, ending.fingerprint)
 
     async def expired(self, retention_s: float) -> list[Job]:
         """Jobs that ended so long ago."""
@@ -325,66 +295,3 @@ class Queue:
         if written is None:
             raise LeaseLost(job.id)
         return Job.of(written)
-
-
-async def _pace(connection: Any) -> tuple[float | None, int]:
-    """Mean seconds a job took lately, and how many run now."""
-    spent = (jobs.c.finished - jobs.c.started).label("spent")
-    lately = (
-        sa.select(spent)
-        .where(jobs.c.state == JobState.COMPLETED, jobs.c.kind == "file")
-        .order_by(jobs.c.sequence.desc())
-        .limit(RECENT)
-        .subquery()
-    )
-    mean_s = await connection.scalar(sa.select(sa.func.avg(lately.c.spent)))
-    running = sa.select(sa.func.count()).select_from(jobs).where(jobs.c.state.in_(CLAIMED))
-    return (float(mean_s) if mean_s is not None else None), int(await connection.scalar(running))
-
-
-async def _standing(connection: Any, job: Job, mean_s: float | None, running: int) -> Standing:
-    priority = job.options.priority
-    before = sa.or_(
-        jobs.c.priority > priority,
-        (jobs.c.priority == priority) & (jobs.c.sequence < job.sequence),
-    )
-    ahead = await connection.scalar(
-        sa.select(sa.func.count()).select_from(jobs).where(jobs.c.state == JobState.QUEUED, before)
-    )
-    estimate = None if mean_s is None else mean_s * (1 + (ahead + running) / max(1, running))
-    return Standing(ahead + 1, estimate)
-
-
-async def _announce(connection: Any, job: Job) -> None:
-    """Its webhook goes out after the same commit."""
-    if not job.options.webhook:
-        return
-    data: dict[str, Any] = {"id": job.id, "state": job.state.value, "cached": job.cached}
-    if job.error_code:
-        data["error"] = {"code": job.error_code, "message": job.error_message}
-    body = {"type": f"job.{job.state.value}", "timestamp": _iso(time.time()), "data": data}
-    await connection.execute(
-        deliveries.insert().values(
-            id=f"msg_{uuid.uuid4().hex}",
-            job_id=job.id,
-            tenant=job.tenant,
-            url=job.options.webhook,
-            body=json.dumps(body),
-            state="waiting",
-            attempts=0,
-            due=now(),
-            created=now(),
-        )
-    )
-
-
-def _iso(seconds: float) -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
-
-
-async def _remember(connection: Any, job: Job, fingerprint: str) -> None:
-    same = (cache.c.tenant == job.tenant) & (cache.c.fingerprint == fingerprint)
-    await connection.execute(cache.delete().where(same))
-    await connection.execute(
-        cache.insert().values(tenant=job.tenant, fingerprint=fingerprint, job_id=job.id, used=now())
-    )

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import logging
-import re
 import time
 from typing import Any
 
@@ -22,6 +21,8 @@ from serve_app.jobs.pipeline import Pipeline
 from serve_app.jobs.prepare import Prepared
 from serve_app.jobs.queue import MOST_LOSSES, Ending, LeaseLost, Queue
 from serve_app.jobs.recogniser import Recogniser, TranscriptionFailed
+from serve_app.jobs.result_cache import ResultCache
+from serve_app.jobs.sweeping import Sweeping
 from serve_app.jobs.webhooks.delivery import Webhooks
 from serve_app.lanes.pool import Lanes, LaneTimings, ReplicaSet
 from serve_app.live.driver import LANE_TIMEOUT_S, watch_lanes
@@ -32,18 +33,6 @@ log = logging.getLogger("voxray.jobs")
 
 PROGRESS_S = 1.0
 """How often a job's progress is written down; a new step is at once."""
-
-SWEEP_S = 60.0
-LOST_S = 300.0
-"""After the longest session may last, one that is still open has lost its ingress."""
-
-ORPHAN_S = 7200.0
-"""An object without a job for so long is of an upload that was broken off."""
-
-OURS = re.compile(r"[^/]+/(?P<job>job_[0-9a-f]{32})(?=/)")
-"""Objects of jobs; whatever else lies in the store is somebody else's."""
-
-SWEPT_AT_ONCE = 500
 
 PASSED = ("engine_timeout", *PASSING)
 
@@ -66,11 +55,12 @@ class Worker:
         }
         jobs = config.jobs
         self._setup = _setup(config)
-        self._swept_orphans = -ORPHAN_S
         self._database = Database(config.storage.database_url)
         self._objects = Objects(config.storage)
         self._queue = Queue(self._database, jobs.lease_s)
+        self._cache = ResultCache(self._database)
         self._webhooks = Webhooks(self._database, jobs.webhook)
+        self._sweeping = Sweeping(config, self._queue, self._cache, self._objects, self._webhooks)
         listening = LaneTimings(config.transcriber.batch_interval_ms / 1000, LANE_TIMEOUT_S)
         telling_apart = LaneTimings(config.diarizer.batch_interval_ms / 1000, LANE_TIMEOUT_S)
         self._transcriber = Lanes(transcriber, listening, Speech)
@@ -91,7 +81,7 @@ class Worker:
                 tasks.create_task(self._transcriber.run())
                 tasks.create_task(self._diarizer.run())
                 tasks.create_task(self._webhooks.run())
-                tasks.create_task(self._sweep())
+                tasks.create_task(self._sweeping.run())
                 tasks.create_task(self._count())
                 for _ in range(self._config.jobs.scale.sessions_per_replica):
                     tasks.create_task(self._work())
@@ -161,7 +151,7 @@ class Worker:
             if not self._config.jobs.cache_entries:
                 return None
             fingerprint = pipeline.fingerprint(prepared)
-            same = await self._queue.remembered(job.tenant, fingerprint)
+            same = await self._cache.remembered(job.tenant, fingerprint)
             body = await self._objects.read(same, "result") if same else None
             cached = body is not None
             return body
@@ -248,44 +238,6 @@ class Worker:
             engines,
             self._setup,
         )
-
-    async def _sweep(self) -> None:
-        """Old jobs, old cache entries, and objects that no job has."""
-        while True:
-            try:
-                await self._sweep_once()
-            except ClientError as error:
-                log.warning("nothing was swept: %s", error.code)
-            await asyncio.sleep(SWEEP_S)
-
-    async def _sweep_once(self) -> None:
-        for job in await self._queue.expired(self._config.jobs.retention_s):
-            await self._queue.cancel(job)
-            await self._objects.delete(f"{job.tenant}/{job.id}")
-        for job in await self._queue.lost_sessions(self._config.max_session_s + LOST_S):
-            with contextlib.suppress(LeaseLost):
-                reason = "the session ended without a transcript"
-                await self._queue.end(job, Ending(JobState.FAILED, "session_lost", reason))
-        await self._queue.forget_cached(self._config.jobs.cache_entries)
-        await self._webhooks.forget(self._config.jobs.retention_s)
-        await self._sweep_orphans()
-
-    async def _sweep_orphans(self) -> None:
-        """Now and then: it takes a list of all objects."""
-        if time.monotonic() - self._swept_orphans < ORPHAN_S:
-            return
-        self._swept_orphans = time.monotonic()
-        old = time.time() - ORPHAN_S
-        await self._objects.forget_unfinished(old)
-        names = await self._objects.names("")
-        found = [OURS.match(name) for name, written in names if written < old]
-        places = sorted({it[0]: it["job"] for it in found if it}.items())
-        for at in range(0, len(places), SWEPT_AT_ONCE):
-            some = places[at : at + SWEPT_AT_ONCE]
-            known = await self._queue.known([job for _, job in some])
-            for place, job in some:
-                if job not in known:
-                    await self._objects.delete(place)
 
 
 def _setup(config: Config) -> str:

@@ -16,6 +16,7 @@ from serve_app.errors import ClientError
 from serve_app.jobs.database import LOCK_TIMEOUT_S, Database
 from serve_app.jobs.job import Job, JobOptions, JobState, view
 from serve_app.jobs.queue import Ending, Filter, LeaseLost, Queue, Submitted, new_id
+from serve_app.jobs.result_cache import ResultCache
 from tests.stores import Postgres
 
 Story = Callable[[Queue], Coroutine[Any, Any, None]]
@@ -312,19 +313,19 @@ def test_a_job_that_is_being_cancelled_when_its_worker_dies_is_cancelled_by_the_
 
 def test_results_are_remembered_for_their_tenant_only_and_bounded(url: str) -> None:
     async def story(queue: Queue) -> None:
-        ids = []
+        ids, cache = [], ResultCache(queue._database)
         for number in range(3):
             await submit(queue)
             mine = await claim(queue)
             await queue.end(mine, Ending(JobState.COMPLETED, fingerprint=f"f{number}"))
             ids.append(mine.id)
-        known = await queue.remembered("a", "f0")
-        assert known and known.id == ids[0] and await queue.remembered("b", "f0") is None
-        await queue.forget_cached(2)
-        assert await queue.remembered("a", "f1") is None, "used least lately"
-        assert await queue.remembered("a", "f0") and await queue.remembered("a", "f2")
+        known = await cache.remembered("a", "f0")
+        assert known and known.id == ids[0] and await cache.remembered("b", "f0") is None
+        await cache.forget(2)
+        assert await cache.remembered("a", "f1") is None, "used least lately"
+        assert await cache.remembered("a", "f0") and await cache.remembered("a", "f2")
         await queue.cancel(await queue.get("a", ids[0]))
-        assert await queue.remembered("a", "f0") is None, "its job was deleted"
+        assert await cache.remembered("a", "f0") is None, "its job was deleted"
 
     play(url, story)
 

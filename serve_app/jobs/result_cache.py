@@ -1,0 +1,54 @@
+"""Results that the same recording, asked in the same way, is answered with."""
+
+from typing import Any
+
+import sqlalchemy as sa
+
+from serve_app.jobs.database import Database, now
+from serve_app.jobs.job import Job
+from serve_app.jobs.tables import cache, jobs
+
+
+class ResultCache:
+    """Every tenant's own. Every method raises `ClientError` when the database is away."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def remembered(self, tenant: str, fingerprint: str) -> Job | None:
+        """The job that has the result already."""
+        known = (cache.c.tenant == tenant) & (cache.c.fingerprint == fingerprint)
+        async with self._database.write() as connection:
+            row = await connection.execute(
+                jobs.select().join(cache, cache.c.job_id == jobs.c.id).where(known)
+            )
+            found = row.mappings().first()
+            if found:
+                await connection.execute(cache.update().where(known).values(used=now()))
+        return Job.of(found) if found else None
+
+    async def forget(self, most: int) -> None:
+        """Of every tenant, all but the entries used last."""
+        rank = (
+            sa.func.row_number()
+            .over(partition_by=cache.c.tenant, order_by=cache.c.used.desc())
+            .label("rank")
+        )
+        ranked = sa.select(cache.c.tenant, cache.c.fingerprint, rank).subquery()
+        old = sa.select(ranked.c.tenant, ranked.c.fingerprint).where(ranked.c.rank > most)
+        async with self._database.write() as connection:
+            for tenant, fingerprint in (await connection.execute(old)).all():
+                await connection.execute(
+                    cache.delete().where(
+                        cache.c.tenant == tenant, cache.c.fingerprint == fingerprint
+                    )
+                )
+
+
+async def remember(connection: Any, job: Job, fingerprint: str) -> None:
+    """Within the transaction that ends the job."""
+    same = (cache.c.tenant == job.tenant) & (cache.c.fingerprint == fingerprint)
+    await connection.execute(cache.delete().where(same))
+    await connection.execute(
+        cache.insert().values(tenant=job.tenant, fingerprint=fingerprint, job_id=job.id, used=now())
+    )

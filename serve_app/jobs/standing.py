@@ -1,0 +1,39 @@
+"""Where a job that waits stands, and how long it may take: by what others took lately."""
+
+from typing import Any
+
+import sqlalchemy as sa
+
+from serve_app.jobs.job import CLAIMED, Job, JobState, Standing
+from serve_app.jobs.tables import jobs
+
+RECENT = 20
+"""Jobs whose times say how long others will take."""
+
+
+async def pace(connection: Any) -> tuple[float | None, int]:
+    """Mean seconds a job took lately, and how many run now."""
+    spent = (jobs.c.finished - jobs.c.started).label("spent")
+    lately = (
+        sa.select(spent)
+        .where(jobs.c.state == JobState.COMPLETED, jobs.c.kind == "file")
+        .order_by(jobs.c.sequence.desc())
+        .limit(RECENT)
+        .subquery()
+    )
+    mean_s = await connection.scalar(sa.select(sa.func.avg(lately.c.spent)))
+    running = sa.select(sa.func.count()).select_from(jobs).where(jobs.c.state.in_(CLAIMED))
+    return (float(mean_s) if mean_s is not None else None), int(await connection.scalar(running))
+
+
+async def standing_of(connection: Any, job: Job, mean_s: float | None, running: int) -> Standing:
+    priority = job.options.priority
+    before = sa.or_(
+        jobs.c.priority > priority,
+        (jobs.c.priority == priority) & (jobs.c.sequence < job.sequence),
+    )
+    ahead = await connection.scalar(
+        sa.select(sa.func.count()).select_from(jobs).where(jobs.c.state == JobState.QUEUED, before)
+    )
+    estimate = None if mean_s is None else mean_s * (1 + (ahead + running) / max(1, running))
+    return Standing(ahead + 1, estimate)

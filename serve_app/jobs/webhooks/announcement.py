@@ -1,0 +1,37 @@
+"""The webhook of a job that has ended, as a row that is written with the ending."""
+
+import json
+import time
+import uuid
+from typing import Any
+
+from serve_app.jobs.database import now
+from serve_app.jobs.job import Job
+from serve_app.jobs.tables import deliveries
+
+
+async def announce(connection: Any, job: Job) -> None:
+    """Its webhook goes out after the same commit."""
+    if not job.options.webhook:
+        return
+    data: dict[str, Any] = {"id": job.id, "state": job.state.value, "cached": job.cached}
+    if job.error_code:
+        data["error"] = {"code": job.error_code, "message": job.error_message}
+    body = {"type": f"job.{job.state.value}", "timestamp": _iso(time.time()), "data": data}
+    await connection.execute(
+        deliveries.insert().values(
+            id=f"msg_{uuid.uuid4().hex}",
+            job_id=job.id,
+            tenant=job.tenant,
+            url=job.options.webhook,
+            body=json.dumps(body),
+            state="waiting",
+            attempts=0,
+            due=now(),
+            created=now(),
+        )
+    )
+
+
+def _iso(seconds: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))

@@ -26,8 +26,7 @@ from serve_app.conversation.events import (
     TranscriptFailed,
     TranscriptFinal,
 )
-from serve_app.dialects.frames import base64_bytes, json_object
-from serve_app.dialects.realtime import ImmediateAnswer
+from serve_app.dialects.frames import ImmediateAnswer, base64_bytes, json_object
 from serve_app.dialects.terms import DialectTerms
 from serve_app.errors import ClientError, invalid
 from serve_app.live.events import (

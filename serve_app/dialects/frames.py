@@ -1,6 +1,7 @@
-"""What every dialect of JSON messages does alike. Pure."""
+"""What the dialects with JSON messages have in common. Pure."""
 
 import binascii
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
@@ -9,8 +10,18 @@ from serve_app.errors import ClientError
 
 AUDIO_TOKEN_MS = 100
 
+Frame = dict[str, Any]
+"""A JSON message."""
 
-def json_object(message: str | bytes) -> dict[str, Any]:
+
+@dataclass(frozen=True, slots=True)
+class ImmediateAnswer:
+    """A message for the client that needs no decision of the session."""
+
+    frame: bytes
+
+
+def json_object(message: str | bytes) -> Frame:
     """Raises `ClientError` for anything but a JSON object."""
     try:
         parsed = orjson.loads(message)
@@ -30,16 +41,16 @@ def base64_bytes(text: str, field: str) -> bytes:
 
 
 def growth(sent: str, text: str) -> str:
-    """What `text` adds to what was sent of it; "" where it does not begin with that."""
+    """The end of `text` that was not sent yet; "" if `text` does not begin with what was sent."""
     return text[len(sent) :] if text.startswith(sent) else ""
 
 
-def token_usage(audio_ms: int, text: str) -> dict[str, Any]:
-    """Of a transcript, as OpenAI shapes it: a token each 100 ms of audio, and one a word."""
-    heard, written = audio_ms // AUDIO_TOKEN_MS, len(text.split())
+def token_usage(audio_ms: int, text: str) -> Frame:
+    """A transcript's usage in OpenAI's shape: one token per 100 ms of audio and one per word."""
+    input_tokens, output_tokens = audio_ms // AUDIO_TOKEN_MS, len(text.split())
     return {
         "type": "tokens",
-        "input_tokens": heard,
-        "output_tokens": written,
-        "total_tokens": heard + written,
+        "input_tokens": input_tokens,
+        "output_tokens": output_tokens,
+        "total_tokens": input_tokens + output_tokens,
     }

@@ -1,30 +1,43 @@
-"""vLLM's realtime dialect, on the same URL: 16 kHz, and the client says where it ends. Pure.
+"""vLLM's realtime dialect, on the URL of OpenAI's. Pure.
 
-As in vLLM 0.33, `entrypoints/speech_to_text/realtime`. Audio may come before the first `commit`,
-which only means: begin; a `commit` with `final` ends the utterance. Deltas joined are the final.
+As in vLLM 0.33, `entrypoints/speech_to_text/realtime`: 16 kHz audio, and the client says where an
+utterance ends. Audio may come before the first `commit`, which only means: begin; a `commit` with
+`final` ends the utterance. The deltas joined are the final. As in vLLM, unknown fields of an event
+are accepted and have no effect.
 """
 
 import binascii
-from typing import Any
+from dataclasses import dataclass
 
 import orjson
 
+from deployments.interfaces import SpeechOptions
 from serve_app.conversation.events import (
+    Configured,
     Event,
     TranscriptFailed,
     TranscriptFinal,
     TranscriptPartial,
 )
-from serve_app.dialects.frames import growth, json_object
+from serve_app.conversation.reply import ReplySettings
+from serve_app.dialects.frames import Frame, growth, json_object
 from serve_app.errors import ClientError
-from serve_app.live.events import AudioReceived, Close, ErrorReport, Fact, FinalizeRequested
+from serve_app.live.events import (
+    AudioReceived,
+    Close,
+    ErrorReport,
+    Fact,
+    FinalizeRequested,
+    Listening,
+    Reconfigured,
+)
 
 TOKENS_PER_SECOND = 12.5
-"""Of audio, as Voxtral counts it."""
+"""Of audio, as Voxtral counts them."""
 
 
 class VllmDialect:
-    """One connection's side of it, after a `session.update` with a top-level `model`."""
+    """One connection's side of the protocol, after a `session.update` with a top-level `model`."""
 
     def __init__(self, revises: bool) -> None:
         self._revises = revises
@@ -40,9 +53,10 @@ class VllmDialect:
                 return [self._append(event)]
             case "input_audio_buffer.commit":
                 return [FinalizeRequested(always=True)] if event.get("final") else []
-        raise ClientError("unknown_event", "this is not an event of vLLM's realtime protocol")
+        kind = str(event.get("type"))[:80]
+        raise ClientError("unknown_event", f"type {kind!r} is not an event of vLLM's protocol")
 
-    def _append(self, event: dict[str, Any]) -> AudioReceived:
+    def _append(self, event: Frame) -> AudioReceived:
         try:
             pcm = self._odd + binascii.a2b_base64(event.get("audio") or "", strict_mode=True)
         except (ValueError, TypeError) as error:
@@ -79,11 +93,25 @@ class VllmDialect:
         return [orjson.dumps({"type": "transcription.delta", "delta": delta})]
 
 
+@dataclass(frozen=True, slots=True)
+class DialectSwitch:
+    """From now on the client's dialect is vLLM's."""
+
+    dialect: VllmDialect
+
+    def settings(self) -> tuple[Reconfigured, Configured]:
+        """The client decides where an utterance ends, and gets no replies."""
+        return (
+            Reconfigured(SpeechOptions(), Listening(manual=True)),
+            Configured(ReplySettings(reply=False, hands_free=False)),
+        )
+
+
 def _done(text: str, audio_ms: int) -> bytes:
-    heard, written = int(audio_ms / 1000 * TOKENS_PER_SECOND), len(text.split())
+    prompt, completion = int(audio_ms / 1000 * TOKENS_PER_SECOND), len(text.split())
     usage = {
-        "prompt_tokens": heard,
-        "completion_tokens": written,
-        "total_tokens": heard + written,
+        "prompt_tokens": prompt,
+        "completion_tokens": completion,
+        "total_tokens": prompt + completion,
     }
     return orjson.dumps({"type": "transcription.done", "text": text, "usage": usage})

@@ -17,7 +17,7 @@ from serve_app.api.sockets.spoken import SpokenSocket, conversation_terms
 from serve_app.api.sockets.upgrade import Route
 from serve_app.conversation.driver import Conversations
 from serve_app.dialects.conversation import MAX_AUDIO_S, ConversationDialect, Undecoded
-from serve_app.dialects.realtime import ImmediateAnswer
+from serve_app.dialects.frames import ImmediateAnswer
 from serve_app.errors import ClientError
 from serve_app.observability.metrics import Metrics
 

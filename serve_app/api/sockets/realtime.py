@@ -15,9 +15,10 @@ from serve_app.api.sockets.socket import refusal, welcome
 from serve_app.api.sockets.spoken import SpokenSocket, conversation_terms
 from serve_app.api.sockets.upgrade import Route
 from serve_app.conversation.driver import Conversations
-from serve_app.dialects.realtime import DialectSwitch, ImmediateAnswer, RealtimeDialect
+from serve_app.dialects.frames import ImmediateAnswer
+from serve_app.dialects.realtime import RealtimeDialect
 from serve_app.dialects.realtime_session import RealtimeSession
-from serve_app.dialects.vllm_realtime import VllmDialect
+from serve_app.dialects.vllm_realtime import DialectSwitch, VllmDialect
 from serve_app.errors import ClientError
 from serve_app.live.events import Started
 from serve_app.observability.metrics import Metrics
@@ -51,8 +52,7 @@ def router(backend: Backend, conversations: Conversations) -> APIRouter:
         session = _session(backend, conversations, asked.session)
         dialect = _dialect(backend, conversations, session, "", now)
         secret = client_secret.mint(backend.secret, asked.session, expires_at, uuid.uuid4().hex)
-        shown = orjson.loads(dialect.hello())["session"]
-        return {"value": secret, "expires_at": expires_at, "session": shown}
+        return {"value": secret, "expires_at": expires_at, "session": dialect.session()}
 
     return routes
 

@@ -17,7 +17,7 @@ from serve_app.api.sockets.conversation_socket import decoded, new_dialect
 from serve_app.config import TcpConfig
 from serve_app.conversation.driver import Conversation, ConversationEvent, Conversations
 from serve_app.dialects.conversation import ResultDialect, Undecoded
-from serve_app.dialects.realtime import ImmediateAnswer
+from serve_app.dialects.frames import ImmediateAnswer
 from serve_app.errors import ClientError
 from serve_app.live.events import Close
 from serve_app.observability.metrics import Metrics

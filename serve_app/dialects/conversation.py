@@ -1,7 +1,7 @@
-"""The conversation dialect, `WS /ws`: an utterance in, its transcript, reply and speech out. Pure.
+"""The conversation dialect, `WS /ws`: an utterance in; its transcript, reply and speech out. Pure.
 
 Every message is a JSON object with a `type`. One `audio` message is one turn; docs/realtime.md has
-the fields. The same turn over TCP answers with one `result` (`ResultDialect`).
+the fields. Over TCP, the same turn has one answer, `result` (`ResultDialect`).
 """
 
 import base64
@@ -26,7 +26,7 @@ from serve_app.conversation.events import (
     TranscriptFailed,
     TranscriptFinal,
 )
-from serve_app.dialects.frames import ImmediateAnswer, base64_bytes, json_object
+from serve_app.dialects.frames import Frame, ImmediateAnswer, base64_bytes, json_object
 from serve_app.dialects.terms import DialectTerms
 from serve_app.errors import ClientError, invalid
 from serve_app.live.events import (
@@ -40,21 +40,19 @@ from serve_app.live.events import (
 from serve_app.live.events import Fact as SessionFact
 from serve_app.live.options import check_options, listed, noted
 
-Frame = dict[str, Any]
-
-IDLE: dict[str, tuple[str, ...]] = {
+UNUSED: dict[str, tuple[str, ...]] = {
     "transcribe": ("prompt", "voice", "speed", "speak", "stream"),
     "understand": ("voice", "speed", "speak", "stream"),
     "conversation": (),
 }
-"""Fields that a mode has no use for."""
+"""Fields that a mode does not use."""
 
 MAX_AUDIO_S = 60.0
-"""Of one message."""
+"""Maximum of one message."""
 
 
 class Undecoded(BaseModel):
-    """Audio in some container, to be decoded by whoever may block, then given to `heard`."""
+    """Audio in a container, to be decoded outside of the event loop, then passed to `on_audio`."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -77,9 +75,9 @@ class ConversationAudio(BaseModel):
     speed: float = Field(1.0, ge=0.5, le=2.0)
     language: str | None = None
     sample_rate: int | None = Field(None, ge=8000, le=48_000)
-    """Of bare pcm_s16le mono; without it the audio must be a WAV or another container."""
+    """Of raw pcm_s16le mono; without it the audio must be a WAV or another container."""
     stream: bool = False
-    """Speech and text come in pieces, as they are made."""
+    """Speech and text come in pieces, as they are produced."""
     speak: bool = True
     """False: the reply is text only."""
 
@@ -95,25 +93,25 @@ class ConversationDialect:
         self._session_id = session_id
         self._engines = engines
         self._understands = understands
-        self._asked = ConversationAudio(type="audio", audio_data="")
+        self._request = ConversationAudio(type="audio", audio_data="")
         self._ignored: list[str] = []
         self._awaiting = self._replying = False
         self._text: list[str] = []
-        self._sound: list[bytes] = []
+        self._audio_out: list[bytes] = []
 
     listening = Listening(manual=True)
 
     @property
     def settings(self) -> Any:
-        asked = self._asked
+        request = self._request
         return replace(
             self._terms.settings,
-            voice=self._terms.resolve_voice(asked.voice),
-            speed=asked.speed,
-            audio=asked.speak,
-            reply=asked.mode == "conversation",
+            voice=self._terms.resolve_voice(request.voice),
+            speed=request.speed,
+            audio=request.speak,
+            reply=request.mode == "conversation",
             hands_free=False,
-            instructions=asked.prompt or self._terms.settings.instructions,
+            instructions=request.prompt or self._terms.settings.instructions,
         )
 
     def hello(self) -> bytes:
@@ -138,7 +136,7 @@ class ConversationDialect:
     # Frames in.
 
     def parse(self, text: str | bytes) -> list[Fact]:
-        """What the message says. Raises `ClientError` for anything outside the protocol."""
+        """The message's facts. Raises `ClientError` for anything outside the protocol."""
         message = json_object(text)
         match message.get("type"):
             case "audio":
@@ -150,43 +148,41 @@ class ConversationDialect:
 
     def _audio(self, message: Frame) -> list[Fact]:
         if self._awaiting:
-            raise ClientError(
-                "conversation_busy", "the audio before this one is still being recognised"
-            )
-        asked = self._checked(message)
-        data = base64_bytes(asked.audio_data, "audio_data")
-        self._asked = asked
+            raise ClientError("conversation_busy", "the previous audio is still being recognised")
+        request = self._checked(message)
+        data = base64_bytes(request.audio_data, "audio_data")
+        self._request = request
         self._ignored = listed(self._unused(message))
-        if asked.sample_rate:
-            return self.heard(_resampled(data, asked.sample_rate, 1))
+        if request.sample_rate:
+            return self.on_audio(_resampled(data, request.sample_rate, 1))
         if wav := parse_wav(data):
             rate, channels, pcm = wav
-            return self.heard(_resampled(pcm, rate, channels))
+            return self.on_audio(_resampled(pcm, rate, channels))
         return [Undecoded(file=data)]
 
     def _unused(self, message: Frame) -> list[str]:
-        """Fields that are not the protocol's, or that mean nothing in this mode."""
-        mode, chat = self._asked.mode, self._terms.engines.chat
-        idle = IDLE[mode]
+        """Fields that are unknown, or that the mode or the engine does not use."""
+        mode, chat = self._request.mode, self._terms.engines.chat
+        unused = UNUSED[mode]
         if mode == "conversation" and Option.INSTRUCTIONS not in chat.options:
-            idle = ("prompt",)
+            unused = ("prompt",)
         return [
-            name for name in message if name in idle or name not in ConversationAudio.model_fields
+            name for name in message if name in unused or name not in ConversationAudio.model_fields
         ]
 
-    def heard(self, pcm: bytes) -> list[Fact]:
+    def on_audio(self, pcm: bytes) -> list[Fact]:
         """An utterance's 16 kHz samples."""
         if not pcm:
-            raise ClientError("unreadable_audio", "audio_data holds no audio")
+            raise ClientError("unreadable_audio", "audio_data contains no audio")
         if len(pcm) > MAX_AUDIO_S * RATE * BYTES_PER_SAMPLE:
             raise ClientError(
                 "recording_too_long",
-                f"one message holds at most {MAX_AUDIO_S:g} s of audio: for more there is "
+                f"a message has at most {MAX_AUDIO_S:g} s of audio; send longer recordings to "
                 "POST /v1/transcribe",
             )
         facts: list[Fact] = [ReplyCancel()] if self._replying else []
-        prompt = self._asked.prompt if self._asked.mode == "understand" else None
-        options = SpeechOptions(self._asked.language, False, prompt=prompt)
+        prompt = self._request.prompt if self._request.mode == "understand" else None
+        options = SpeechOptions(self._request.language, False, prompt=prompt)
         self._awaiting = True
         return [
             *facts,
@@ -198,20 +194,22 @@ class ConversationDialect:
 
     def _checked(self, message: Frame) -> ConversationAudio:
         try:
-            asked = ConversationAudio.model_validate(message)
+            request = ConversationAudio.model_validate(message)
         except ValidationError as error:
             raise invalid(error, message, "invalid_message", "audio") from error
-        if asked.mode == "understand" and not self._understands:
+        if request.mode == "understand" and not self._understands:
             raise ClientError(
                 "understanding_unavailable",
-                f"the engine {self._engines['transcriber']} cannot answer questions about audio: "
-                "use mode transcribe or conversation",
+                f"engine {self._engines['transcriber']} cannot answer questions about audio; use "
+                "mode transcribe or conversation",
             )
-        if asked.mode == "understand" and not asked.prompt:
+        if request.mode == "understand" and not request.prompt:
             raise ClientError("missing_required_parameter", "mode understand needs a prompt")
-        self._terms.resolve_voice(asked.voice)
-        check_options(SpeechOptions(asked.language), self._terms.engines.transcriber, self._limits)
-        return asked
+        self._terms.resolve_voice(request.voice)
+        check_options(
+            SpeechOptions(request.language), self._terms.engines.transcriber, self._limits
+        )
+        return request
 
     # Events out.
 
@@ -227,15 +225,15 @@ class ConversationDialect:
                 return [_error(error), self._complete("failed")]
             case ReplyStarted():
                 self._replying = True
-                self._text, self._sound = [], []
+                self._text, self._audio_out = [], []
             case ReplyTextDelta(_, _, text):
                 self._text.append(text)
-                if self._asked.stream:
+                if self._request.stream:
                     return [_message("response_text", text=text, final=False)]
             case ReplyAudioDelta(_, _, pcm):
-                if self._asked.stream:
+                if self._request.stream:
                     return [self._speech(pcm, final=False)]
-                self._sound.append(pcm)
+                self._audio_out.append(pcm)
             case ReplyEnded():
                 return self._on_ended(event)
             case ErrorReport(error):
@@ -247,24 +245,24 @@ class ConversationDialect:
 
     def _on_final(self, text: str, audio_ms: int) -> list[Frame]:
         self._awaiting = False
-        if self._asked.mode == "understand":
+        if self._request.mode == "understand":
             return [self._response(text), self._complete("completed")]
-        said = _message(
-            "transcription", text=text, audio_ms=audio_ms, language=self._asked.language
+        transcript = _message(
+            "transcription", text=text, audio_ms=audio_ms, language=self._request.language
         )
-        if self._asked.mode == "transcribe":
-            return [said, self._complete("completed")]
-        return [said] if text.strip() else [said, self._complete("no_speech")]
+        if self._request.mode == "transcribe":
+            return [transcript, self._complete("completed")]
+        return [transcript] if text.strip() else [transcript, self._complete("no_speech")]
 
-    def _on_ended(self, ended: ReplyEnded) -> list[Frame]:
+    def _on_ended(self, event: ReplyEnded) -> list[Frame]:
         self._replying = False
         frames = [self._response("".join(self._text).strip())]
-        if ended.settings.audio:
-            frames.append(self._speech(b"".join(self._sound), final=True))
-        self._text, self._sound = [], []
-        if ended.error:
-            frames = [_error(ended.error)]
-        return [*frames, self._complete(ended.status, ended)]
+        if event.settings.audio:
+            frames.append(self._speech(b"".join(self._audio_out), final=True))
+        self._text, self._audio_out = [], []
+        if event.error:
+            frames = [_error(event.error)]
+        return [*frames, self._complete(event.status, event)]
 
     def _response(self, text: str) -> Frame:
         return _message("response_text", text=text, final=True)
@@ -280,14 +278,14 @@ class ConversationDialect:
             final=final,
         )
 
-    def _complete(self, status: str, ended: ReplyEnded | None = None) -> Frame:
-        stages = ended.stages._asdict() if ended else {}
-        outcome = {"status": status, "mode": self._asked.mode, "stages": stages}
+    def _complete(self, status: str, event: ReplyEnded | None = None) -> Frame:
+        stages = event.stages._asdict() if event else {}
+        outcome = {"status": status, "mode": self._request.mode, "stages": stages}
         return _message("conversation_complete", **outcome, **noted(self._ignored))
 
 
 class ResultDialect(ConversationDialect):
-    """The same, but a turn is answered by one `result` that holds everything, or by an `error`."""
+    """The same, but the answer to a turn is one `result` with everything, or an `error`."""
 
     def __init__(
         self, terms: DialectTerms, session_id: str, engines: Frame, understands: bool
@@ -296,31 +294,33 @@ class ResultDialect(ConversationDialect):
         self._result: Frame = {}
 
     def _messages(self, event: Event | ErrorReport | Close) -> list[Frame]:
-        return [result for told in super()._messages(event) for result in self._gather(told)]
+        return [result for message in super()._messages(event) for result in self._gather(message)]
 
     def _checked(self, message: Frame) -> ConversationAudio:
         return super()._checked(message).model_copy(update={"stream": False})
 
-    def _gather(self, told: Frame) -> list[Frame]:
-        match told["type"]:
+    def _gather(self, message: Frame) -> list[Frame]:
+        match message["type"]:
             case "transcription":
-                self._result["transcription"] = told["text"]
+                self._result["transcription"] = message["text"]
             case "response_text":
-                self._result["response_text"] = told["text"]
+                self._result["response_text"] = message["text"]
             case "speech_response":
-                self._result |= {key: told[key] for key in ("audio_data", "format", "sample_rate")}
+                self._result |= {
+                    key: message[key] for key in ("audio_data", "format", "sample_rate")
+                }
             case "error":
-                self._result["error"] = {"code": told["code"], "message": told["message"]}
+                self._result["error"] = {"code": message["code"], "message": message["message"]}
             case "conversation_complete":
                 result, self._result = self._result, {}
-                outcome = {key: value for key, value in told.items() if key != "type"}
+                outcome = {key: value for key, value in message.items() if key != "type"}
                 return [_message("result", **outcome, **result)]
         return []
 
 
 def _resampled(pcm: bytes, rate: int, channels: int) -> bytes:
-    intake = InputConverter(rate, "pcm_s16le", channels)
-    return intake.push(pcm[: len(pcm) - len(pcm) % intake.frame_bytes]) + intake.flush()
+    converter = InputConverter(rate, "pcm_s16le", channels)
+    return converter.push(pcm[: len(pcm) - len(pcm) % converter.frame_bytes]) + converter.flush()
 
 
 def _error(error: ClientError) -> Frame:

@@ -1,11 +1,11 @@
 """voxray's own live protocol, `WS /v1/transcribe/stream`. Pure; docs/protocol.md describes it.
 
-A text frame is one JSON object with a `type`; a binary frame is audio. Holds the only state that
-the wire itself has: the audio format, the next sequence number, and whether a start was refused.
+A text frame is one JSON object with a `type`; a binary frame is audio. The dialect holds the state
+of the wire: the audio format, the next sequence number, and whether a start was refused.
 """
 
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from deployments.audio import SAMPLE_BYTES, InputConverter
 from deployments.interfaces import RATE, SpeechOptions, Word
 from serve_app.config import Limits
-from serve_app.dialects.frames import base64_bytes, json_object
+from serve_app.dialects.frames import Frame, base64_bytes, json_object
 from serve_app.errors import ClientError, invalid
 from serve_app.live.events import (
     AudioReceived,
@@ -40,7 +40,7 @@ SESSION_ID = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 
 
 class Start(BaseModel):
-    """The first message of a client that is not content with 16 kHz mono pcm_s16le."""
+    """The optional first message: audio format and options."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -63,16 +63,16 @@ class NativeDialect:
         self._limits = limits
         self._engine = engine
         self._start = Start(type="start")
-        self._intake = InputConverter(RATE, "pcm_s16le", 1)
+        self._input = InputConverter(RATE, "pcm_s16le", 1)
         self._refused = False
-        self._begun = False
+        self._started = False
         self._sequence: int | None = None
         self._rendered: list[tuple[Word, orjson.Fragment]] = []
 
     # Frames in.
 
     def parse(self, frame: str | bytes) -> list[Fact]:
-        """What the frame says. Raises `ClientError` for anything outside the protocol."""
+        """The frame's facts. Raises `ClientError` for anything outside the protocol."""
         if isinstance(frame, bytes):
             return [self._audio(frame)]
         message = json_object(frame)
@@ -81,73 +81,79 @@ class NativeDialect:
                 return [self._audio_chunk(message)]
             case "start":
                 return [self._on_start(message)]
-            case "finalize":
-                return [FinalizeRequested()]
-            case "keepalive":
-                return [KeptAlive()]
-            case "stop":
-                return [AudioReceived(self._intake.flush()), StopRequested()]
+            case "finalize" | "keepalive" | "stop" as kind:
+                _check_no_fields(message)
+                return self._control(kind)
             case other:
                 raise ClientError(
                     "unknown_type", f"type {_quoted(other)} is not one of {', '.join(TYPES)}"
                 )
 
-    def _audio_chunk(self, message: dict[str, Any]) -> AudioReceived:
+    def _control(self, kind: Literal["finalize", "keepalive", "stop"]) -> list[Fact]:
+        match kind:
+            case "finalize":
+                return [FinalizeRequested()]
+            case "keepalive":
+                return [KeptAlive()]
+            case "stop":
+                return [AudioReceived(self._input.flush()), StopRequested()]
+
+    def _audio_chunk(self, message: Frame) -> AudioReceived:
         data = message.get("data")
         if not isinstance(data, str):
-            raise ClientError("invalid_message", "audio_chunk needs data: a base64 string")
+            raise ClientError("invalid_message", "audio_chunk needs data, a base64 string")
         sequence = self._check_sequence(message)
         pcm = base64_bytes(data, "data")
         fact = self._audio(pcm)
         self._sequence = sequence
         return fact
 
-    def _check_sequence(self, message: dict[str, Any]) -> int:
+    def _check_sequence(self, message: Frame) -> int:
         sequence = message.get("sequence")
         if sequence is None:
-            raise ClientError("missing_sequence", "audio_chunk needs sequence: a whole number")
+            raise ClientError("missing_sequence", "audio_chunk needs sequence, a whole number")
         if not isinstance(sequence, int) or isinstance(sequence, bool) or sequence < 0:
             raise ClientError("wrong_sequence", "sequence must be a whole number from 0")
         if self._sequence is not None and sequence != self._sequence + 1:
             raise ClientError(
                 "wrong_sequence",
-                f"sequence {sequence} came, {self._sequence + 1} was next; the chunk was not taken",
+                f"sequence is {sequence} instead of {self._sequence + 1}; the chunk was dropped",
             )
         return sequence
 
     def _audio(self, pcm: bytes) -> AudioReceived:
         if self._refused:
-            raise ClientError("audio_before_start", "start was refused; send a valid one first")
+            raise ClientError("audio_before_start", "start was refused; send a valid start first")
         if len(pcm) > self._limits.max_chunk_bytes:
             raise ClientError(
                 "chunk_too_large",
-                f"{len(pcm)} bytes of audio in one message; at most "
+                f"the message has {len(pcm)} bytes of audio; at most "
                 f"{self._limits.max_chunk_bytes} are allowed",
             )
-        if len(pcm) % self._intake.frame_bytes:
+        if len(pcm) % self._input.frame_bytes:
             raise ClientError(
                 "odd_byte_count",
-                f"{len(pcm)} bytes are not whole samples of {self._intake.frame_bytes} bytes",
+                f"{len(pcm)} bytes are not whole samples of {self._input.frame_bytes} bytes",
             )
-        self._begun = True
-        return AudioReceived(self._intake.push(pcm))
+        self._started = True
+        return AudioReceived(self._input.push(pcm))
 
-    def _on_start(self, message: dict[str, Any]) -> Started:
-        if self._begun:
-            raise ClientError("start_not_first", "start comes once, before any audio")
+    def _on_start(self, message: Frame) -> Started:
+        if self._started:
+            raise ClientError("start_not_first", "start must come before any audio, and only once")
         self._refused = True
         start = self._checked_start(message)
         options = SpeechOptions(
             start.language, start.interim_results, tuple(start.hotwords), start.grammar
         )
         check_options(options, self._engine, self._limits)
-        self._refused, self._begun = False, True
+        self._refused, self._started = False, True
         self._start = start
         self.session_id = start.session_id or self.session_id
-        self._intake = InputConverter(start.sample_rate, start.encoding, start.channels)  # type: ignore[arg-type]
+        self._input = InputConverter(start.sample_rate, start.encoding, start.channels)  # type: ignore[arg-type]
         return Started(options)
 
-    def _checked_start(self, message: dict[str, Any]) -> Start:
+    def _checked_start(self, message: Frame) -> Start:
         try:
             start = Start.model_validate(message)
         except ValidationError as error:
@@ -169,7 +175,7 @@ class NativeDialect:
     # Events out.
 
     def hello(self) -> bytes:
-        """The session, its limits and its format; again after `start`, as accepted."""
+        """The session, its limits and its format; sent first, and after an accepted `start`."""
         limits, start = self._limits, self._start
         return orjson.dumps(
             {
@@ -194,7 +200,7 @@ class NativeDialect:
 
     def render(
         self,
-        order: SpeechBoundary
+        event: SpeechBoundary
         | TranscriptUpdate
         | UtteranceFailed
         | ProgressReport
@@ -203,9 +209,9 @@ class NativeDialect:
         timestamp: float,
     ) -> bytes:
         """An event as a JSON frame. `timestamp` is in seconds since 1970."""
-        match order:
+        match event:
             case TranscriptUpdate():
-                return self._transcript(order, timestamp)
+                return self._transcript(event, timestamp)
             case SpeechBoundary(started, sample):
                 return orjson.dumps(
                     {
@@ -228,28 +234,28 @@ class NativeDialect:
             case Close(_, metrics):
                 return self._closed(metrics)
 
-    def _transcript(self, told: TranscriptUpdate, timestamp: float) -> bytes:
-        words = told.words
-        end_ms = ms(told.until)
-        heard = {"language": told.language} if told.language else {}
+    def _transcript(self, update: TranscriptUpdate, timestamp: float) -> bytes:
+        words = update.words
+        end_ms = ms(update.until)
+        language = {"language": update.language} if update.language else {}
         return orjson.dumps(
             {
-                "type": "final" if told.final else "partial",
+                "type": "final" if update.final else "partial",
                 "text": " ".join([word[0] for word in words]),
                 "timestamp": timestamp,
                 "audio_ms": end_ms,
-                "start_ms": ms(told.start),
+                "start_ms": ms(update.start),
                 "end_ms": end_ms,
-                "utterance": told.utterance,
+                "utterance": update.utterance,
                 "confidence": confidence(words),
-                "words": self._render_words(told.start, words),
+                "words": self._render_words(update.start, words),
                 "engine": self._engine.name,
-                **heard,
+                **language,
             }
         )
 
     def _render_words(self, start: int, words: tuple[Word, ...]) -> list[orjson.Fragment]:
-        """A partial repeats most words of the last one: those are rendered once."""
+        """A partial repeats most words of the previous one; those are rendered only once."""
         known, self._rendered = self._rendered, []
         for at, word in enumerate(words):
             if at < len(known) and known[at][0] is word:
@@ -274,6 +280,13 @@ def _render_word(start: int, word: Word) -> bytes:
     )
 
 
+def _check_no_fields(message: Frame) -> None:
+    """Raises `ClientError` for a message with more than its type."""
+    for name in message.keys() - {"type"}:
+        param = f"{message['type']}.{name[:64]}"
+        raise ClientError("invalid_message", f"{param}: there is no such field", param=param)
+
+
 def _quoted(value: object) -> str:
-    """A client's own value in a message to it, kept short."""
+    """A client's value, short enough for a message."""
     return repr(value)[:60]

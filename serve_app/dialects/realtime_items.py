@@ -12,7 +12,7 @@ AUDIO_PARTS = ("input_audio", "output_audio", "audio")
 
 
 def parse_item(item: Any, limits: Limits) -> Item:
-    """A client's item; its id is "" where it brings none. Raises `ClientError`."""
+    """A client's item; its id is "" if the client gave none. Raises `ClientError`."""
     if not isinstance(item, dict):
         raise ClientError("missing_required_parameter", "item must be an object")
     id_ = _text(item, "id", 64)
@@ -30,7 +30,9 @@ def parse_item(item: Any, limits: Limits) -> Item:
         case "function_call_output":
             call_id, text = _text(item, "call_id", 64), _text(item, "output", limits.max_item_chars)
             if not call_id:
-                raise ClientError("missing_required_parameter", "item.call_id must be there")
+                raise ClientError(
+                    "missing_required_parameter", "item.call_id must be a string, not empty"
+                )
             return Item(id_, "output", text=text, call_id=call_id)
     kinds = ", ".join(KINDS)
     raise ClientError("unsupported_content", f"item.type must be one of {kinds}")
@@ -43,7 +45,10 @@ def _text(item: dict[str, Any], field: str, longest: int) -> str:
     if not isinstance(value, str):
         raise ClientError("invalid_value", f"item.{field} must be a string")
     if len(value) > longest:
-        raise ClientError("text_too_long", f"item.{field} has at most {longest} characters")
+        raise ClientError(
+            "text_too_long",
+            f"item.{field} has {len(value)} characters; at most {longest} are allowed",
+        )
     return value
 
 
@@ -60,7 +65,7 @@ def _message(id_: str, item: dict[str, Any], limits: Limits) -> Item:
 
 
 def _part(part: dict[str, Any], limits: Limits) -> str:
-    """The words of a content part. Audio counts by its transcript: nobody here hears it again."""
+    """The words of a content part; of audio, only the transcript is used."""
     kind = part.get("type")
     if kind in TEXT_PARTS:
         return _text(part, "text", limits.max_item_chars)
@@ -71,7 +76,9 @@ def _part(part: dict[str, Any], limits: Limits) -> str:
             "unsupported_content",
             f"{kind} without a transcript: send audio with input_audio_buffer.append",
         )
-    raise ClientError("unsupported_content", f"content of type {str(kind)[:40]!r} is not taken")
+    kinds = ", ".join((*TEXT_PARTS, *AUDIO_PARTS))
+    reason = f"content of type {str(kind)[:40]!r} is not supported; allowed: {kinds}"
+    raise ClientError("unsupported_content", reason)
 
 
 def render_item(item: Item) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What a conversation's dialect needs to know of the server. Pure."""
+"""What the dialect of a conversation needs from the server. Pure."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from serve_app.live.options import Engines
 
 @dataclass(frozen=True, slots=True)
 class DialectTerms:
-    """For one connection; `settings` and `listening` apply until the client changes them."""
+    """Of one connection; `settings` and `listening` apply until the client changes them."""
 
     limits: Limits
     settings: ReplySettings
@@ -19,5 +19,5 @@ class DialectTerms:
     revises: bool
     """The transcriber's finals may differ from its partials, so they are not sent as deltas."""
     resolve_voice: Callable[[str | None], str]
-    """The id of the voice that a client names; raises `ClientError`."""
+    """Finds the id of the voice that a client names, or raises `ClientError`."""
     engines: Engines

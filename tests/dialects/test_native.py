@@ -34,9 +34,9 @@ def dialect(**limits: Any) -> NativeDialect:
     return NativeDialect(Limits(**limits), "an-id", SPHINX)
 
 
-def chunk(sequence: Any = 0, data: str | None = None, **more: Any) -> str:
+def chunk(sequence: Any = 0, data: str | None = None) -> str:
     data = base64.b64encode(PCM).decode() if data is None else data
-    return json.dumps({"type": "audio_chunk", "data": data, "sequence": sequence, **more})
+    return json.dumps({"type": "audio_chunk", "data": data, "sequence": sequence})
 
 
 def start(**fields: Any) -> str:
@@ -58,20 +58,18 @@ def start(**fields: Any) -> str:
         ),
     ],
 )
-def test_what_a_client_sends_becomes_events_of_the_session(
-    frame: str | bytes, facts: list[Any]
-) -> None:
+def test_a_frame_becomes_facts_for_the_session(frame: str | bytes, facts: list[Any]) -> None:
     assert dialect().parse(frame) == facts
 
 
 @pytest.mark.parametrize(
-    "asked", [{"language": "en"}, {"hotwords": ["go"]}, {"grammar": "#JSGF V1.0;"}]
+    "options", [{"language": "en"}, {"hotwords": ["go"]}, {"grammar": "#JSGF V1.0;"}]
 )
-def test_what_the_engine_would_ignore_is_refused(asked: dict[str, Any]) -> None:
+def test_options_that_the_engine_does_not_support_are_refused(options: dict[str, Any]) -> None:
     plain = NativeDialect(Limits(), "an-id", Engine("voxtral-realtime"))
     with pytest.raises(ClientError) as refused:
-        plain.parse(start(**asked))
-    assert refused.value.code == "unsupported_option" and refused.value.param == next(iter(asked))
+        plain.parse(start(**options))
+    assert refused.value.code == "unsupported_option" and refused.value.param == next(iter(options))
     assert plain.parse(start()) == [Started(SpeechOptions())]
 
 
@@ -103,6 +101,9 @@ BAD = [
     ([start(channels=3)], "unsupported_channels"),
     ([start(language="fr")], "unsupported_language"),
     ([start(surprise=1)], "invalid_message"),
+    (['{"type":"finalize","channel":1}'], "invalid_message"),
+    (['{"type":"keepalive","every_s":5}'], "invalid_message"),
+    (['{"type":"stop","flush":false}'], "invalid_message"),
     ([start(session_id="no spaces")], "invalid_message"),
     ([start(hotwords=["a"] * 4)], "too_many_hotwords"),
     ([start(grammar="x" * 2000)], "grammar_too_large"),
@@ -120,7 +121,7 @@ def test_bad_input_has_its_code(frames: list[str | bytes], code: str) -> None:
     with pytest.raises(ClientError) as refused:
         native.parse(last)
     assert refused.value.code == code and refused.value.message
-    assert CODES[code].close is None, "the session lives on"
+    assert CODES[code].close is None, "the session stays open"
 
 
 def test_a_refused_chunk_may_be_sent_again() -> None:
@@ -131,7 +132,7 @@ def test_a_refused_chunk_may_be_sent_again() -> None:
     assert native.parse(chunk(2)) == [AudioReceived(PCM)]
 
 
-def test_a_start_after_a_refused_one_counts() -> None:
+def test_a_start_after_a_refused_one_is_accepted() -> None:
     native = dialect()
     with pytest.raises(ClientError):
         native.parse(start(encoding="opus"))
@@ -143,15 +144,15 @@ def test_a_start_after_a_refused_one_counts() -> None:
 def test_the_rest_of_the_resampler_comes_with_stop() -> None:
     native = dialect()
     native.parse(start(sample_rate=8000))
-    heard = [fact for frame in (bytes(1600), '{"type":"stop"}') for fact in native.parse(frame)]
-    pcm = b"".join(fact.pcm for fact in heard if isinstance(fact, AudioReceived))
+    facts = [fact for frame in (bytes(1600), '{"type":"stop"}') for fact in native.parse(frame)]
+    pcm = b"".join(fact.pcm for fact in facts if isinstance(fact, AudioReceived))
     assert len(pcm) == 3200
 
 
 def test_a_final_has_its_words_and_times_in_ms() -> None:
     words = (Word("hello", 0, 8000, 0.5), Word("there", 8000, 16_000, 1.0))
-    told = TranscriptUpdate(3, True, 16_000, 48_000, words)
-    assert json.loads(dialect().render(told, 12.5)) == {
+    update = TranscriptUpdate(3, True, 16_000, 48_000, words)
+    assert json.loads(dialect().render(update, 12.5)) == {
         "type": "final",
         "text": "hello there",
         "timestamp": 12.5,
@@ -168,12 +169,12 @@ def test_a_final_has_its_words_and_times_in_ms() -> None:
     }
 
 
-def test_words_that_changed_are_rendered_anew() -> None:
+def test_words_that_changed_are_rendered_again() -> None:
     native = dialect()
     one, two, three = (Word(text, 0, 1600, 1.0) for text in ("one", "two", "three"))
     native.render(TranscriptUpdate(0, False, 0, 1600, (one, two)), 0)
-    told = json.loads(native.render(TranscriptUpdate(0, False, 0, 1600, (one, three)), 0))
-    assert [word["word"] for word in told["words"]] == ["one", "three"]
+    partial = json.loads(native.render(TranscriptUpdate(0, False, 0, 1600, (one, three)), 0))
+    assert [word["word"] for word in partial["words"]] == ["one", "three"]
 
 
 @pytest.mark.parametrize(
@@ -192,10 +193,10 @@ def test_words_that_changed_are_rendered_anew() -> None:
         ),
     ],
 )
-def test_each_event_is_told_in_json(event: Any, expected: dict[str, Any]) -> None:
+def test_each_event_is_rendered_as_json(event: Any, expected: dict[str, Any]) -> None:
     assert json.loads(dialect().render(event, 1.0)) == expected
 
 
-def test_closed_tells_the_metrics() -> None:
+def test_closed_has_the_metrics() -> None:
     closed = json.loads(dialect().render(Close(1000, SessionMetrics(audio_ms=5, utterances=2)), 0))
     assert closed["metrics"]["audio_ms"] == 5 and closed["metrics"]["utterances"] == 2

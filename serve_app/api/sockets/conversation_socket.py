@@ -106,7 +106,7 @@ class ConversationSocket(SpokenSocket):
 
     async def _decode(self, file: bytes) -> None:
         try:
-            for fact in self._dialect.heard(await decoded(file)):
+            for fact in self._dialect.on_audio(await decoded(file)):
                 self._do(fact)
         except ClientError as error:
             self._complain(error)

@@ -146,7 +146,7 @@ class _Connection:
             facts = self._dialect.parse(message)
             for fact in facts:
                 if isinstance(fact, Undecoded):
-                    facts = [*facts, *self._dialect.heard(await decoded(fact.file))]
+                    facts = [*facts, *self._dialect.on_audio(await decoded(fact.file))]
             for fact in facts:
                 self._do(fact)
             await self._send(await self._next())

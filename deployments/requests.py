@@ -5,20 +5,14 @@ because the engine's iterator is closed.
 """
 
 import asyncio
-import logging
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 from typing import Any, Generic, Protocol, TypeVar
 
-from deployments.interfaces import ENGINE_FAILED, EngineDied, EngineFailed
-from deployments.lanes import LaneModel
-from deployments.outbox import Outbox
+from deployments.lanes import Lane, LaneModel, reporting_failures
 
-log = logging.getLogger("voxray.requests")
-
-MAX_UNSENT = 256
-"""Answers that may wait in one lane; then its requests pause."""
+Task = asyncio.Task[None]
 
 
 class Engine(Protocol):
@@ -34,47 +28,19 @@ class Engine(Protocol):
 E_ = TypeVar("E_", bound=Engine)
 
 
-class _Lane:
-    def __init__(self) -> None:
-        self.out: Outbox[Any] = Outbox(MAX_UNSENT)
-        self.running: dict[int, asyncio.Task[None]] = {}
+class RequestModel(LaneModel[Any, Task, Any], Generic[E_]):
+    """Chat and Speaker implement `answer`."""
 
-
-class RequestModel(LaneModel[_Lane], Generic[E_]):
-    """Implements `interfaces.Requests` with an engine; Chat and Speaker implement `answer`."""
+    max_unsent = 256
+    """Then its requests pause."""
 
     def __init__(self, engine: E_) -> None:
-        super().__init__()
+        super().__init__(engine.start, engine.stop)
         self.engine = engine
-
-    async def load(self) -> None:
-        await self.engine.start()
-
-    async def stop(self) -> None:
-        await self.engine.stop()
-
-    def new_lane(self) -> _Lane:
-        return _Lane()
-
-    async def close_lane(self, name: str, lane: _Lane) -> None:
-        for task in lane.running.values():
-            task.cancel()
-
-    async def exchange(self, lane: str, batch: Sequence[Any], left: Sequence[int]) -> None:
-        """Start the requests of the batch; cancel those in `left`."""
-        here = self._lanes[lane]
-        for request in batch:
-            if request.session not in left:
-                task = asyncio.create_task(self._run(here, request))
-                here.running[request.session] = task
-        for session in left:
-            left_task = here.running.pop(session, None)
-            if left_task:
-                left_task.cancel()
 
     def stats(self) -> dict[str, int]:
         """How much the engine has generated, and how many requests it works on."""
-        running = sum(len(lane.running) for lane in self._lanes.values())
+        running = sum(len(lane.sessions) for lane in self._lanes.values())
         return {"made": self.engine.generated(), "running": running}
 
     def answer(self, request: Any) -> AsyncIterator[Any]:
@@ -85,21 +51,27 @@ class RequestModel(LaneModel[_Lane], Generic[E_]):
         """The answer for a request that failed."""
         raise NotImplementedError
 
-    async def _run(self, here: _Lane, request: Any) -> None:
-        """Owned by `running`; ends with the last answer, or is cancelled."""
-        began = time.monotonic()
+    async def take(self, here: Lane[Task, Any], batch: Sequence[Any]) -> Sequence[Any]:
+        for request in batch:
+            here.sessions[request.session] = asyncio.create_task(self._run(here, request))
+        return ()
+
+    async def drop(self, work: Sequence[Task]) -> None:
+        for task in work:
+            task.cancel()
+
+    async def _run(self, here: Lane[Task, Any], request: Any) -> None:
+        """Owned by the lane; ends with the last answer, or is cancelled."""
         try:
-            async with aclosing(self.answer(request)) as answers:  # type: ignore[type-var]
-                async for answer in answers:
-                    await here.out.room()
-                    spent_ms = (time.monotonic() - began) * 1000
-                    here.out.put(answer._replace(engine_ms=round(spent_ms, 2)))
-        except EngineDied:
-            return  # the replica ends; its client tries another
-        except EngineFailed as failure:
-            here.out.put(self.failed(request, str(failure)))
-        except Exception:  # nothing else reports it, and the client would wait forever
-            log.exception("a request failed")
-            here.out.put(self.failed(request, ENGINE_FAILED))
+            with reporting_failures(lambda reason: here.out.put(self.failed(request, reason))):
+                await self._stream(here, request)
         finally:
-            here.running.pop(request.session, None)
+            here.sessions.pop(request.session, None)
+
+    async def _stream(self, here: Lane[Task, Any], request: Any) -> None:
+        began = time.monotonic()
+        async with aclosing(self.answer(request)) as answers:  # type: ignore[type-var]
+            async for answer in answers:
+                await here.out.room()
+                spent_ms = (time.monotonic() - began) * 1000
+                here.out.put(answer._replace(engine_ms=round(spent_ms, 2)))

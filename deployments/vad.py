@@ -4,20 +4,19 @@ Endpointing is pure and independent of the VAD; `Vad` keeps one of each for each
 lane.
 """
 
-import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from deployments.interfaces import (
     BYTES_PER_SAMPLE,
     RATE,
     Edge,
-    LaneLost,
     Resume,
     Transition,
     VadInput,
     VadResult,
 )
+from deployments.lanes import Lane, LaneModel
 
 FRAME_MS = 20
 FRAME_SAMPLES = RATE * FRAME_MS // 1000
@@ -122,48 +121,25 @@ class _VadSession:
         return VadResult(session, until, transitions, True in flags)
 
 
-class Vad:
-    """Implements `interfaces.Vad` with the engine `webrtc`."""
+class Vad(LaneModel[VadInput, _VadSession, VadResult]):
+    """The engine `webrtc`; `exchange` returns the answers."""
 
     name = "webrtc"
 
     def __init__(self) -> None:
         import webrtcvad
 
+        super().__init__()
         self._new_vad: Callable[[int], Any] = webrtcvad.Vad
-        self._lanes: dict[str, dict[int, _VadSession]] = {}
 
-    async def listen(self, lane: str) -> AsyncIterator[list[VadResult]]:
-        """Open a lane until closed; yields once, because `exchange` returns the answers."""
-        self._lanes[lane] = {}
-        try:
-            yield []
-            await asyncio.Event().wait()
-        finally:
-            del self._lanes[lane]
+    async def take(
+        self, here: Lane[_VadSession, VadResult], batch: Sequence[VadInput]
+    ) -> Sequence[VadResult]:
+        """One answer for each item of the batch, in the same order. Raises `LaneLost`."""
+        return [self._session(here, piece).detect(piece.session, piece.pcm) for piece in batch]
 
-    async def exchange(
-        self, lane: str, batch: Sequence[VadInput], left: Sequence[int]
-    ) -> list[VadResult]:
-        """One answer for each item of the batch, in the same order.
-
-        Raises `LaneLost` for audio of a session whose beginning this replica did not get.
-        """
-        sessions = self._lanes[lane]
-        for session in left:
-            sessions.pop(session, None)
-        return [self._session(sessions, piece).detect(piece.session, piece.pcm) for piece in batch]
-
-    async def start(self) -> None:
-        """Nothing to load."""
-
-    async def stop(self) -> None:
-        self._lanes.clear()
-
-    def _session(self, sessions: dict[int, _VadSession], piece: VadInput) -> _VadSession:
+    def _session(self, here: Lane[_VadSession, VadResult], piece: VadInput) -> _VadSession:
         if piece.resume:
             vad = self._new_vad(piece.resume.endpoint.aggressiveness)
-            sessions[piece.session] = _VadSession(vad.is_speech, Endpointing(piece.resume))
-        elif piece.session not in sessions:
-            raise LaneLost(f"session {piece.session} did not begin here")
-        return sessions[piece.session]
+            here.sessions[piece.session] = _VadSession(vad.is_speech, Endpointing(piece.resume))
+        return here.work(piece.session)

@@ -8,7 +8,7 @@ from deployments.requests import RequestModel
 
 
 class Chat(RequestModel[ChatEngine]):
-    """Implements `interfaces.Requests`: `ChatRequest` in, `ChatDelta` out."""
+    """`ChatRequest` in, `ChatDelta` out."""
 
     def answer(self, request: ChatRequest) -> AsyncIterator[ChatDelta]:
         return self.engine.reply(request)

@@ -28,9 +28,9 @@ from deployments.interfaces.engine import (
     EngineDied,
     EngineFailed,
     LaneLost,
+    Lanes,
     Option,
     Options,
-    Requests,
     Supervised,
     options_of,
 )
@@ -41,12 +41,11 @@ from deployments.interfaces.transcription import (
     Hypothesis,
     Speech,
     SpeechOptions,
-    Transcriber,
     TranscriberEngine,
     Utterance,
     Word,
 )
-from deployments.interfaces.vad import Edge, Endpoint, Resume, Transition, Vad, VadInput, VadResult
+from deployments.interfaces.vad import Edge, Endpoint, Resume, Transition, VadInput, VadResult
 
 __all__ = [
     "BYTES_PER_SAMPLE",
@@ -70,10 +69,10 @@ __all__ = [
     "EngineHypothesis",
     "Hypothesis",
     "LaneLost",
+    "Lanes",
     "Message",
     "Option",
     "Options",
-    "Requests",
     "Resume",
     "SpeakerCount",
     "SpeakerEngine",
@@ -84,11 +83,9 @@ __all__ = [
     "Supervised",
     "Tool",
     "ToolCall",
-    "Transcriber",
     "TranscriberEngine",
     "Transition",
     "Utterance",
-    "Vad",
     "VadInput",
     "VadResult",
     "Voice",

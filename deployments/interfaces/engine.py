@@ -75,9 +75,10 @@ class Supervised(Protocol):
         """Returns the reason once the engine has stopped for good and its processes are gone."""
 
 
-class Requests(Protocol):
-    """A model that answers requests; the answers stream over `listen`."""
+class Lanes(Protocol):
+    """A model that serves many sessions at once. A lane is open while it is listened to."""
 
     def listen(self, lane: str) -> AsyncIterator[Sequence[Any]]: ...
 
-    async def exchange(self, lane: str, batch: Sequence[Any], left: Sequence[int]) -> None: ...
+    async def exchange(self, lane: str, batch: Sequence[Any], left: Sequence[int]) -> Sequence[Any]:
+        """Returns the answers that are available at once; `listen` streams later ones."""

@@ -1,6 +1,6 @@
 """Speech to text: audio and options in, hypotheses out, and the engine."""
 
-from collections.abc import AsyncIterator, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 from typing import NamedTuple, Protocol
 
 from deployments.interfaces.engine import Options
@@ -54,15 +54,6 @@ class Hypothesis(NamedTuple):
     failure: str | None = None
     language: str | None = None
     """The language that the engine detected, on a final; None if it does not detect it."""
-
-
-class Transcriber(Protocol):
-    """Recognises many sessions; answers stream over `listen`. A lane is open while it is listened
-    to."""
-
-    def listen(self, lane: str) -> AsyncIterator[Sequence[Hypothesis]]: ...
-
-    async def exchange(self, lane: str, batch: Sequence[Speech], left: Sequence[int]) -> None: ...
 
 
 class Utterance(NamedTuple):

@@ -1,8 +1,7 @@
 """Voice activity detection: audio in, starts and ends of speech out."""
 
-from collections.abc import AsyncIterator, Sequence
 from enum import Enum
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 
 class Endpoint(NamedTuple):
@@ -70,13 +69,3 @@ class VadResult(NamedTuple):
     until: int
     transitions: tuple[Transition, ...]
     voiced: bool
-
-
-class Vad(Protocol):
-    """Detects speech in many sessions; `exchange` returns the answers."""
-
-    def listen(self, lane: str) -> AsyncIterator[Sequence[VadResult]]: ...
-
-    async def exchange(
-        self, lane: str, batch: Sequence[VadInput], left: Sequence[int]
-    ) -> Sequence[VadResult]: ...

@@ -9,7 +9,7 @@ from deployments.requests import RequestModel
 
 
 class Speaker(RequestModel[SpeakerEngine]):
-    """Implements `interfaces.Requests`: `SpeechRequest` in, `AudioDelta` out."""
+    """`SpeechRequest` in, `AudioDelta` out."""
 
     async def answer(self, request: SpeechRequest) -> AsyncIterator[AudioDelta]:
         async with aclosing(self.engine.speak(request)) as pieces:  # type: ignore[type-var]

@@ -1,89 +1,71 @@
 """Lanes in front of an engine: batches of audio in, hypotheses out. Independent of the engine."""
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from typing import cast
 
 from deployments.interfaces import (
     EngineHypothesis,
     Hypothesis,
-    LaneLost,
     Speech,
     SpeechOptions,
     TranscriberEngine,
     Utterance,
 )
-from deployments.lanes import LaneModel
-from deployments.outbox import Outbox
+from deployments.lanes import Lane, LaneModel
 
 Key = tuple[str, int, int]
 """Lane, session, utterance."""
 
 
-class _Lane:
-    """A lane's waiting hypotheses, and its sessions with their options."""
+class _Session:
+    """A session's latest options, and its utterances without a final."""
 
     def __init__(self) -> None:
-        self.options: dict[int, SpeechOptions] = {}
-        self.open: dict[int, set[int]] = {}
-        self.out: Outbox[Hypothesis] = Outbox()
+        self.options = SpeechOptions()
+        self.open: set[Key] = set()
 
 
-class Transcriber(LaneModel[_Lane]):
-    """Implements `interfaces.Transcriber` with any `TranscriberEngine`.
+Here = Lane[_Session, Hypothesis]
+
+
+class Transcriber(LaneModel[Speech, _Session, Hypothesis]):
+    """Any `TranscriberEngine`.
 
     The number of sessions bounds what waits in a lane: each has at most a few open utterances, and
     its ingress bounds their audio.
     """
 
     def __init__(self, engine: TranscriberEngine) -> None:
-        super().__init__()
+        super().__init__(lambda: engine.start(self._emit), engine.stop)
         self._engine = engine
 
-    async def load(self) -> None:
-        await self._engine.start(self._emit)
-
-    def new_lane(self) -> _Lane:
-        return _Lane()
-
-    async def close_lane(self, name: str, lane: _Lane) -> None:
-        await self._forget(name, lane, list(lane.open))
-
-    async def exchange(self, lane: str, batch: Sequence[Speech], left: Sequence[int]) -> None:
-        """Take audio of many sessions, and forget those that have left.
-
-        Raises `LaneLost` for audio of a session that did not begin in this lane.
-        """
-        here = self._lanes[lane]
-        await self._forget(lane, here, left)
+    async def take(self, here: Here, batch: Sequence[Speech]) -> Sequence[Hypothesis]:
+        """Raises `LaneLost` for audio of a session that did not begin in this lane."""
         if batch:
-            await self._engine.feed([self._utterance(lane, here, piece) for piece in batch])
+            await self._engine.feed([_utterance(here, piece) for piece in batch])
+        return ()
 
-    async def stop(self) -> None:
-        await self._engine.stop()
-
-    def _utterance(self, lane: str, here: _Lane, piece: Speech) -> Utterance:
-        session, utterance, pcm, ended, options = piece
-        if options is not None:
-            here.options[session] = options
-            here.open.setdefault(session, set()).add(utterance)
-        elif session not in here.options:
-            raise LaneLost(f"session {session} did not begin here")
-        return Utterance((lane, session, utterance), pcm, ended, here.options[session])
-
-    async def _forget(self, lane: str, here: _Lane, sessions: Sequence[int]) -> None:
-        keys: list[Hashable] = []
-        for session in sessions:
-            here.options.pop(session, None)
-            keys += [(lane, session, utterance) for utterance in here.open.pop(session, ())]
-        if keys:
+    async def drop(self, work: Sequence[_Session]) -> None:
+        if keys := [key for session in work for key in session.open]:
             await self._engine.forget(keys)
 
     def _emit(self, hypotheses: Sequence[EngineHypothesis]) -> None:
         for hypothesis in hypotheses:
-            lane, session, utterance = cast(Key, hypothesis.key)
+            lane, number, utterance = key = cast(Key, hypothesis.key)
             here = self._lanes.get(lane)
-            if here is None or session not in here.open:
+            session = here and here.sessions.get(number)
+            if not here or not session:
                 continue
             if hypothesis.final:
-                here.open[session].discard(utterance)
-            here.out.put(Hypothesis(session, utterance, *hypothesis[1:]))
+                session.open.discard(key)
+            here.out.put(Hypothesis(number, utterance, *hypothesis[1:]))
+
+
+def _utterance(here: Here, piece: Speech) -> Utterance:
+    number, utterance, pcm, ended, options = piece
+    key = (here.name, number, utterance)
+    if options is not None:
+        session = here.sessions.setdefault(number, _Session())
+        session.options = options
+        session.open.add(key)
+    return Utterance(key, pcm, ended, here.work(number).options)

@@ -18,7 +18,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import msgspec
 
 from deployments.framing import FrameTooLong, frame, read_frame
-from deployments.interfaces import Transcriber, Vad
+from deployments.interfaces import Lanes
 
 log = logging.getLogger("voxray.lanes")
 
@@ -60,7 +60,7 @@ class Down(msgspec.Struct, Generic[Item], array_like=True):
 class LaneServer:
     """Accepts lanes for one model replica."""
 
-    def __init__(self, model: Vad | Transcriber, item: type) -> None:
+    def __init__(self, model: Lanes, item: type) -> None:
         self._model = model
         self._decoder = msgspec.msgpack.Decoder(Up[item])  # type: ignore[valid-type]
         self._token = secrets.token_hex(32)
@@ -105,7 +105,7 @@ class LaneServer:
                     up = self._decoder.decode(await read_frame(reader, MAX_FRAME_BYTES))
                     self._sessions[lane] = up.sessions
                     answers = await self._model.exchange(lane, up.batch, up.left)
-                    _write(writer, Down(True, list(answers or ())))
+                    _write(writer, Down(True, list(answers)))
                     await writer.drain()
             except BROKEN:
                 pushing.cancel()

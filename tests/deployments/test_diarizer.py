@@ -147,10 +147,10 @@ def test_leaving_ends_the_work() -> None:
         lane = model.listen("lane")
         await anext(lane)
         await model.exchange("lane", [DiarizationInput(1, b"00")], [])
-        (recording,) = model._lanes["lane"].recordings.values()
+        (recording,) = model._lanes["lane"].sessions.values()
         await model.exchange("lane", [], [1])
         await asyncio.sleep(0)
-        assert recording.task and recording.task.cancelled() and not model._lanes["lane"].recordings
+        assert recording.task.cancelled() and not model._lanes["lane"].sessions
 
     asyncio.run(go())
 

@@ -64,7 +64,8 @@ def hear(pcm: bytes, cuts: list[int]) -> list[VadResult]:
     async def go() -> list[VadResult]:
         vad = Vad()
         await anext(vad.listen("lane"))
-        out, begin = [], 0
+        out: list[VadResult] = []
+        begin = 0
         for number, end in enumerate([*cuts, len(pcm)]):
             resume = None if number else BEGIN
             out += await vad.exchange("lane", [VadInput(7, pcm[begin:end], resume)], [])

@@ -7,12 +7,13 @@ from typing import Any
 import typer
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
+from serve_app.backoff import backoff_s
 from serve_app.cli import FAILED, NoServer, complain, console
 from serve_app.cli.rest import Refused, Rest
 
 ENDED = ("completed", "failed", "cancelled")
 POLL_S = 0.3
-RETRY_S = 1.0
+RETRY_S, SLOWEST_RETRY_S = 0.5, 5.0
 AWAY_S = 60.0
 """How long a server may be away while its jobs are watched."""
 
@@ -73,6 +74,7 @@ def _job(rest: Rest, id_: str) -> Job:
 
 def _patiently(rest: Rest, id_: str) -> Job:
     deadline = time.monotonic() + AWAY_S
+    attempt = 0
     while True:
         try:
             return _job(rest, id_)
@@ -80,7 +82,8 @@ def _patiently(rest: Rest, id_: str) -> Job:
             final = isinstance(error, Refused) and error.status < 500 and error.status != 429
             if final or time.monotonic() > deadline:
                 raise
-            time.sleep(RETRY_S)
+            attempt += 1
+            time.sleep(backoff_s(RETRY_S, attempt, SLOWEST_RETRY_S))
 
 
 def _unfinished(rest: Rest) -> list[Job]:

@@ -1,17 +1,19 @@
 """The available voices, and the names that stand for them."""
 
 import asyncio
+import itertools
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 
 from deployments.interfaces import Voice
 from deployments.speaker.blend import parts
+from serve_app.backoff import backoff_s
 from serve_app.errors import ClientError
 
 log = logging.getLogger("voxray.voices")
 
 PATH = "/v1/audio/voices"
-RETRY_S = 0.2
+RETRY_S, SLOWEST_RETRY_S = 0.2, 2.0
 
 List = Callable[[], Awaitable[Sequence[Voice]]]
 
@@ -53,13 +55,14 @@ class VoiceCatalog:
 
     async def run(self) -> None:
         """Ask until the speaker has answered: it may still be starting."""
-        while not self._known:
+        for attempt in itertools.count(1):
             try:
                 self._known = {voice.id: voice for voice in await self._list()}
             except Exception as error:  # Ray raises various errors while there is no replica
                 log.info("no voices yet: %s", type(error).__name__)
-            if not self._known:
-                await asyncio.sleep(RETRY_S)
+            if self._known:
+                return
+            await asyncio.sleep(backoff_s(RETRY_S, attempt, SLOWEST_RETRY_S))
 
     def resolve(self, asked: str | None, style: str | None = None) -> str:
         """The id of the voice, or the blend, that a client names. Raises `ClientError` for an

@@ -29,6 +29,8 @@ class Bounds(NamedTuple):
     """Channels stay apart, interleaved; else they are averaged."""
     background: bool = False
     """Nobody waits for it: whoever speaks live goes first."""
+    wait_s: float = 60.0
+    """Seconds that its reader waits for it; a second of audio that arrives earns ten more."""
 
 
 class Info(NamedTuple):

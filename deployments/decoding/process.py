@@ -35,22 +35,58 @@ RANGE = struct.Struct(">QI")
 
 LONGEST_INFO = 4 << 10
 LONGEST_COMPLAINT = 4 << 10
+SLOWEST = 10.0
+"""Seconds that a second of audio may take to decode, on average: a process that has the processor
+only when nobody else wants it is slow, one that sleeps is not worth the wait."""
+
 UNREADABLE = "the recording could not be decoded"
+
+
+class _Patience:
+    """Seconds that a reader still waits for its decoder: waiting spends them, audio earns some."""
+
+    def __init__(self, seconds: float) -> None:
+        self._most = self._left = seconds
+
+    @asynccontextmanager
+    async def waiting(self) -> AsyncIterator[None]:
+        """Raises `Undecodable` when they are spent."""
+        clock = asyncio.get_running_loop().time
+        began = clock()
+        try:
+            async with asyncio.timeout(self._left):
+                yield
+        except TimeoutError:
+            raise _too_slow() from None
+        finally:
+            self._left -= clock() - began
+
+    def earn(self) -> None:
+        self._left = min(self._most, self._left + SLOWEST)
 
 
 class Decoding:
     """A recording that is being decoded: what it is, and its windows of a second."""
 
-    def __init__(self, info: Info, stdout: asyncio.StreamReader, end: Any) -> None:
+    def __init__(
+        self, info: Info, stdout: asyncio.StreamReader, patience: _Patience, end: Any
+    ) -> None:
         self.info = info
         self._stdout = stdout
+        self._patience = patience
         self._end = end
 
     async def windows(self) -> AsyncGenerator[bytes]:
         """Raises `Undecodable`, after all that could be decoded."""
-        while window := await _read_window(self._stdout, WINDOW_BYTES * self.info.channels):
+        while window := await self._window():
             yield window
         await self._end()
+
+    async def _window(self) -> bytes:
+        async with self._patience.waiting():
+            window = await _read_window(self._stdout, WINDOW_BYTES * self.info.channels)
+        self._patience.earn()
+        return window
 
 
 @asynccontextmanager
@@ -62,18 +98,22 @@ async def decoding(source: Path | Source, bounds: Bounds) -> AsyncIterator[Decod
     assert process.stdout and process.stderr
 
     complaint = asyncio.create_task(_complaint(process))
+    patience = _Patience(bounds.wait_s)
 
     async def end() -> None:
-        said = await complaint
-        if await process.wait():
-            raise _undecodable(said, process.returncode or 0)
+        async with patience.waiting():
+            said = await complaint
+            code = await process.wait()
+        if code:
+            raise _undecodable(said, code)
 
     try:
         theirs.close()
         if not isinstance(source, Path):
             serving = asyncio.create_task(_serve(source, ours))
         try:
-            said = await read_frame(process.stdout, LONGEST_INFO)
+            async with patience.waiting():
+                said = await read_frame(process.stdout, LONGEST_INFO)
             info = msgspec.json.decode(said, type=Info)
         except (FrameTooLong, msgspec.MsgspecError) as error:
             raise Undecodable("unreadable_audio", UNREADABLE) from error
@@ -81,7 +121,7 @@ async def decoding(source: Path | Source, bounds: Bounds) -> AsyncIterator[Decod
             await _failed_source(serving)
             await end()
             raise Undecodable("unreadable_audio", UNREADABLE) from None
-        yield Decoding(info, process.stdout, end)
+        yield Decoding(info, process.stdout, patience, end)
         await _failed_source(serving)
     finally:
         _kill(process)
@@ -171,5 +211,9 @@ def _undecodable(complaint: bytes, code: int) -> Undecodable:
         return Undecodable(*msgspec.json.decode(complaint, type=tuple[Code, Text]))
     except msgspec.MsgspecError:
         if code == -signal.SIGXCPU:
-            return Undecodable("decode_timeout", "the recording takes too long to decode")
+            return _too_slow()
         return Undecodable("unreadable_audio", UNREADABLE)
+
+
+def _too_slow() -> Undecodable:
+    return Undecodable("decode_timeout", "the recording takes too long to decode")

@@ -81,7 +81,8 @@ class Pipeline:
 
     async def _prepare(self) -> Prepared:
         config, split = self._config, self._job.options.channels == "speakers"
-        bounds = Bounds(config.max_audio_s, config.decode_timeout_s, split, background=True)
+        cpu_s = wait_s = config.decode_timeout_s
+        bounds = Bounds(config.max_audio_s, cpu_s, split, background=True, wait_s=wait_s)
         preparation = Preparation(await self._checkpoints.recording(), bounds)
         await self._checkpoints.put_speech(self._blocks(preparation))
         return preparation.prepared()

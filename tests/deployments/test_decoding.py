@@ -1,6 +1,7 @@
 """Decoding: from a path or from a source that is asked, channels apart, noise taken away."""
 
 import asyncio
+import os
 import socket
 import sys
 from pathlib import Path
@@ -119,6 +120,32 @@ def test_leaving_what_nobody_reads_leaves_nothing_behind(talk: bytes) -> None:
             await asyncio.to_thread(settled, lambda: source.read_bytes)  # the pipe is full
         assert not children("deployments.decoding.child")
         assert psutil.Process().num_fds() <= before
+
+    asyncio.run(go())
+
+
+class Silent(Bytes):
+    """Never gives what it is asked for."""
+
+    async def read(self, start: int, end: int) -> bytes:
+        await asyncio.Event().wait()
+        return b""
+
+
+@pytest.mark.parametrize("of", ["a path", "a source"])
+def test_a_decoder_that_only_waits_is_not_waited_for(of: str, tmp_path: Path) -> None:
+    """It uses no processor time, so that bound never ends it."""
+    pipe = tmp_path / "nobody-writes"
+    os.mkfifo(pipe)
+    bounds = Bounds(60, 60, wait_s=0.5)
+
+    async def go() -> None:
+        async with asyncio.timeout(20):
+            with pytest.raises(Undecodable) as refused:
+                async with decoding(pipe if of == "a path" else Silent(b"RIFF"), bounds):
+                    pass
+        assert refused.value.code == "decode_timeout"
+        assert not children("deployments.decoding.child")
 
     asyncio.run(go())
 

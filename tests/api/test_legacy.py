@@ -225,6 +225,28 @@ def test_a_chunked_body_is_answered_while_it_comes(client: Client, talk: bytes) 
     assert "odd_byte_count" in odd.text and odd.text.rstrip().endswith("}")
 
 
+def test_a_chunked_body_that_stalls_ends_with_its_session(talk: bytes) -> None:
+    config = Config(profile="sim", limits={"idle_timeout_s": 1, "slow_body_s": 600})
+
+    async def go(address: str) -> bytes:
+        host, port = address.split(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(b"POST /transcribe/stream HTTP/1.1\r\nHost: x\r\n")
+        writer.write(b"Transfer-Encoding: chunked\r\n\r\n%x\r\n" % len(talk) + talk + b"\r\n")
+        async with asyncio.timeout(15):
+            answer = await reader.read()
+        writer.close()
+        return answer
+
+    with served(config) as address:
+        answer = asyncio.run(go(address)).decode()
+        health = httpx.get(f"http://{address}/v1/health").json()
+    events = [json.loads(it[6:]) for it in answer.splitlines() if it.startswith("data: ")]
+    assert [it["code"] for it in of("error", events)] == ["idle_timeout"]
+    assert len(of("final", events)) == 4 and events[-1]["type"] == "closed"
+    assert health["active_sessions"] == 0
+
+
 def test_health_ready_and_models(client: Client) -> None:
     health = client.get("/health").json()
     assert (health["status"], health["engine"]) == ("healthy", "sim")

@@ -58,7 +58,7 @@ class Child:
             async with asyncio.timeout(timeout_s):
                 return child, await child.read()
         except (TimeoutError, EngineFailed) as error:
-            child.kill()
+            await child.stop()
             raise EngineFailed(f"the {name} process does not start") from error
 
     async def write(self, data: bytes) -> None:
@@ -85,5 +85,9 @@ class Child:
             self._process.kill()
 
     async def stop(self) -> None:
+        """Kill it, and return when it is gone."""
         self.kill()
+        assert self._process.stdout
+        unread = self._process.stdout.read()  # `wait` alone never returns while it fills a pipe
+        await asyncio.gather(unread, return_exceptions=True)
         await self._process.wait()

@@ -5,7 +5,7 @@ application on a free port; `working(config)` runs a worker for jobs beside it.
 """
 
 import asyncio
-import contextlib
+import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -44,11 +44,12 @@ class FakeTranscriber:
         while True:
             yield await self._answers.get()
 
-    async def exchange(self, lane: str, batch: Sequence[Speech], left: Sequence[int]) -> None:
+    async def exchange(self, lane: str, batch: Sequence[Speech], left: Sequence[int]) -> list[Any]:
         self.heard += batch
         self.left += left
         if not self.mute:
             self._answers.put_nowait([self._answer(piece) for piece in batch])
+        return []
 
     def _answer(self, piece: Speech) -> Hypothesis:
         until = len(piece.pcm) // 2
@@ -167,29 +168,38 @@ def models(**given: Any) -> Backend:
     )
 
 
+async def _stop(there: Backend) -> None:
+    """Engines may own processes."""
+    for replica_set in (there.vad, there.transcriber, there.chat, there.speaker, there.diarizer):
+        for model in getattr(replica_set, "models", {}).values():
+            if hasattr(model, "stop"):
+                await model.stop()
+
+
 @contextmanager
 def working(config: Config, **given: Any) -> Iterator[Worker]:
     """A worker for jobs on another thread, with engines in this process."""
     import threading
 
     there = models(**given)
-    loop = asyncio.new_event_loop()
-    worker = loop.run_until_complete(_made(config, there))
-    task = loop.create_task(worker.run())
+    runner = asyncio.Runner()
+    worker = runner.run(_made(config, there))
+    task = runner.get_loop().create_task(worker.run())
 
-    def run() -> None:
-        asyncio.set_event_loop(loop)
-        with contextlib.suppress(asyncio.CancelledError):
-            loop.run_until_complete(task)
+    async def work() -> None:
+        await asyncio.wait([task])
+        await _stop(there)
+        if not task.cancelled():
+            task.result()
 
-    thread = threading.Thread(target=run)
+    thread = threading.Thread(target=runner.run, args=(work(),))
     thread.start()
     try:
         yield worker
     finally:
-        loop.call_soon_threadsafe(task.cancel)
+        runner.get_loop().call_soon_threadsafe(task.cancel)
         thread.join(20)
-        loop.close()
+        runner.close()
 
 
 async def _made(config: Config, there: Backend) -> Worker:
@@ -197,6 +207,17 @@ async def _made(config: Config, there: Backend) -> Worker:
 
 
 class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config, there: Backend) -> None:
+        super().__init__(config)
+        self._there = there
+
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        """Until it is to exit; its engines end with it."""
+        try:
+            await super().serve(sockets)
+        finally:
+            await _stop(self._there)
+
     def install_signal_handlers(self) -> None:
         """A thread may not."""
 
@@ -210,8 +231,10 @@ def served(config: Config | None = None, given: Backend | None = None) -> Iterat
     """The application on a real socket, with real WebSockets: `host:port`."""
     import threading
 
-    app = create_app(given or models(), config or Config(profile="sim"))
-    server = _Server(uvicorn.Config(app, port=0, log_level="critical", ws="auto", loop="uvloop"))
+    there = given or models()
+    app = create_app(there, config or Config(profile="sim"))
+    options = uvicorn.Config(app, port=0, log_level="critical", ws="auto", loop="uvloop")
+    server = _Server(options, there)
     thread = threading.Thread(target=server.run)
     thread.start()
     try:
@@ -220,5 +243,5 @@ def served(config: Config | None = None, given: Backend | None = None) -> Iterat
         yield f"127.0.0.1:{port}"
     finally:
         server.should_exit = True
-        with contextlib.suppress(RuntimeError):
-            thread.join(10)
+        thread.join(30)
+        assert not thread.is_alive(), "the server does not end"

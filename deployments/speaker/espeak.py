@@ -70,10 +70,10 @@ class Espeak:
                     await child.write(json.dumps(command).encode() + b"\n")
                     pieces = [pcm async for pcm in _frames(child)]
             except TimeoutError as error:
-                child.kill()
+                await child.stop()
                 raise EngineFailed("espeak-ng took too long") from error
             except BaseException:
-                child.kill()
+                await child.stop()
                 raise
             self._child = child
             self._generated += sum(map(len, pieces)) // 2

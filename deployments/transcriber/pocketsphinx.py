@@ -35,7 +35,6 @@ class _Process:
 
     def __init__(self, child: Child) -> None:
         self._child = child
-        self.kill = child.kill
         self.stop = child.stop
 
     @classmethod
@@ -100,6 +99,8 @@ class PocketSphinx:
         self._live = _Pool(decoders, False)
         self._batch = _Pool(batch_decoders, True)
         self._utterances: dict[Hashable, _Utterance] = {}
+        self._decoding: set[asyncio.Task[None]] = set()
+        """Of all utterances, and of those forgotten whose process is still on its way out."""
 
     async def start(self, emit: Emit) -> None:
         self._emit = emit
@@ -111,6 +112,8 @@ class PocketSphinx:
             if utterance is None:
                 utterance = self._utterances[key] = _Utterance(options)
                 utterance.task = asyncio.create_task(self._decode(key, utterance))
+                self._decoding.add(utterance.task)
+                utterance.task.add_done_callback(self._decoding.discard)
             utterance.pcm += pcm
             utterance.ended = ended
             if ended or options.interim_results:
@@ -123,11 +126,12 @@ class PocketSphinx:
 
     async def stop(self) -> None:
         await self.forget(list(self._utterances))
+        await asyncio.gather(*self._decoding, return_exceptions=True)
         await self._live.stop()
         await self._batch.stop()
 
     async def _decode(self, key: Hashable, utterance: _Utterance) -> None:
-        """Owned by `_utterances`; ends with the final, or with `forget`."""
+        """Owned by `_decoding`; ends with the final, or with `forget`."""
         pool = self._batch if utterance.options.batch else self._live
         async with pool.slots:
             try:
@@ -152,7 +156,7 @@ class PocketSphinx:
         try:
             failure = await self._stream(process, key, utterance)
         except BaseException:
-            process.kill()  # its output is out of step in the middle of an answer
+            await process.stop()  # its output is out of step in the middle of an answer
             raise
         pool.give(process)
         if failure:

@@ -14,7 +14,7 @@ import uvloop
 from websockets.asyncio.client import connect
 
 from deployments.child import Child
-from deployments.interfaces import Emit, EngineFailed, EngineHypothesis, SpeechOptions, Utterance
+from deployments.interfaces import EngineFailed, EngineHypothesis, SpeechOptions, Utterance
 from deployments.transcriber import Transcriber
 from deployments.transcriber.pocketsphinx import PocketSphinx, _Process
 from deployments.transcriber.sphinx_decoder import Piece, jsgf
@@ -304,19 +304,9 @@ def test_hotwords_become_a_grammar_of_alternatives() -> None:
     assert "( go home ) | ( stop )" in jsgf(("Go home", "stop"))
 
 
-class Located(PocketSphinx):
-    """Knows the event loop that it lives on, so that another thread can stop it."""
-
-    async def start(self, emit: Emit) -> None:
-        self.loop = asyncio.get_running_loop()
-        await super().start(emit)
-
-
 def test_a_commit_without_audio_is_answered_and_the_engine_goes_on(speech: bytes) -> None:
-    sphinx = Located(1)
-    given = models(
-        transcriber=LocalReplicaSet(sphinx=Transcriber(sphinx)), engine="pocketsphinx", revises=True
-    )
+    sphinx = LocalReplicaSet(sphinx=Transcriber(PocketSphinx(1)))
+    given = models(transcriber=sphinx, engine="pocketsphinx", revises=True)
 
     async def go(address: str) -> None:
         async with connect(f"ws://{address}/v1/realtime") as socket:
@@ -337,4 +327,4 @@ def test_a_commit_without_audio_is_answered_and_the_engine_goes_on(speech: bytes
 
     with served(given=given) as address:
         asyncio.run(go(address))
-        asyncio.run_coroutine_threadsafe(sphinx.stop(), sphinx.loop).result(10)
+    assert not decoders()

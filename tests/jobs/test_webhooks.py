@@ -66,6 +66,7 @@ def receiver(answer: Answer) -> Iterator[Receiver]:
         yield got
     finally:
         got.server.shutdown()
+        got.server.server_close()
         thread.join()
 
 

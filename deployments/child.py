@@ -78,7 +78,7 @@ class Child:
         except GONE as error:
             raise EngineFailed(f"the {self._name} process died") from error
         except FrameTooLong as error:
-            raise EngineFailed(f"the {self._name} process is out of step") from error
+            raise EngineFailed(f"the {self._name} process sent an invalid answer") from error
 
     def kill(self) -> None:
         with contextlib.suppress(ProcessLookupError):

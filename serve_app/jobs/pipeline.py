@@ -23,6 +23,9 @@ from serve_app.jobs.result import Heard, Result, result
 from serve_app.jobs.timing import Timing
 from serve_app.jobs.windowing import Window
 
+DECODER_WAIT_S = 1200.0
+"""A decoder in the background has only the processor time that live speech leaves."""
+
 
 class Pipeline:
     """One job's. Raises `Undecodable`, `TranscriptionFailed` and `ClientError`."""
@@ -81,8 +84,8 @@ class Pipeline:
 
     async def _prepare(self) -> Prepared:
         config, split = self._config, self._job.options.channels == "speakers"
-        cpu_s = wait_s = config.decode_timeout_s
-        bounds = Bounds(config.max_audio_s, cpu_s, split, background=True, wait_s=wait_s)
+        cpu_s = config.decode_timeout_s
+        bounds = Bounds(config.max_audio_s, cpu_s, split, background=True, wait_s=DECODER_WAIT_S)
         preparation = Preparation(await self._checkpoints.recording(), bounds)
         await self._checkpoints.put_speech(self._blocks(preparation))
         return preparation.prepared()

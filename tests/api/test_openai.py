@@ -27,8 +27,9 @@ def address() -> Iterator[str]:
 
 
 @pytest.fixture
-def client(address: str) -> openai.OpenAI:
-    return openai.OpenAI(base_url=f"http://{address}/v1", api_key="any", max_retries=0)
+def client(address: str) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=f"http://{address}/v1", api_key="any", max_retries=0) as client:
+        yield client
 
 
 def test_health_is_also_where_vllms_clients_look(address: str) -> None:
@@ -278,9 +279,11 @@ def speech_24k(speech: bytes) -> bytes:
 
 def test_a_conversation_with_the_stock_realtime_client(address: str, speech: bytes) -> None:
     async def go() -> dict[str, Any]:
-        client = openai.AsyncOpenAI(base_url=f"http://{address}/v1", api_key="any")
         seen: dict[str, Any] = {"types": [], "audio": b"", "said": ""}
-        async with client.realtime.connect(model="gpt-realtime") as connection:
+        async with (
+            openai.AsyncOpenAI(base_url=f"http://{address}/v1", api_key="any") as client,
+            client.realtime.connect(model="gpt-realtime") as connection,
+        ):
             await connection.session.update(
                 session={"type": "realtime", "audio": {"input": {"transcription": {"model": "m"}}}}
             )

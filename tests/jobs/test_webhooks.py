@@ -105,7 +105,8 @@ def test_stock_verifiers_take_it(tmp_path: Path, talk: bytes) -> None:
         assert wait_for(lambda: listed(client, "delivered"))[0]["job_id"] == result["id"]
     told: Any = Webhook(SECRET).verify(body, headers)
     assert told["type"] == "job.completed" and told["data"]["id"] == result["id"]
-    openai.OpenAI(api_key="none").webhooks.verify_signature(body, headers, secret=SECRET)
+    with openai.OpenAI(api_key="none") as stock:
+        stock.webhooks.verify_signature(body, headers, secret=SECRET)
     for wrong in (body + b" ", body.replace(b"completed", b"cancelled")):
         with pytest.raises(Exception, match="signature"):
             Webhook(SECRET).verify(wrong, headers)

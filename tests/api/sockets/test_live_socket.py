@@ -363,7 +363,7 @@ def test_a_client_that_stops_reading_is_given_up() -> None:
     with served(limited(client_write_timeout_s=1, idle_timeout_s=600)) as address:
         raw = Raw(address, buffer=4096)
         raw.socket.setblocking(True)
-        with pytest.raises((ConnectionResetError, BrokenPipeError)):
+        with raw.socket, pytest.raises((ConnectionResetError, BrokenPipeError)):
             while True:
                 raw.send(FIN | TEXT, b'{"type":"keepalive"}')
         wait_for(lambda: not active_sessions(address), 20)

@@ -1,4 +1,4 @@
-"""Every error of every route in one shape, the OpenAI one; nothing of the inside gets out."""
+"""Renders the errors of all routes in OpenAI's shape, without internal details."""
 
 import logging
 
@@ -13,11 +13,12 @@ from serve_app.observability.metrics import Metrics
 
 log = logging.getLogger("voxray.api")
 
+UPGRADE = {"Upgrade": "websocket", "Connection": "Upgrade"}
 HTTP_CODES = {404: "not_found", 405: "method_not_allowed"}
 
 
 def install(app: FastAPI, metrics: Metrics) -> None:
-    """Render errors, and count them by code."""
+    """Render errors and count them by code."""
 
     async def on_client_error(_: Request, error: Exception) -> Response:
         assert isinstance(error, ClientError)
@@ -46,11 +47,11 @@ def install(app: FastAPI, metrics: Metrics) -> None:
 
 
 def _on_method(request: Request, metrics: Metrics) -> Response:
-    """The path has other methods. OPTIONS asks which."""
+    """The path supports other methods; OPTIONS asks for them."""
     allow = allowed(request)
     if request.method == "OPTIONS":
         return Response(status_code=204, headers={"Allow": allow})
-    reason = f"{request.method} {request.url.path}: this path takes {allow}"
+    reason = f"{request.method} {request.url.path}: this path supports only {allow}"
     return _answer(ClientError("method_not_allowed", reason), metrics, headers={"Allow": allow})
 
 
@@ -63,8 +64,8 @@ def _invalid(error: RequestValidationError) -> ClientError:
         param = field(location, error.body, first["type"] == "missing")
     else:
         param = ".".join(map(str, location))
-    said = f"{param}: {reason(first)}" if param else reason(first)
-    return ClientError("invalid_request", said, param=param or None)
+    message = f"{param}: {reason(first)}" if param else reason(first)
+    return ClientError("invalid_request", message, param=param or None)
 
 
 def retry_headers(error: ClientError) -> dict[str, str]:
@@ -78,5 +79,9 @@ def _answer(
     return JSONResponse(
         error.body(),
         status or error.status,
-        {**(headers if isinstance(headers, dict) else {}), **retry_headers(error)},
+        {
+            **(headers if isinstance(headers, dict) else {}),
+            **retry_headers(error),
+            **(UPGRADE if error.code == "upgrade_required" else {}),
+        },
     )

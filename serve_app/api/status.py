@@ -20,19 +20,19 @@ from serve_app.observability.report import conversations as conversation_report
 from serve_app.observability.report import performance as performance_report
 from serve_app.observability.report import report
 
-DATABASE_PATIENCE_S = 1.0
-"""Whoever asks how we are is answered, with or without the database."""
+DATABASE_TIMEOUT_S = 1.0
+"""After this, health and status answer without the counts of jobs."""
 
 
 async def total(backend: Backend, metrics: Metrics) -> Total:
-    """What all replicas have counted."""
+    """The metrics of all replicas."""
     return Total(await backend.cluster.snapshots() if backend.cluster else [metrics.snapshot()])
 
 
-async def jobs_at_work(queue: Queue) -> dict[str, int | None]:
-    """Jobs that wait and that run; None where the database is away."""
+async def job_counts(queue: Queue) -> dict[str, int | None]:
+    """Waiting and running jobs; None if the database does not answer."""
     try:
-        async with asyncio.timeout(DATABASE_PATIENCE_S):
+        async with asyncio.timeout(DATABASE_TIMEOUT_S):
             counts = await queue.counts()
     except (ClientError, TimeoutError):
         return {"waiting": None, "running": None}
@@ -40,93 +40,106 @@ async def jobs_at_work(queue: Queue) -> dict[str, int | None]:
     return {"waiting": waiting, "running": sum(counts.values())}
 
 
-def router(
-    backend: Backend, conversations: Conversations, metrics: Metrics, queue: Queue
-) -> APIRouter:
-    routes = APIRouter(tags=["status"])
-    began = time.monotonic()
-    sessions = conversations.sessions
+class StatusRoutes:
+    """Each method is a route."""
 
-    def is_ready() -> bool:
-        return sessions.ready and conversations.ready
+    def __init__(
+        self, backend: Backend, conversations: Conversations, metrics: Metrics, queue: Queue
+    ) -> None:
+        self._backend = backend
+        self._conversations = conversations
+        self._sessions = conversations.sessions
+        self._metrics = metrics
+        self._queue = queue
+        self._began = time.monotonic()
 
-    def state() -> str:
-        return "healthy" if is_ready() else "starting"
+    def router(self) -> APIRouter:
+        """Paths without `/v1` are those of vLLM and of older servers."""
+        routes = APIRouter(tags=["status"])
+        for name in ("health", "status", "ready"):
+            routes.get(f"/v1/{name}")(getattr(self, name))
+            routes.get(f"/{name}", include_in_schema=False)(getattr(self, name))
+        routes.get("/v1/metrics")(self.metrics_)
+        return routes
 
-    def active(counted: Total) -> dict[str, int]:
-        return {
-            "active_sessions": int(counted.sum(table.SESSIONS_ACTIVE)),
-            "active_connections": int(counted.sum(table.CONNECTIONS)),
-            "active_conversations": int(counted.sum(table.CONVERSATIONS_ACTIVE)),
-        }
-
-    @routes.get("/v1/health")
-    @routes.get("/health", include_in_schema=False)  # where vLLM has it, and its clients look
-    async def health() -> dict[str, Any]:
+    async def health(self) -> dict[str, Any]:
         """Alive; how many sessions and jobs there are, and with what engines."""
-        counted, jobs = await asyncio.gather(total(backend, metrics), jobs_at_work(queue))
+        counted, jobs = await self._counts()
         return {
-            "status": state(),
-            **active(counted),
+            "status": self._state(),
+            **_active(counted),
             "active_jobs": jobs["running"],
             "ingress_replicas": int(counted.by(table.REPLICAS).get("Ingress", 1)),
-            "vad_lanes": sessions.vad.count,
-            "transcriber_lanes": sessions.transcriber.count,
-            "chat_lanes": conversations.chat.lanes.count,
-            "speaker_lanes": conversations.speaker.lanes.count,
-            "engine": backend.engines.transcriber.name,
-            "engines": backend.engines.names(),
-            "uptime_s": round(time.monotonic() - began, 1),
+            "vad_lanes": self._sessions.vad.count,
+            "transcriber_lanes": self._sessions.transcriber.count,
+            "chat_lanes": self._conversations.chat.lanes.count,
+            "speaker_lanes": self._conversations.speaker.lanes.count,
+            "engine": self._backend.engines.transcriber.name,
+            "engines": self._backend.engines.names(),
+            "uptime_s": self._uptime_s(),
         }
 
-    @routes.get("/v1/status")
-    @routes.get("/status", include_in_schema=False)
-    async def status() -> dict[str, Any]:
+    async def status(self) -> dict[str, Any]:
         """Versions, engines with their states, replicas, machines, jobs and sessions."""
-        counted, jobs = await asyncio.gather(total(backend, metrics), jobs_at_work(queue))
+        counted, jobs = await self._counts()
         return {
-            "status": state(),
+            "status": self._state(),
             "versions": {
                 "voxray": __version__,
                 "python": python_version(),
                 "ray": version("ray"),
             },
-            "engines": await _engines(backend),
-            "deployments": await backend.cluster.deployments() if backend.cluster else {},
-            "nodes": await backend.cluster.nodes()
-            if backend.cluster
-            else [await asyncio.to_thread(node.usage)],
+            **await _machinery(self._backend),
             "jobs": jobs,
-            **active(counted),
-            "uptime_s": round(time.monotonic() - began, 1),
+            **_active(counted),
+            "uptime_s": self._uptime_s(),
         }
 
-    @routes.get("/v1/ready")
-    @routes.get("/ready", include_in_schema=False)
-    async def ready() -> dict[str, str]:
+    async def ready(self) -> dict[str, str]:
         """200 once the models can be reached, else 503 with Retry-After."""
-        if not is_ready():
-            raise ClientError("not_ready", "the models are still starting", 1)
+        if not self._is_ready():
+            raise ClientError("not_ready", "the server is still starting; retry later", 1)
         return {"status": "ready"}
 
-    @routes.get("/v1/metrics")
-    async def metrics_() -> dict[str, Any]:
+    async def metrics_(self) -> dict[str, Any]:
         """Requests, sessions, latencies and errors of all replicas since their start, then every
         metric as Prometheus has it. Percentiles are estimated from histograms."""
-        return report(await total(backend, metrics))
+        return report(await total(self._backend, self._metrics))
 
-    return routes
+    async def _counts(self) -> tuple[Total, dict[str, int | None]]:
+        return await asyncio.gather(total(self._backend, self._metrics), job_counts(self._queue))
+
+    def _is_ready(self) -> bool:
+        return self._sessions.ready and self._conversations.ready
+
+    def _state(self) -> str:
+        return "healthy" if self._is_ready() else "starting"
+
+    def _uptime_s(self) -> float:
+        return round(time.monotonic() - self._began, 1)
 
 
-async def _engines(backend: Backend) -> list[dict[str, Any]]:
-    """Every model replica's engine and state; engines in this process are simply there."""
-    if backend.cluster:
-        known: list[dict[str, Any]] = await backend.cluster.model_states()
-        return known
-    return [
+def _active(counted: Total) -> dict[str, int]:
+    return {
+        "active_sessions": int(counted.sum(table.SESSIONS_ACTIVE)),
+        "active_connections": int(counted.sum(table.CONNECTIONS)),
+        "active_conversations": int(counted.sum(table.CONVERSATIONS_ACTIVE)),
+    }
+
+
+async def _machinery(backend: Backend) -> dict[str, Any]:
+    """Engines, deployments and nodes. Engines in this process are always warm."""
+    if cluster := backend.cluster:
+        return {
+            "engines": await cluster.model_states(),
+            "deployments": await cluster.deployments(),
+            "nodes": await cluster.nodes(),
+        }
+    engines = [
         {"kind": kind, "engine": name, "model": None, "state": "warm", "percent": 100}
         for kind, name in backend.engines.names().items()
     ]
+    return {"engines": engines, "deployments": {}, "nodes": [await asyncio.to_thread(node.usage)]}
 
 
 def conversation_router(backend: Backend, metrics: Metrics) -> APIRouter:
@@ -134,8 +147,8 @@ def conversation_router(backend: Backend, metrics: Metrics) -> APIRouter:
 
     @routes.get("/metrics")
     async def conversations() -> dict[str, Any]:
-        """Conversations, how their replies ended, and how long the person waited, in ms. `made`
-        counts tokens (chat) and samples (speaker), for how many requests each works now."""
+        """Conversations, how their replies ended, and how long people waited, in ms. `made` counts
+        what Chat and Speaker produced (tokens, samples) and their current requests."""
         made = await backend.generated()
         return conversation_report(await total(backend, metrics)) | {"made": made}
 

@@ -22,7 +22,7 @@ def principal_of(headers: Mapping[str, str]) -> Principal:
     return EVERYBODY
 
 
-def _of_request(request: Request) -> Principal:
+async def _of_request(request: Request) -> Principal:
     return principal_of(request.headers)
 
 

@@ -250,3 +250,11 @@ def test_no_file_of_an_upload_stays_behind(client: TestClient, talk: bytes) -> N
     before = set(Path(tempfile.gettempdir()).glob("voxray-*"))
     client.post("/v1/transcribe", content=wav(talk))
     assert set(Path(tempfile.gettempdir()).glob("voxray-*")) <= before
+
+
+@pytest.mark.parametrize("path", ["/v1/transcribe/stream", "/v1/realtime", "/ws"])
+def test_a_plain_get_of_a_sockets_path_is_asked_to_upgrade(client: TestClient, path: str) -> None:
+    answer = client.get(path)
+    assert answer.status_code == 426 and code_of(answer) == "upgrade_required"
+    assert answer.headers["upgrade"] == "websocket"
+    assert client.post(path).headers["allow"] == "GET, HEAD, OPTIONS"

@@ -224,7 +224,7 @@ def test_a_client_secret_is_worth_what_was_signed() -> None:
     ],
 )
 def test_a_forged_secret_opens_nothing(forged: Any) -> None:
-    with pytest.raises(ClientError, match="not valid"):
+    with pytest.raises(ClientError, match="is invalid"):
         client_secret.opened(KEY, forged(), 1.0)
 
 

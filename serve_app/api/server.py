@@ -1,0 +1,95 @@
+"""Everything that the routes and sockets of one ingress replica use, built in one place."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import anyio
+
+from deployments.interfaces import DiarizationInput, Option
+from serve_app.api.backend import Backend
+from serve_app.api.sockets.tcp import TcpPort
+from serve_app.api.submission import Submission
+from serve_app.api.uploads import Uploads
+from serve_app.config import Config
+from serve_app.config.runtime import RuntimeSettings
+from serve_app.conversation.driver import Conversations
+from serve_app.conversation.voices import VoiceCatalog
+from serve_app.jobs.diarization import Diarization
+from serve_app.jobs.foreground import Recordings
+from serve_app.jobs.live_recording import LiveRecordings
+from serve_app.jobs.recogniser import Recogniser
+from serve_app.jobs.submission import Jobs
+from serve_app.lanes.pool import Lanes, LaneTimings
+from serve_app.live.driver import LANE_TIMEOUT_S, LiveSessions, watch_lanes
+from serve_app.observability.metrics import Metrics
+from serve_app.security.concurrency import ConcurrencyLimit
+
+
+class Server:
+    """Serves only while `running`."""
+
+    def __init__(
+        self, backend: Backend, config: Config, metrics: Metrics, settings: RuntimeSettings
+    ) -> None:
+        self.backend, self.config, self.metrics, self.settings = backend, config, metrics, settings
+        self.sessions = LiveSessions(config, backend.vad, backend.transcriber, metrics)
+        settings.follow(self.sessions.configure)
+        self.conversations = Conversations(
+            config, self.sessions, backend.chat, backend.speaker, _voices(backend, config), metrics
+        )
+        settings.follow(self.conversations.configure)
+        limits, retry = config.limits, self.retry_after_s
+        self.submission = Submission(backend, Jobs(config), limits, retry)
+        transcriber = backend.engines.transcriber.name
+        self.live_recordings = LiveRecordings(self.submission.jobs, transcriber)
+        self.uploads = Uploads(limits, retry)
+        self.requests = ConcurrencyLimit(
+            limits.max_requests, "too_many_requests", "requests", retry
+        )
+        self._diarizers = _diarizers(backend, config, metrics)
+        self.recordings = self._recordings()
+
+    def retry_after_s(self) -> int:
+        return self.settings.current.limits.retry_after_s
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self.sessions.run)
+            tasks.start_soon(self.conversations.run)
+            tasks.start_soon(self._diarizers.run)
+            tasks.start_soon(self.live_recordings.run)
+            if self.config.tcp.port:
+                tasks.start_soon(self._tcp_port().run)
+            yield
+            self.sessions.shut()
+            tasks.cancel_scope.cancel()
+        await self.submission.jobs.close()
+
+    def _tcp_port(self) -> TcpPort:
+        return TcpPort(self.config.tcp, self.backend, self.conversations, self.metrics)
+
+    def _recordings(self) -> Recordings:
+        jobs = self.config.jobs
+        recogniser = Recogniser(
+            self.sessions.transcriber, jobs.windows_at_once, jobs.window_timeout_s
+        )
+        diarization = Diarization(self._diarizers, self.config.diarizer.timeout_s)
+        return Recordings(recogniser, diarization, self.metrics)
+
+
+def _voices(backend: Backend, config: Config) -> VoiceCatalog:
+    return VoiceCatalog(
+        backend.voices,
+        config.voice,
+        config.openai_voices,
+        config.speaker.styles,
+        Option.BLEND in backend.engines.speaker.options,
+    )
+
+
+def _diarizers(backend: Backend, config: Config, metrics: Metrics) -> Lanes:
+    timings = LaneTimings(config.diarizer.batch_interval_ms / 1000, LANE_TIMEOUT_S)
+    lanes = Lanes(backend.diarizer, timings, DiarizationInput)
+    watch_lanes(metrics, "Diarizer", lanes)
+    return lanes

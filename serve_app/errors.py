@@ -44,6 +44,7 @@ CODES: dict[str, Code] = {
     "silence_timeout": Code(408, 1008, "The audio had no speech for too long."),
     "session_too_long": Code(413, 1008, "The session reached its maximum length."),
     "audio_overrun": Code(429, 1008, "The client sent audio too far ahead of recognition."),
+    "too_many_messages": Code(429, 1008, "The client sent messages too fast."),
     "client_too_slow": Code(408, 1008, "The client did not read the server's messages."),
     "server_restarting": Code(503, 1012, "This server process is stopping; connect again."),
     "too_many_sessions": Code(503, 1013, "Too many live sessions; see Retry-After."),

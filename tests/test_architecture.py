@@ -34,7 +34,7 @@ PURE = [
     "deployments/transcriber/windows.py",
     "serve_app/live/backlog.py",
     "serve_app/security/client_secret.py",
-    "serve_app/security/integers.py",
+    "serve_app/security/json_bounds.py",
     *(str(path.relative_to(ROOT)) for path in ROOT.glob("serve_app/dialects/*.py")),
     "serve_app/conversation/history.py",
     "serve_app/api/ranges.py",

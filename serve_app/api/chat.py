@@ -28,7 +28,7 @@ from serve_app.conversation.driver import Conversations
 from serve_app.errors import ClientError
 from serve_app.live.options import Engine, check_tool_choice, listed, noted, unsupported
 from serve_app.security.concurrency import ConcurrencyLimit
-from serve_app.security.integers import LARGEST
+from serve_app.security.json_bounds import LARGEST
 
 MAX_TOKENS = 1 << 31
 

@@ -55,6 +55,12 @@ class RuntimeSettings:
             )
         for section, values in asked.items():
             for key in values or ("",):
+                if isinstance(values.get(key), bool):  # which pydantic would take for 0 or 1
+                    raise ClientError(
+                        "invalid_request",
+                        f"{section}.{key}: send a number",
+                        param=f"{section}.{key}",
+                    )
                 if key not in RUNNING.get(section, ()):
                     raise ClientError(
                         "not_while_running",

@@ -7,6 +7,7 @@ from typing import Any
 import orjson
 
 from serve_app.errors import ClientError
+from serve_app.security.json_bounds import check_values
 
 AUDIO_TOKEN_MS = 100
 
@@ -22,7 +23,8 @@ class ImmediateAnswer:
 
 
 def json_object(message: str | bytes) -> Frame:
-    """Raises `ClientError` for anything but a JSON object."""
+    """Raises `ClientError` for anything but a JSON object of bounded size."""
+    check_values(message)
     try:
         parsed = orjson.loads(message)
     except orjson.JSONDecodeError as error:

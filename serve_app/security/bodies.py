@@ -4,6 +4,7 @@ import asyncio
 from typing import NamedTuple
 
 from starlette.datastructures import Headers
+from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive
 
 from serve_app.config import Config
@@ -114,10 +115,12 @@ class Body:
 
 
 async def whole(body: Body) -> bytes:
-    """Raises `ClientError`."""
+    """Raises `ClientError`, and `ClientDisconnect` for one that breaks off."""
     taken = bytearray()
     while True:
         message = await body()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
         taken += message.get("body", b"")
         if not message.get("more_body", False):
             return bytes(taken)

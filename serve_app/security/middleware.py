@@ -4,11 +4,13 @@ A client secret is valid for realtime sessions only. A JSON body is read complet
 of size and time, before any route gets it, so that a slow or huge one occupies only its socket.
 """
 
+import contextlib
 import re
 import uuid
 
 from fastapi.responses import JSONResponse
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve_app.config import Config
@@ -16,7 +18,7 @@ from serve_app.errors import ClientError
 from serve_app.observability.metrics import Metrics
 from serve_app.security.bodies import Body, bounds_of_json, bounds_of_uploads, declared_bytes, whole
 from serve_app.security.client_secret import PREFIX
-from serve_app.security.integers import check_integers
+from serve_app.security.json_bounds import check_json
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 LIVE = "/transcribe/stream"
@@ -38,6 +40,10 @@ class RequestMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
+        with contextlib.suppress(ClientDisconnect):  # nobody is left to be answered
+            await self._answered(scope, receive, send)
+
+    async def _answered(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = Headers(scope=scope)
         answer = _with_id(send, headers.get("x-request-id")) if self._adds_id else send
         try:
@@ -58,7 +64,7 @@ class RequestMiddleware:
         if path in self._uploads:
             return body
         read = await whole(body)
-        check_integers(read)
+        check_json(read)
         return _again(read, receive)
 
 

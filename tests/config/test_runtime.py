@@ -93,3 +93,9 @@ def test_what_no_timer_could_take_is_refused() -> None:
         with pytest.raises(ClientError, match=r"limits\.idle_timeout_s") as refused:
             settings.checked({"limits": {"idle_timeout_s": value}})
         assert refused.value.code == "invalid_request"
+
+
+def test_true_is_no_number() -> None:
+    settings, _, _ = changed("limits", max_sessions=7)
+    with pytest.raises(ClientError, match=r"limits\.max_sessions"):
+        settings.checked({"limits": {"max_sessions": True}})

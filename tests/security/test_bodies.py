@@ -1,6 +1,7 @@
 """Bodies on their way in: what is too large, too late or too slow, and whom a slow one keeps out."""
 
 import asyncio
+import json
 import socket
 import time
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from serve_app.config import Config, Limits
 from serve_app.errors import ClientError
 from serve_app.security.bodies import Body, BodyBounds, whole
 from tests.fakes import served
+from tests.waiting import wait_for
 
 BOUNDS = BodyBounds(10_000, 5.0, 1000, 0.2, "upload_too_large")
 
@@ -135,3 +137,25 @@ def test_a_json_body_that_drips_is_refused() -> None:
     ):
         answer = slow.recv(4000)
         assert answer.startswith(b"HTTP/1.1 408") and b"idle_timeout" in answer
+
+
+@pytest.mark.parametrize(
+    "path", ["/v1/transcribe", "/v1/audio/transcriptions", "/v1/jobs", "/v1/chat/completions"]
+)
+def test_a_client_that_goes_away_in_its_body_is_no_error_of_the_server(path: str) -> None:
+    def counted() -> tuple[int, dict[str, int]]:
+        metrics = httpx.get(f"http://{address}/v1/metrics").json()
+        aborted = metrics["voxray_requests"] if "voxray_requests" in metrics else metrics
+        return json.dumps(aborted).count("aborted"), metrics["errors"]
+
+    with served() as address:
+        host, port = address.split(":")
+        head = (
+            f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n"
+            "Content-Type: multipart/form-data; boundary=b\r\n\r\n"
+        )
+        gone = socket.create_connection((host, int(port)))
+        gone.sendall(head.encode() + b"--b\r\n")
+        gone.close()
+        wait_for(lambda: counted()[0])
+        assert "internal_error" not in counted()[1]

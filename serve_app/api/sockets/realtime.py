@@ -15,7 +15,7 @@ from serve_app.api.sockets.socket import refusal, welcome
 from serve_app.api.sockets.spoken import SpokenSocket, conversation_terms
 from serve_app.api.sockets.upgrade import Route
 from serve_app.conversation.driver import Conversations
-from serve_app.dialects.frames import ImmediateAnswer
+from serve_app.dialects.frames import ImmediateAnswer, json_object
 from serve_app.dialects.realtime import RealtimeDialect
 from serve_app.dialects.realtime_session import RealtimeSession
 from serve_app.dialects.vllm_realtime import DialectSwitch, VllmDialect
@@ -27,6 +27,7 @@ from serve_app.security import client_secret
 PATH = "/v1/realtime"
 SUBPROTOCOL = "realtime"
 KEY_SUBPROTOCOL = "openai-insecure-api-key."
+MAX_QUERY_FIELDS = 20
 
 
 class ExpiresAfter(BaseModel):
@@ -82,7 +83,13 @@ def _offered(request: WSUpgradeRequest) -> list[str]:
 
 
 def _query(request: WSUpgradeRequest, name: str) -> str:
-    query = parse_qs(urlsplit(request.path.decode("latin-1")).query, max_num_fields=20)
+    """Raises `ClientError` for a query with too many fields."""
+    try:
+        text = urlsplit(request.path.decode("latin-1")).query
+        query = parse_qs(text, max_num_fields=MAX_QUERY_FIELDS)
+    except ValueError as error:
+        reason = f"the query has more than {MAX_QUERY_FIELDS} fields"
+        raise ClientError("invalid_request", reason) from error
     return query.get(name, [""])[0]
 
 
@@ -159,7 +166,7 @@ class RealtimeSocket(SpokenSocket):
 def _event_id(message: str | bytes) -> str | None:
     """Of the event that was wrong, if it has one."""
     try:
-        event_id = orjson.loads(message).get("event_id")
-    except (orjson.JSONDecodeError, AttributeError):
+        event_id = json_object(message).get("event_id")
+    except ClientError:
         return None
     return event_id[:512] if isinstance(event_id, str) else None

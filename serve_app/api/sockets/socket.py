@@ -6,6 +6,7 @@ What a message means is a subclass's; so is what to do while the client does not
 import asyncio
 import json
 import logging
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -26,6 +27,7 @@ from serve_app.observability.metrics import Metrics
 
 log = logging.getLogger("voxray.socket")
 
+PACE = "pace"
 GOODBYE_S = 5.0
 LINGER_S = 0.5
 
@@ -34,6 +36,11 @@ WRITE_HIGH_BYTES = 64 << 10
 
 MAX_FRAGMENTS = 1024
 """Frames of one message; each costs memory, even an empty one."""
+
+FRAMES_PER_S = 500
+FRAMES_AT_ONCE = 2000
+"""A client's frames: past these its socket is read more slowly. Audio comes at 10 to 100 a second;
+a flood of small frames would hold up every other session."""
 
 CLOSE_CODES = {*range(1000, 1004), *range(1007, 1015), *range(3000, 5000)}
 """Codes that an endpoint may put into a close frame (RFC 6455 7.4)."""
@@ -67,8 +74,11 @@ class Socket(WSListener):
 
     __slots__ = (
         "_admitted",
+        "_credit",
+        "_credited_at",
         "_fragment_bytes",
         "_fragments",
+        "_holds",
         "_max_message_bytes",
         "_metrics",
         "_paused",
@@ -82,6 +92,11 @@ class Socket(WSListener):
         self._admitted = self._paused = False
         self._fragments: list[bytes] = []
         self._fragment_bytes = 0
+        self._credit = float(FRAMES_AT_ONCE)
+        """Frames that may come at once."""
+        self._credited_at = time.monotonic()
+        self._holds: set[str] = set()
+        """Why the socket is not read, if it is not."""
 
     # For a subclass.
 
@@ -122,21 +137,63 @@ class Socket(WSListener):
         self._paused = False
         self.unread(False)
 
+    # What is read.
+
+    def hold(self, why: str) -> None:
+        """Read no more of the client until `release`."""
+        if self._transport and not self._transport.is_disconnected:
+            self._holds.add(why)
+            self._transport.underlying_transport.pause_reading()
+
+    def release(self, why: str) -> None:
+        held = why in self._holds
+        self._holds.discard(why)
+        if held and not self._holds and self._transport and not self._transport.is_disconnected:
+            self._transport.underlying_transport.resume_reading()
+
+    def _pace(self) -> None:
+        """More frames came than may at once: earn what they cost before more is read.
+
+        Ends a connection that has as many again in its buffer, where reading less stops nothing.
+        """
+        now = time.monotonic()
+        earned = (now - self._credited_at) * FRAMES_PER_S
+        self._credit, self._credited_at = min(FRAMES_AT_ONCE, self._credit + earned), now
+        if self._credit < -FRAMES_AT_ONCE:
+            self._metrics.count_error("too_many_messages")
+            self._break(WSCloseCode.POLICY_VIOLATION)
+        elif self._credit < 0 and PACE not in self._holds:
+            self.hold(PACE)
+            wait_s = -self._credit / FRAMES_PER_S
+            asyncio.get_running_loop().call_later(wait_s, self.release, PACE)
+
     # Frames in.
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         kind = frame.msg_type
         if transport.is_close_frame_sent and kind != WSMsgType.CLOSE:
             return
+        self._credit -= 1
+        if self._credit < 0:
+            self._pace()
+            if transport.is_close_frame_sent:
+                return
         if frame.rsv1 or frame.rsv2 or frame.rsv3:
             return self._break(WSCloseCode.PROTOCOL_ERROR)
         if kind == WSMsgType.CLOSE:
             return self._on_close(transport, frame)
         if kind == WSMsgType.PONG:
             return
+        if kind == WSMsgType.PING:
+            return self._on_ping(transport, frame)
         if kind == WSMsgType.CONTINUATION or not frame.fin or self._fragments:
             return self._on_fragment(frame)
         self._on_payload(frame.get_payload_as_bytes(), kind == WSMsgType.TEXT)
+
+    def _on_ping(self, transport: WSTransport, frame: WSFrame) -> None:
+        """Answers would pile up for a client that does not read."""
+        if not self._paused:
+            transport.send_pong(frame.get_payload_as_bytes())
 
     def _on_close(self, transport: WSTransport, frame: WSFrame) -> None:
         if not transport.is_close_frame_sent:
@@ -200,6 +257,8 @@ class Socket(WSListener):
     def _break(self, code: WSCloseCode) -> None:
         """The client does not speak WebSocket. What it still sends is read and dropped for a
         moment, because a connection closed with unread data loses the close frame."""
+        for why in list(self._holds):
+            self.release(why)
         if self._transport:
             self._transport.send_close(code)
             asyncio.get_running_loop().call_later(LINGER_S, self._transport.disconnect, False)

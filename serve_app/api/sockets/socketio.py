@@ -6,6 +6,7 @@ fields are those of the live protocol's `start`. `audio:stop` asks for what is l
 """
 
 import asyncio
+import logging
 import time
 import uuid
 from typing import Any
@@ -22,7 +23,7 @@ from serve_app.errors import ClientError
 from serve_app.extras import SOCKET_IO, MissingExtra, module_of
 from serve_app.live.backlog import Backlog
 from serve_app.live.driver import LiveSession, LiveSessions
-from serve_app.live.events import ClientErred, ErrorReport, Event, UtteranceEvent
+from serve_app.live.events import ClientErred, Close, ErrorReport, Event, UtteranceEvent
 from serve_app.observability.metrics import Metrics
 
 PATH = "/socket"
@@ -34,6 +35,12 @@ NAMES = {
 }
 ROOM_BYTES = 64 << 10
 """Of a message beyond its audio."""
+
+MAX_ATTACHMENTS = 1
+"""Binary frames of one message; python-socketio would collect ten thousand million."""
+
+log = logging.getLogger("voxray.socketio")
+log.setLevel(logging.CRITICAL)  # python-socketio would log a stack for each broken packet
 
 
 class Listener:
@@ -59,6 +66,10 @@ class Listener:
 
     def close(self) -> None:
         self._sending.cancel()
+        self._leave()
+
+    def _leave(self) -> None:
+        """Give the session's place back, once it has ended or its socket has."""
         if self._live:
             self._sessions.close(self._live)
             self._live = None
@@ -67,9 +78,12 @@ class Listener:
         if not isinstance(event, UtteranceEvent):
             self._backlog.put(event)
             self._some.set()
+        if isinstance(event, Close):
+            asyncio.get_running_loop().call_soon(self._leave)
 
     def _on_abandoned(self, code: str) -> None:
         self._on_event(ErrorReport(ClientError(code, "the session ended early")))
+        asyncio.get_running_loop().call_soon(self._leave)
 
     async def _send(self) -> None:
         """Owned by this listener; cancelled when it closes."""
@@ -94,7 +108,13 @@ class SocketIo:
         self._listeners: dict[str, Listener] = {}
         self._library = socketio = module_of(SOCKET_IO)
         most = sessions.limits.max_chunk_bytes * 2 + ROOM_BYTES
-        self._server = socketio.AsyncServer(async_mode="asgi", max_http_buffer_size=most)
+        self._server = socketio.AsyncServer(
+            async_mode="asgi",
+            max_http_buffer_size=most,
+            serializer=_bounded(socketio.packet.Packet),
+            logger=log,
+            engineio_logger=log,
+        )
         self._server.on("connect", self._connect)
         self._server.on("audio:start", self._start)
         self._server.on("audio:chunk", self._chunk)
@@ -149,6 +169,19 @@ def endpoint(backend: Backend, sessions: LiveSessions, metrics: Metrics) -> ASGI
     except MissingExtra as error:
         return JSONResponse(error.body(), error.status)
     return app
+
+
+def _bounded(packet: Any) -> Any:
+    """python-socketio's packet, with as many binary attachments as a message here can have."""
+
+    class Packet(packet):  # type: ignore[misc]
+        def decode(self, encoded_packet: str) -> int:
+            count: int = super().decode(encoded_packet) or 0
+            if count > MAX_ATTACHMENTS:
+                raise ValueError("too many attachments")
+            return count
+
+    return Packet
 
 
 def _audio(said: Any) -> bytes:

@@ -28,6 +28,8 @@ READ_AHEAD_SAMPLES = 30 * RATE
 MAX_UNSENT_BYTES = 8 << 20
 """What may wait for a client that does not read: the speech made before it was noticed."""
 
+AHEAD = "ahead"
+
 ENDS = {"session_too_long": 1001, "idle_timeout": 1000, "silence_timeout": 1000}
 """Close codes that let a client come back, where the session's own would tell it not to."""
 
@@ -57,7 +59,6 @@ class SpokenSocket(Socket):
         self._waiting: deque[bytes] = deque()
         self._waiting_bytes = 0
         self._flushing = False
-        self._reading = True
         self._fatal = ""
 
     def render(self, event: Any) -> list[bytes]:
@@ -128,13 +129,12 @@ class SpokenSocket(Socket):
 
     def _throttle(self) -> None:
         live = self._conversation and self._conversation.live
-        if not live or not self._transport or self._transport.is_disconnected:
+        if not live:
             return
-        read = live.ahead < READ_AHEAD_SAMPLES
-        if read != self._reading:
-            self._reading = read
-            transport = self._transport.underlying_transport
-            transport.resume_reading() if read else transport.pause_reading()
+        if live.ahead < READ_AHEAD_SAMPLES:
+            self.release(AHEAD)
+        elif AHEAD not in self._holds:
+            self.hold(AHEAD)
 
     # Events out.
 

@@ -84,7 +84,7 @@ def picows_protocol(route: Route) -> Any:
         PING_AFTER_S,
         PONG_WITHIN_S,
         WSAutoPingStrategy.PING_WHEN_IDLE,
-        True,
+        False,  # pings are answered by `Socket`, which knows whether the client reads
         route.max_message_bytes,
         None,
         READ_BUFFER_BYTES,

@@ -2,21 +2,28 @@
 
 import asyncio
 import base64
+import contextlib
 import json
 import random
 import socket
+import threading
 import time
 import traceback
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import httpx2 as httpx
 import jwt
 import pytest
 import websockets
+from picows import WSMsgType
 from websockets.asyncio.client import connect
+from websockets.sync.client import connect as sync_connect
 
+from serve_app.api.sockets.socket import Socket
 from serve_app.errors import ClientError
+from serve_app.observability.metrics import Metrics
 from serve_app.security import client_secret
 from tests.fakes import served
 from tests.waiting import settled, wait_for
@@ -246,3 +253,139 @@ def test_bad_keys_leave_nothing_behind() -> None:
             client_secret.opened(KEY, "ek_nonsense", 1.0)
         depths.add(depth(refused.value))
     assert len(depths) == 1
+
+
+SOCKETS = ["/v1/transcribe/stream", "/v1/realtime", "/ws"]
+
+
+def upgraded(address: str, path: str) -> socket.socket:
+    """A raw WebSocket, to send what a library would not."""
+    host, port = address.split(":")
+    raw = socket.create_connection((host, int(port)), timeout=10)
+    raw.sendall(
+        f"GET {path} HTTP/1.1\r\nHost: {address}\r\nUpgrade: websocket\r\n"
+        "Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+        "Sec-WebSocket-Version: 13\r\n\r\n".encode()
+    )
+    assert raw.recv(12) == b"HTTP/1.1 101"
+    return raw
+
+
+def masked(first: int, payload: bytes = b"") -> bytes:
+    """A frame: its first byte, and up to 125 bytes under a mask of zeros."""
+    return bytes([first, 0x80 | len(payload), 0, 0, 0, 0]) + payload
+
+
+def ending(raw: socket.socket) -> bytes:
+    """The last bytes until the server closes."""
+    last = b""
+    with contextlib.suppress(ConnectionError):
+        while piece := raw.recv(1 << 16):
+            last = (last + piece)[-100:]
+    return last
+
+
+@pytest.mark.parametrize("path", SOCKETS)
+@pytest.mark.parametrize("frame", [masked(0x81), masked(0x82), masked(0x89, b"x" * 100)])
+def test_a_flood_of_small_frames_is_ended(address: str, path: str, frame: bytes) -> None:
+    with upgraded(address, path) as raw:
+        sending = threading.Thread(target=flooded, args=(raw, frame * 100_000))
+        sending.start()
+        last = ending(raw)
+        sending.join()
+    assert (1008).to_bytes(2) in last
+
+
+def flooded(raw: socket.socket, frames: bytes) -> None:
+    with contextlib.suppress(OSError):
+        raw.sendall(frames)
+
+
+def test_a_burst_is_read_slowly_and_answered_whole(address: str) -> None:
+    async def go() -> None:
+        async with connect(f"ws://{address}/v1/transcribe/stream") as ws:
+            for _ in range(3000):
+                await ws.send('{"type":"keepalive"}')
+            await ws.send('{"type":"stop"}')
+            async with asyncio.timeout(20):
+                said = [json.loads(frame)["type"] async for frame in ws]
+            assert said[-1] == "closed" and ws.close_code == 1000
+
+    asyncio.run(go())
+
+
+class PongTransport:
+    is_close_frame_sent = False
+
+    def __init__(self) -> None:
+        self.pongs: list[bytes] = []
+
+    def send_pong(self, payload: bytes) -> None:
+        self.pongs.append(payload)
+
+
+def test_pings_are_not_answered_to_a_client_that_does_not_read() -> None:
+    raw: Any = PongTransport()
+    paused = Socket(Metrics(), 100)
+    paused._paused = True
+    frame: Any = SimpleNamespace(
+        msg_type=WSMsgType.PING, rsv1=0, rsv2=0, rsv3=0, get_payload_as_bytes=lambda: b"hi"
+    )
+    paused.on_ws_frame(raw, frame)
+    assert raw.pongs == []
+    paused._paused = False
+    paused.on_ws_frame(raw, frame)
+    assert raw.pongs == [b"hi"]
+
+
+def test_a_ping_with_reserved_bits_breaks_the_protocol(address: str) -> None:
+    with upgraded(address, "/v1/realtime") as raw:
+        raw.sendall(masked(0xC9))
+        assert (1002).to_bytes(2) in ending(raw)
+
+
+def test_a_query_of_too_many_fields_is_refused(address: str) -> None:
+    query = "&".join(f"a{number}=1" for number in range(30))
+    with (
+        pytest.raises(websockets.InvalidStatus) as refused,
+        sync_connect(f"ws://{address}/v1/realtime?{query}"),
+    ):
+        pass
+    assert refused.value.response.status_code == 400
+
+
+def test_an_event_of_too_many_values_is_refused_and_the_session_lives(address: str) -> None:
+    with sync_connect(f"ws://{address}/v1/realtime", max_size=None) as ws:
+        ws.recv()
+        ws.send("[" + "1," * 4_000_000 + "1]")
+        assert json.loads(ws.recv(10))["error"]["code"] == "message_too_large"
+        ws.send('{"type":"nonsense","event_id":"mine"}')
+        assert json.loads(ws.recv(10))["error"]["event_id"] == "mine"
+
+
+def socket_io(address: str) -> Any:
+    return sync_connect(f"ws://{address}/socket/?EIO=4&transport=websocket")
+
+
+def test_socket_io_gives_the_place_of_an_ended_session_back() -> None:
+    def active() -> int:
+        return int(httpx.get(f"http://{there}/v1/health").json()["active_sessions"])
+
+    with served() as there, socket_io(there) as ws:
+        ws.recv(5)
+        ws.send("40")
+        ws.recv(5)
+        assert active() == 1
+        ws.send('42["audio:stop"]')
+        assert "transcription:end" in ws.recv(5)
+        wait_for(lambda: active() == 0)
+
+
+def test_socket_io_takes_one_attachment_a_message(address: str) -> None:
+    with socket_io(address) as ws:
+        ws.recv(5)
+        ws.send("40")
+        ws.recv(5)
+        ws.send('459-["audio:chunk",{"_placeholder":true,"num":0}]')
+        ws.send('42["audio:chunk","@"]')
+        assert "invalid_base64" in ws.recv(5), "the packet before it waits for nothing"

@@ -11,7 +11,7 @@ from fastapi.openapi.utils import get_openapi
 from serve_app.api import create_app
 from serve_app.config import Config
 from serve_app.errors import ClientError
-from serve_app.security.integers import check_integers
+from serve_app.security.json_bounds import check_json
 from tests.fakes import models, served
 
 HUGE = 14122188514115088023552
@@ -54,11 +54,11 @@ def test_a_json_body_is_refused(address: str, path: str, body: dict[str, Any]) -
 
 
 def test_digits_in_text_and_the_largest_integers_pass() -> None:
-    check_integers(json.dumps({"text": str(HUGE), "a": [2**63 - 1, -(2**63), 1e300]}).encode())
-    check_integers(b'{"text": "' + b"9" * 30 + b'", ')
+    check_json(json.dumps({"text": str(HUGE), "a": [2**63 - 1, -(2**63), 1e300]}).encode())
+    check_json(b'{"text": "' + b"9" * 30 + b'", ')
     for beyond in (2**63, -(2**63) - 1, 10**18 * 10**18):
         with pytest.raises(ClientError, match="out of range"):
-            check_integers(json.dumps({"a": {"b": beyond}}).encode())
+            check_json(json.dumps({"a": {"b": beyond}}).encode())
 
 
 def integers(node: Any, schemas: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -87,3 +87,32 @@ def test_every_integer_parameter_has_bounds() -> None:
     assert len(found) > 5
     for it in found:
         assert {"minimum", "maximum"} <= set(it), it
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-32"])
+def test_another_encoding_is_no_way_around(address: str, encoding: str) -> None:
+    body = json.dumps({"session": {"type": "realtime", "tools": [TOOL]}}).encode(encoding)
+    headers = {"Content-Type": "application/json"}
+    url = f"http://{address}/v1/realtime/client_secrets"
+    answer = httpx.post(url, content=body, headers=headers)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid_json")
+
+
+@pytest.mark.parametrize("value", ["1", "{}", "[]", '{"role":"x"}', "1111111111111111111"])
+def test_a_body_of_too_many_values_is_refused_before_it_is_parsed(address: str, value: str) -> None:
+    body = '{"messages":[' + ",".join([value] * (4_000_000 // (len(value) + 1))) + "]}"
+    headers = {"Content-Type": "application/json"}
+    url = f"http://{address}/v1/chat/completions"
+    answer = httpx.post(url, content=body.encode(), headers=headers)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (413, "message_too_large")
+
+
+def test_long_text_and_audio_are_not_many_values() -> None:
+    check_json(json.dumps({"audio": "A/+=" * 1_000_000}).encode())
+    check_json(json.dumps({"text": 'He said, "yes", and left. ' * 15_000}).encode())
+
+
+def test_integers_are_found_outside_of_strings_only() -> None:
+    check_json(rb'{"a":"\\", "b":"\"99999999999999999999", "c":1e-99999999999999999999}')
+    with pytest.raises(ClientError, match="out of range"):
+        check_json(rb'{"a":"\\\"", "b":-99999999999999999999}')

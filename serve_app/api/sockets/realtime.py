@@ -5,7 +5,6 @@ import uuid
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-import orjson
 from fastapi import APIRouter
 from picows import WSUpgradeRequest, WSUpgradeResponseWithListener
 from pydantic import BaseModel, ConfigDict, Field

@@ -359,7 +359,8 @@ def test_a_message_in_fragments_is_one_message(server: str) -> None:
     assert raw.close_code() == 1000
 
 
-def test_a_client_that_stops_reading_is_given_up() -> None:
+def test_a_client_that_stops_reading_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("serve_app.api.sockets.socket.FRAMES_AT_ONCE", 1_000_000)
     with served(limited(client_write_timeout_s=1, idle_timeout_s=600)) as address:
         raw = Raw(address, buffer=4096)
         raw.socket.setblocking(True)

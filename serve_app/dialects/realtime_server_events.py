@@ -82,6 +82,7 @@ class ServerEvents:
         """None for a realtime session without transcription."""
         is_live = session.type == "transcription"
         if not is_live and session.audio.input.transcription is None:
+            self._sent.pop(event.item, None)
             return []
         fields = {"item_id": event.item, "content_index": 0}
         match event:

@@ -69,7 +69,7 @@ class Client:
         """The result of a job that is completed."""
         answer = self.submit(body, **options)
         assert answer.status_code == 202, answer.text
-        job = self.until(answer.json()["id"], *ENDED)
+        job = self.until(answer.json()["id"], *ENDED, seconds=120)
         assert job["state"] == "completed", job
         result: dict[str, Any] = self.get(f"/v1/jobs/{job['id']}/results").json()
         return result

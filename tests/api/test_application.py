@@ -37,7 +37,7 @@ def ready(client: TestClient) -> None:
         continue
 
 
-def test_a_recording_comes_back_as_words(client: TestClient, talk: bytes) -> None:
+def test_a_recording_is_transcribed(client: TestClient, talk: bytes) -> None:
     answer = client.post("/v1/transcribe", content=wav(talk)).json()
     assert answer["engine"] == "sim" and answer["duration_ms"] == len(talk) // 32
     assert answer["text"] == " ".join(word["word"] for word in answer["words"])
@@ -47,7 +47,7 @@ def test_a_recording_comes_back_as_words(client: TestClient, talk: bytes) -> Non
     assert starts == sorted(starts) and answer["processing_ms"] > 0
 
 
-def test_multipart_says_the_same_as_a_raw_body(client: TestClient, talk: bytes) -> None:
+def test_multipart_and_a_raw_body_get_the_same_answer(client: TestClient, talk: bytes) -> None:
     raw = client.post("/v1/transcribe", content=wav(talk)).json()
     form = client.post("/v1/transcribe", files={"file": ("talk.wav", wav(talk))}).json()
     assert form["words"] == raw["words"]
@@ -238,7 +238,7 @@ def encoded(pcm: bytes, container: str, codec: str) -> bytes:
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_every_common_format_is_heard(client: TestClient, talk: bytes, name: str) -> None:
+def test_every_common_format_is_transcribed(client: TestClient, talk: bytes, name: str) -> None:
     answer = client.post("/v1/transcribe", content=encoded(talk, *FORMATS[name])).json()
     assert answer["duration_ms"] == pytest.approx(len(talk) // 32, abs=150)
     assert len(answer["words"]) == pytest.approx(len(talk) / 32_000 * 2.5, abs=3)
@@ -259,3 +259,9 @@ def test_a_plain_get_of_a_sockets_path_is_asked_to_upgrade(client: TestClient, p
     assert answer.status_code == 426 and code_of(answer) == "upgrade_required"
     assert answer.headers["upgrade"] == "websocket"
     assert client.post(path).headers["allow"] == "GET, HEAD, OPTIONS"
+
+
+def test_unknown_parameters_of_a_streamed_body_are_refused(client: TestClient) -> None:
+    answer = client.post("/transcribe/stream?vad=off", content=b"")
+    assert answer.status_code == 400 and code_of(answer) == "invalid_request"
+    assert answer.json()["error"]["param"] == "vad"

@@ -1,5 +1,5 @@
-"""`POST /transcribe/stream`: audio in a chunked body, the live protocol's events as server-sent
-events, while the body still comes."""
+"""`POST /transcribe/stream`: audio in a chunked body; the live protocol's events as server-sent
+events while the body is still being received."""
 
 import asyncio
 import time
@@ -10,6 +10,7 @@ from typing import Annotated
 import orjson
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.types import Receive, Scope, Send
 
 from deployments.interfaces import RATE
@@ -22,35 +23,39 @@ from serve_app.live.events import ClientErred, Close, Event, Fact, UtteranceEven
 
 PIECE_BYTES = 32_000
 AHEAD_SHARE = 0.5
-"""Of the session's bound: an utterance must fit in, or nothing would ever be dealt with."""
+"""Of the session's limit; an utterance must fit into the rest, or the stream would stall."""
 
 UPLOAD = {"requestBody": {"required": False, "content": {"application/octet-stream": {}}}}
+
+
+class StreamOptions(BaseModel):
+    """The query: the audio format, and the language."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    sample_rate: int = Field(16_000, ge=8000, le=48_000)
+    encoding: str = "pcm_s16le"
+    channels: int = Field(1, ge=1, le=2)
+    language: str | None = None
 
 
 def router(backend: Backend, sessions: LiveSessions) -> APIRouter:
     routes = APIRouter(prefix="/transcribe", tags=["older paths"])
 
     @routes.post("/stream", openapi_extra=UPLOAD)
-    async def stream(
-        request: Request,
-        sample_rate: Annotated[int, Query(ge=8000, le=48_000)] = 16_000,
-        encoding: str = "pcm_s16le",
-        channels: Annotated[int, Query(ge=1, le=2)] = 1,
-        language: str | None = None,
-    ) -> Response:
-        """Raw samples in a chunked body; what `WS /v1/transcribe/stream` says as events."""
+    async def stream(request: Request, options: Annotated[StreamOptions, Query()]) -> Response:
+        """Raw samples in a chunked body; the answers of `WS /v1/transcribe/stream` as events."""
         dialect = NativeDialect(sessions.limits, uuid.uuid4().hex, backend.engines.transcriber)
-        start = {"type": "start", "sample_rate": sample_rate, "encoding": encoding}
-        start |= {"channels": channels, **({"language": language} if language else {})}
+        start = {"type": "start", **options.model_dump(), "language": options.language or None}
         begin = dialect.parse(orjson.dumps(start).decode())
-        return _Both(_events(request, sessions, dialect, begin), EVENT_STREAM)
+        return _Duplex(_events(request, sessions, dialect, begin), EVENT_STREAM)
 
     return routes
 
 
-class _Both(Streamed):
-    """Answers while the body is read, which therefore is nobody else's to read: Starlette would
-    look in it for the client's going away."""
+class _Duplex(Streamed):
+    """Answers while the body is being read. Starlette would read the body, too, to notice that the
+    client has disconnected."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self.stream_response(send)
@@ -59,28 +64,28 @@ class _Both(Streamed):
 async def _events(
     request: Request, sessions: LiveSessions, dialect: NativeDialect, begin: list[Fact]
 ) -> AsyncGenerator[bytes, None]:
-    """Finals are bounded by the audio ahead, which waits for them."""
-    said: asyncio.Queue[bytes | None] = asyncio.Queue()
-    moved = asyncio.Event()
+    """The queue is bounded because the body is not read while much audio waits."""
+    frames: asyncio.Queue[bytes | None] = asyncio.Queue()
+    progressed = asyncio.Event()
 
-    def on_event(happened: Event) -> None:
-        if isinstance(happened, UtteranceEvent):
+    def on_event(event_: Event) -> None:
+        if isinstance(event_, UtteranceEvent):
             return
-        frame = dialect.render(happened, round(time.time(), 3))
-        said.put_nowait(b"data: " + frame + b"\n\n")
-        if isinstance(happened, Close):
-            said.put_nowait(None)
+        frame = dialect.render(event_, round(time.time(), 3))
+        frames.put_nowait(b"data: " + frame + b"\n\n")
+        if isinstance(event_, Close):
+            frames.put_nowait(None)
 
     def on_abandoned(code: str) -> None:
-        said.put_nowait(event(ClientError(code, "the session ended early").body()))
-        said.put_nowait(None)
+        frames.put_nowait(event(ClientError(code, "the session ended early").body()))
+        frames.put_nowait(None)
 
     live = sessions.open(on_event, on_abandoned)
-    live.progressed = moved.set
-    feeding = asyncio.create_task(_feed(request, live, dialect, begin, sessions, moved))
-    feeding.add_done_callback(lambda it: _ended(it, said))
+    live.progressed = progressed.set
+    feeding = asyncio.create_task(_feed(request, live, dialect, begin, sessions, progressed))
+    feeding.add_done_callback(lambda it: _ended(it, frames))
     try:
-        while (piece := await said.get()) is not None:
+        while (piece := await frames.get()) is not None:
             yield piece
     finally:
         feeding.cancel()
@@ -88,10 +93,10 @@ async def _events(
         sessions.close(live)
 
 
-def _ended(feeding: "asyncio.Task[None]", said: "asyncio.Queue[bytes | None]") -> None:
-    """A body that breaks off ends the answer, too."""
+def _ended(feeding: "asyncio.Task[None]", frames: "asyncio.Queue[bytes | None]") -> None:
+    """An incomplete body also ends the answer."""
     if not feeding.cancelled() and feeding.exception():
-        said.put_nowait(None)
+        frames.put_nowait(None)
 
 
 async def _feed(
@@ -100,33 +105,33 @@ async def _feed(
     dialect: NativeDialect,
     begin: list[Fact],
     sessions: LiveSessions,
-    moved: asyncio.Event,
+    progressed: asyncio.Event,
 ) -> None:
-    """The body, no faster than it is dealt with."""
+    """Reads the body no faster than it is recognised."""
     ahead = int(sessions.limits.max_buffered_audio_s * AHEAD_SHARE * RATE)
-    _all(live, begin)
+    _feed_all(live, begin)
     rest = b""
     async for chunk in request.stream():
         rest += chunk
         while len(rest) >= PIECE_BYTES:
             while live.ahead > ahead:
-                moved.clear()
-                await moved.wait()
-            _all(live, parsed(dialect, rest[:PIECE_BYTES]))
+                progressed.clear()
+                await progressed.wait()
+            _feed_all(live, parsed(dialect, rest[:PIECE_BYTES]))
             rest = rest[PIECE_BYTES:]
     if rest:
-        _all(live, parsed(dialect, rest))
-    _all(live, parsed(dialect, '{"type":"stop"}'))
+        _feed_all(live, parsed(dialect, rest))
+    _feed_all(live, parsed(dialect, '{"type":"stop"}'))
 
 
 def parsed(dialect: NativeDialect, frame: str | bytes) -> list[Fact]:
-    """What a frame says, or that it says nothing that the protocol knows."""
+    """The frame's facts; for an invalid frame, its error."""
     try:
         return dialect.parse(frame)
     except ClientError as error:
         return [ClientErred(error)]
 
 
-def _all(live: LiveSession, facts: list[Fact]) -> None:
+def _feed_all(live: LiveSession, facts: list[Fact]) -> None:
     for fact in facts:
         live.feed(fact)

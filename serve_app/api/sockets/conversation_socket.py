@@ -1,6 +1,6 @@
-"""`WS /ws` and the TCP port: one utterance in, everything that comes of it out.
+"""`WS /ws` and the TCP port: one utterance in; its transcript, reply and speech out.
 
-Audio in a container other than WAV is decoded in a process of its own, as recordings are.
+Audio in a container other than WAV is decoded in a separate process, as recordings are.
 """
 
 import tempfile
@@ -12,6 +12,7 @@ from picows import WSUpgradeRequest, WSUpgradeResponseWithListener
 
 from deployments.decoding import Bounds, Undecodable, decode_in_process
 from serve_app.api.backend import Backend
+from serve_app.api.sockets.query import checked_query
 from serve_app.api.sockets.socket import refusal, welcome
 from serve_app.api.sockets.spoken import SpokenSocket, conversation_terms
 from serve_app.api.sockets.upgrade import Route
@@ -25,11 +26,12 @@ PATH = "/ws"
 
 
 def route(backend: Backend, conversations: Conversations, metrics: Metrics) -> Route:
-    """Answers handshakes: a conversation each, or 503 with Retry-After."""
+    """Each handshake opens a conversation, or gets 503 with Retry-After."""
     max_bytes = conversations.config.limits.max_event_bytes
 
-    def accept(_: WSUpgradeRequest) -> WSUpgradeResponseWithListener:
+    def accept(request: WSUpgradeRequest) -> WSUpgradeResponseWithListener:
         try:
+            checked_query(request, ())
             conversations.admit()
         except ClientError as error:
             return refusal(error, metrics)
@@ -81,16 +83,16 @@ class ConversationSocket(SpokenSocket):
     def received(self, message: str | bytes) -> None:
         try:
             if self._decoding:
-                raise ClientError("conversation_busy", "the audio before this one is being decoded")
+                raise ClientError("conversation_busy", "the previous audio is still being decoded")
             for fact in self._dialect.parse(message):
-                self._do(fact)
+                self._take(fact)
         except ClientError as error:
-            self._complain(error)
+            self._refuse(error)
 
     def render(self, event: Any) -> list[bytes]:
         return self._dialect.render(event)
 
-    def _do(self, fact: Any) -> None:
+    def _take(self, fact: Any) -> None:
         match fact:
             case ImmediateAnswer(frame):
                 self.send(frame)
@@ -100,15 +102,15 @@ class ConversationSocket(SpokenSocket):
             case _:
                 self.feed(fact)
 
-    def _complain(self, error: ClientError) -> None:
+    def _refuse(self, error: ClientError) -> None:
         self.count(error)
         self.send(self._dialect.error(error))
 
     async def _decode(self, file: bytes) -> None:
         try:
             for fact in self._dialect.on_audio(await decoded(file)):
-                self._do(fact)
+                self._take(fact)
         except ClientError as error:
-            self._complain(error)
+            self._refuse(error)
         finally:
             self._decoding = False

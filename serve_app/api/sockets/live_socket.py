@@ -1,17 +1,17 @@
 """`WS /v1/transcribe/stream`: a socket in front of a live session.
 
-A frame that comes in is parsed and fed to the session at once, an event is rendered and written at
-once. While the client does not read, events wait in the `Backlog`.
+A frame is parsed and fed to the session at once; an event is rendered and written at once. While
+the client does not read, events wait in the `Backlog`.
 """
 
 import time
 import uuid
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
 from picows import WSUpgradeRequest, WSUpgradeResponseWithListener
 
 from serve_app.api.backend import Backend
+from serve_app.api.sockets.query import checked_query
 from serve_app.api.sockets.socket import Socket, refusal, welcome
 from serve_app.api.sockets.upgrade import Route
 from serve_app.dialects.native import NativeDialect
@@ -37,27 +37,25 @@ PATH = "/v1/transcribe/stream"
 MAX_MESSAGE_BYTES = 2 << 20
 
 
-def _kept(request: WSUpgradeRequest, live_recordings: LiveRecordings) -> LiveRecording | None:
-    """The transcription that the session's finals are kept for, if one is named."""
-    query = urlsplit(request.path.decode(errors="replace")).query
-    ids = parse_qs(query).get("transcription", [])
-    if not ids:
-        return None
-    return live_recordings.kept(principal_of(request.headers), ids[0])
+def _recording(request: WSUpgradeRequest, live_recordings: LiveRecordings) -> LiveRecording | None:
+    """The live recording that the query names. Raises `ClientError` for an unknown parameter."""
+    id_ = checked_query(request, {"transcription"}).get("transcription")
+    return live_recordings.kept(principal_of(request.headers), id_) if id_ else None
 
 
 def route(
     backend: Backend, sessions: LiveSessions, metrics: Metrics, live_recordings: LiveRecordings
 ) -> Route:
-    """Answers handshakes: a session each, or 503 with Retry-After."""
+    """Each handshake opens a session, or gets 503 with Retry-After."""
 
     def accept(request: WSUpgradeRequest) -> WSUpgradeResponseWithListener:
         try:
+            recording = _recording(request, live_recordings)
             sessions.admit()
         except ClientError as error:
             return refusal(error, metrics)
         dialect = NativeDialect(sessions.limits, uuid.uuid4().hex, backend.engines.transcriber)
-        return welcome(LiveSocket(sessions, dialect, metrics, _kept(request, live_recordings)))
+        return welcome(LiveSocket(sessions, dialect, metrics, recording))
 
     return Route(accept, MAX_MESSAGE_BYTES)
 
@@ -65,34 +63,34 @@ def route(
 class LiveSocket(Socket):
     """One connection."""
 
-    __slots__ = ("_backlog", "_dialect", "_kept", "_live", "_sessions")
+    __slots__ = ("_backlog", "_dialect", "_live", "_recording", "_sessions")
 
     def __init__(
         self,
         sessions: LiveSessions,
         dialect: NativeDialect,
         metrics: Metrics,
-        kept: LiveRecording | None = None,
+        recording: LiveRecording | None = None,
     ) -> None:
         super().__init__(metrics, MAX_MESSAGE_BYTES)
         self._sessions = sessions
         self._dialect = dialect
-        self._kept = kept
+        self._recording = recording
         self._live: LiveSession | None = None
         self._backlog = Backlog(sessions.limits.max_unsent_events)
 
     def opened(self) -> None:
         self.send(self._dialect.hello())
         self._live = self._sessions.open(self._on_event, self.end)
-        if self._kept:
-            self._kept.begin(self._refused)
+        if self._recording:
+            self._recording.begin(self._refused)
 
     def closed(self) -> None:
         if self._live:
             self._metrics.count(PARTIALS_DROPPED, by=self._backlog.dropped)
             self._sessions.close(self._live)
-            if self._kept:
-                self._kept.ended(self._live.metrics().audio_ms)
+            if self._recording:
+                self._recording.ended(self._live.metrics().audio_ms)
             self._live = None
 
     def unread(self, is_unread: bool) -> None:
@@ -115,14 +113,14 @@ class LiveSocket(Socket):
                 self.send(self._dialect.hello())
 
     def _refused(self, error: ClientError) -> None:
-        """There is nothing to keep the session in: its client is told, and goes on."""
-        self._kept = None
+        """The session cannot be recorded; the client gets an error, and the session continues."""
+        self._recording = None
         if self._live:
             self._live.feed(ClientErred(error))
 
     def _on_event(self, event: Event) -> None:
-        if self._kept:
-            self._kept.on_event(event)
+        if self._recording:
+            self._recording.on_event(event)
         if isinstance(event, UtteranceEvent):
             return
         if isinstance(event, ErrorReport | UtteranceFailed):

@@ -1,15 +1,15 @@
-"""`WS /v1/realtime` and `POST /v1/realtime/client_secrets`: the OpenAI Realtime surface."""
+"""`WS /v1/realtime` and `POST /v1/realtime/client_secrets`: the OpenAI Realtime API."""
 
 import time
 import uuid
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
 from fastapi import APIRouter
 from picows import WSUpgradeRequest, WSUpgradeResponseWithListener
 from pydantic import BaseModel, ConfigDict, Field
 
 from serve_app.api.backend import Backend
+from serve_app.api.sockets.query import query_of
 from serve_app.api.sockets.socket import refusal, welcome
 from serve_app.api.sockets.spoken import SpokenSocket, conversation_terms
 from serve_app.api.sockets.upgrade import Route
@@ -20,13 +20,13 @@ from serve_app.dialects.realtime_session import RealtimeSession
 from serve_app.dialects.vllm_realtime import DialectSwitch, VllmDialect
 from serve_app.errors import ClientError
 from serve_app.live.events import Started
+from serve_app.live.options import listed
 from serve_app.observability.metrics import Metrics
 from serve_app.security import client_secret
 
 PATH = "/v1/realtime"
 SUBPROTOCOL = "realtime"
 KEY_SUBPROTOCOL = "openai-insecure-api-key."
-MAX_QUERY_FIELDS = 20
 
 
 class ExpiresAfter(BaseModel):
@@ -46,7 +46,7 @@ def router(backend: Backend, conversations: Conversations) -> APIRouter:
 
     @routes.post("/client_secrets")
     async def client_secrets(asked: SecretAsked) -> dict[str, Any]:
-        """A key for a browser: it opens realtime sessions, and nothing else, until it expires."""
+        """A key for a browser: it opens only realtime sessions, until it expires."""
         now = int(time.time())
         expires_at = now + asked.expires_after.seconds
         session = _session(backend, conversations, asked.session)
@@ -58,54 +58,55 @@ def router(backend: Backend, conversations: Conversations) -> APIRouter:
 
 
 def route(backend: Backend, conversations: Conversations, metrics: Metrics) -> Route:
-    """Answers handshakes: 401 for a secret that is none, 503 where nothing is free."""
+    """Each handshake opens a session, or gets 401 for an invalid secret, or 503 if none is free."""
     max_bytes = conversations.config.limits.max_event_bytes
 
     def accept(request: WSUpgradeRequest) -> WSUpgradeResponseWithListener:
-        offered = _offered(request)
+        protocols = _protocols(request)
         try:
-            session = _asked_session(request, offered, backend, conversations)
+            query, key = query_of(request), _key(request, protocols)
+            session = _requested_session(query, key, backend, conversations)
             conversations.admit()
-            model = _query(request, "model")[:100]
+            model = query.get("model", "")[:100]
             dialect = _dialect(backend, conversations, session, model, time.time())
         except ClientError as error:
             return refusal(error, metrics)
-        headers = {"Sec-WebSocket-Protocol": SUBPROTOCOL} if SUBPROTOCOL in offered else None
+        headers = {"Sec-WebSocket-Protocol": SUBPROTOCOL} if SUBPROTOCOL in protocols else None
         return welcome(RealtimeSocket(conversations, dialect, metrics, max_bytes), headers)
 
     return Route(accept, max_bytes)
 
 
-def _offered(request: WSUpgradeRequest) -> list[str]:
+def _protocols(request: WSUpgradeRequest) -> list[str]:
     value = request.headers.get("Sec-WebSocket-Protocol") or ""
     return [protocol.strip() for protocol in value.split(",")]
 
 
-def _query(request: WSUpgradeRequest, name: str) -> str:
-    """Raises `ClientError` for a query with too many fields."""
-    try:
-        text = urlsplit(request.path.decode("latin-1")).query
-        query = parse_qs(text, max_num_fields=MAX_QUERY_FIELDS)
-    except ValueError as error:
-        reason = f"the query has more than {MAX_QUERY_FIELDS} fields"
-        raise ClientError("invalid_request", reason) from error
-    return query.get(name, [""])[0]
-
-
-def _asked_session(
-    request: WSUpgradeRequest, offered: list[str], backend: Backend, conversations: Conversations
-) -> RealtimeSession:
-    """What the query and, where there is one, the client secret say of the session."""
-    update: dict[str, Any] = {}
-    if _query(request, "intent") == "transcription":
-        update = {"type": "transcription"}
-    key = (request.headers.get("Authorization") or "").removeprefix("Bearer ").strip()
-    for protocol in offered:
+def _key(request: WSUpgradeRequest, protocols: list[str]) -> str:
+    """Of the subprotocols, because a browser cannot set headers, else of the Authorization."""
+    for protocol in protocols:
         if protocol.startswith(KEY_SUBPROTOCOL):
-            key = protocol.removeprefix(KEY_SUBPROTOCOL)
+            return protocol.removeprefix(KEY_SUBPROTOCOL)
+    return (request.headers.get("Authorization") or "").removeprefix("Bearer ").strip()
+
+
+def _requested_session(
+    query: dict[str, str], key: str, backend: Backend, conversations: Conversations
+) -> RealtimeSession:
+    """The session of the query and the client secret. Query parameters without effect are ignored,
+    because clients send those of other servers, too; `session.created` lists them."""
+    update: dict[str, Any] = {}
+    if query.get("intent") == "transcription":
+        update = {"type": "transcription"}
     if key.startswith(client_secret.PREFIX):
         update |= client_secret.opened(backend.secret, key, time.time())
-    return _session(backend, conversations, update)
+    session = _session(backend, conversations, update)
+    unused = [f"query.{name}" for name, value in query.items() if not _is_used(name, value)]
+    return session.model_copy(update={"ignored": [*session.ignored, *listed(unused)]})
+
+
+def _is_used(name: str, value: str) -> bool:
+    return name == "model" or (name == "intent" and value in ("", "transcription"))
 
 
 def _session(
@@ -163,7 +164,7 @@ class RealtimeSocket(SpokenSocket):
 
 
 def _event_id(message: str | bytes) -> str | None:
-    """Of the event that was wrong, if it has one."""
+    """The id of the refused event, if it has one."""
     try:
         event_id = json_object(message).get("event_id")
     except ClientError:

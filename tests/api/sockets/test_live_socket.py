@@ -386,3 +386,16 @@ def test_an_ingress_that_goes_away_tells_its_clients_to_connect_again() -> None:
         raw = Raw(stack.enter_context(served()))
         stack.close()
         assert raw.close_code() == 1012
+
+
+@pytest.mark.parametrize("url", [f"{PATH}?language=en", "/ws?mode=transcribe"])
+def test_unknown_parameters_of_a_url_are_refused(server: str, url: str) -> None:
+    async def go() -> None:
+        with pytest.raises(websockets.exceptions.InvalidStatus) as refused:
+            await connect(f"ws://{server}{url}")
+        answer = refused.value.response
+        error = json.loads(answer.body or b"")["error"]
+        assert answer.status_code == 400 and error["code"] == "invalid_request"
+        assert error["param"] == url.split("?")[1].split("=")[0]
+
+    asyncio.run(go())

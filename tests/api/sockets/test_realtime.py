@@ -574,3 +574,13 @@ def test_vllms_dialect_on_the_same_url(address: str, speech: bytes, begin_first:
     first = events[: [event["type"] for event in events].index("transcription.done") + 1]
     deltas = "".join(event["delta"] for event in first if event["type"] == "transcription.delta")
     assert deltas == first[-1]["text"] and len(deltas.split()) > 3
+
+
+def test_query_parameters_without_effect_are_listed(address: str) -> None:
+    async def go() -> None:
+        url = f"ws://{address}/v1/realtime?model=any&intent=conversation&call_id=rtc_1&x%20y=1"
+        async with connect(url) as socket:
+            session = json.loads(await socket.recv())["session"]
+            assert session["ignored"] == ["query.intent", "query.call_id", "?"]
+
+    asyncio.run(go())

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import aclosing
 from typing import Any, Literal
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -22,6 +22,7 @@ from deployments.interfaces import (
     ToolCall,
 )
 from serve_app.api.backend import Backend
+from serve_app.api.hang_up import while_connected
 from serve_app.api.streamed import DONE, EVENT_STREAM, Streamed, begun, event, with_errors
 from serve_app.config import Limits
 from serve_app.conversation.driver import Conversations
@@ -98,7 +99,7 @@ def router(backend: Backend, conversations: Conversations, places: ConcurrencyLi
     routes = APIRouter(prefix="/v1/chat", tags=["chat"])
 
     @routes.post("/completions")
-    async def completions(asked: ChatAsked) -> Response:
+    async def completions(request: Request, asked: ChatAsked) -> Response:
         """A reply to a conversation, whole or as server-sent events."""
         engine = backend.engines.chat
         ask = _ask(asked, conversations.config.limits, engine)
@@ -110,10 +111,12 @@ def router(backend: Backend, conversations: Conversations, places: ConcurrencyLi
             "model": engine.name,
         }
         if not asked.stream:
-            return JSONResponse(await _whole(written, head | noted(ignored)))
+            return JSONResponse(
+                await while_connected(request, _whole(written, head | noted(ignored)))
+            )
         usage = bool(asked.stream_options and asked.stream_options.include_usage)
         chunks = with_errors(_chunks(written, head, usage, ignored), DONE)
-        return Streamed(await begun(chunks), EVENT_STREAM)
+        return Streamed(await while_connected(request, begun(chunks)), EVENT_STREAM)
 
     return routes
 

@@ -10,6 +10,7 @@ from starlette.datastructures import FormData
 
 from deployments.interfaces import SpeechOptions
 from serve_app.api.backend import Backend
+from serve_app.api.hang_up import while_connected
 from serve_app.api.uploads import Uploads
 from serve_app.config import Limits
 from serve_app.errors import invalid
@@ -66,7 +67,7 @@ def router(
             asked = _asked_in(form, asked)
             options = _options(asked, backend, limits)
             async with recordings.open(path, limits) as found:
-                await found.transcribe(options)
+                await while_connected(request, found.transcribe(options))
         result = _transcript(found, asked.language, backend.engines.transcriber.name, began)
         if asked.format == "json":
             return result

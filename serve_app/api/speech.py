@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from typing import Any, Literal
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -14,6 +14,7 @@ from deployments.encoding import MEDIA_TYPES, Encoder, SpeechFormat
 from deployments.interfaces import Option
 from deployments.speaker.clauses import ClauseSplitter, speakable
 from serve_app.api.backend import Backend
+from serve_app.api.hang_up import while_connected
 from serve_app.api.streamed import EVENT_STREAM, Streamed, begun, event, with_errors
 from serve_app.conversation.driver import Conversations
 from serve_app.errors import ClientError
@@ -55,7 +56,7 @@ def router(backend: Backend, conversations: Conversations, places: ConcurrencyLi
     limit = conversations.config.limits.max_speech_chars
 
     @routes.post("/speech", response_class=Response)
-    async def speech(asked: SpeechAsked) -> Response:
+    async def speech(request: Request, asked: SpeechAsked) -> Response:
         """Speak a text. The audio is sent clause by clause, as it is made."""
         ignored = listed(_ignored(asked, backend.engines.speaker))
         clauses = _clauses(asked.input, limit)
@@ -64,9 +65,11 @@ def router(backend: Backend, conversations: Conversations, places: ConcurrencyLi
         audio = _encoded(sounds, asked.response_format, places)
         if asked.stream_format == "sse":
             events = with_errors(_events(audio, clauses, ignored))
-            return Streamed(await begun(events), EVENT_STREAM, noted_header(ignored))
+            return Streamed(
+                await while_connected(request, begun(events)), EVENT_STREAM, noted_header(ignored)
+            )
         kind = MEDIA_TYPES[asked.response_format]
-        return Streamed(await begun(audio), kind, noted_header(ignored))
+        return Streamed(await while_connected(request, begun(audio)), kind, noted_header(ignored))
 
     @routes.get("/voices")
     async def voices(language: str | None = None) -> dict[str, Any]:

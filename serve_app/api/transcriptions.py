@@ -13,6 +13,7 @@ from starlette.datastructures import FormData
 
 from deployments.interfaces import SpeakerTurn, SpeechOptions
 from serve_app.api.backend import Backend
+from serve_app.api.hang_up import while_connected
 from serve_app.api.streamed import DONE, EVENT_STREAM, Streamed, begun, event, with_errors
 from serve_app.api.uploads import Uploads
 from serve_app.dialects.frames import token_usage
@@ -125,10 +126,15 @@ def router(
                     _events(found, options, asked, held.pop_all()),
                     DONE if asked.stream_include_usage else b"",
                 )
-                return Streamed(await begun(events), EVENT_STREAM, noted_header(ignored))
-            await found.transcribe(options)
+                return Streamed(
+                    await while_connected(request, begun(events)),
+                    EVENT_STREAM,
+                    noted_header(ignored),
+                )
+            await while_connected(request, found.transcribe(options))
             if asked.diarized:
-                return _json(_diarized(found, await found.turns()), ignored)
+                turns = await while_connected(request, found.turns())
+                return _json(_diarized(found, turns), ignored)
         told = asked.language or found.language or _only(backend)
         return _rendered(asked, found, told, ignored)
 

@@ -17,9 +17,12 @@ from websockets.sync.client import connect as websocket
 
 from loadtest.speech import wav
 from serve_app.api.legacy import views
+from serve_app.api.legacy.streaming import _Unsent
 from serve_app.config import Config
 from serve_app.jobs.alignment import label
 from serve_app.jobs.job import STEP_SHARES, JobState
+from serve_app.live.backlog import ReaderTooSlow
+from serve_app.live.events import TranscriptUpdate
 from tests.api.sockets.test_live_socket import PATH, chunks, converse, events_of, of, words
 from tests.fakes import models, served
 from tests.jobs.test_jobs import ENDED, Client, code_of, config, long, running, slow
@@ -377,3 +380,21 @@ def test_settings_that_may_not_change_are_refused_with_reasons(
     assert 400 <= answer.status_code < 500 and code_of(answer) == code
     if code == "not_while_running":
         assert "max_sessions" in answer.json()["error"]["message"], "it says what may"
+
+
+def test_finals_that_nobody_reads_end_the_stream_and_partials_are_replaced() -> None:
+    unsent = _Unsent(3)
+    for number in range(10):
+        unsent.on_event(TranscriptUpdate(0, False, 0, number, ()))
+    for number in range(2):
+        unsent.on_event(TranscriptUpdate(number, True, 0, 1, ()))
+    with pytest.raises(ReaderTooSlow):
+        unsent.on_event(TranscriptUpdate(2, True, 0, 1, ()))
+
+    async def go() -> None:
+        unsent.on_abandoned("client_too_slow")
+        *events, error = [it async for it in unsent.events()]
+        assert [(it.final, it.until) for it in events] == [(False, 9), (True, 1), (True, 1)]
+        assert error.code == "client_too_slow"
+
+    asyncio.run(go())

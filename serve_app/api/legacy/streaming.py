@@ -5,7 +5,7 @@ import asyncio
 import time
 import uuid
 from collections.abc import AsyncGenerator
-from typing import Annotated
+from typing import Annotated, Any
 
 import orjson
 from fastapi import APIRouter, Query, Request
@@ -18,6 +18,7 @@ from serve_app.api.backend import Backend
 from serve_app.api.streamed import EVENT_STREAM, Streamed, event
 from serve_app.dialects.native import NativeDialect
 from serve_app.errors import ClientError
+from serve_app.live.backlog import Backlog
 from serve_app.live.driver import LiveSession, LiveSessions
 from serve_app.live.events import ClientErred, Close, Event, Fact, UtteranceEvent
 
@@ -64,39 +65,62 @@ class _Duplex(Streamed):
 async def _events(
     request: Request, sessions: LiveSessions, dialect: NativeDialect, begin: list[Fact]
 ) -> AsyncGenerator[bytes, None]:
-    """The queue is bounded because the body is not read while much audio waits."""
-    frames: asyncio.Queue[bytes | None] = asyncio.Queue()
+    unsent = _Unsent(sessions.limits.max_unsent_events)
     progressed = asyncio.Event()
-
-    def on_event(event_: Event) -> None:
-        if isinstance(event_, UtteranceEvent):
-            return
-        frame = dialect.render(event_, round(time.time(), 3))
-        frames.put_nowait(b"data: " + frame + b"\n\n")
-        if isinstance(event_, Close):
-            frames.put_nowait(None)
-
-    def on_abandoned(code: str) -> None:
-        frames.put_nowait(event(ClientError(code, "the session ended early").body()))
-        frames.put_nowait(None)
-
-    live = sessions.open(on_event, on_abandoned)
+    live = sessions.open(unsent.on_event, unsent.on_abandoned)
     live.progressed = progressed.set
     feeding = asyncio.create_task(_feed(request, live, dialect, begin, sessions, progressed))
-    feeding.add_done_callback(lambda it: _ended(it, frames))
+    feeding.add_done_callback(unsent.on_fed)
     try:
-        while (piece := await frames.get()) is not None:
-            yield piece
+        async for item in unsent.events():
+            if isinstance(item, ClientError):
+                yield event(item.body())
+            else:
+                yield b"data: " + dialect.render(item, round(time.time(), 3)) + b"\n\n"
     finally:
         feeding.cancel()
         await asyncio.gather(feeding, return_exceptions=True)
         sessions.close(live)
 
 
-def _ended(feeding: "asyncio.Task[None]", frames: "asyncio.Queue[bytes | None]") -> None:
-    """An incomplete body also ends the answer."""
-    if not feeding.cancelled() and feeding.exception():
-        frames.put_nowait(None)
+class _Unsent:
+    """Events on their way to a client, at most `bound` of those that must not be dropped."""
+
+    def __init__(self, bound: int) -> None:
+        self._backlog = Backlog(bound)
+        self._ended: ClientError | None = None
+        self._is_over = False
+        self._changed = asyncio.Event()
+
+    def on_event(self, event_: Event) -> None:
+        """Raises `ReaderTooSlow`, which ends the session."""
+        if not isinstance(event_, UtteranceEvent):
+            self._backlog.put(event_)
+            self._changed.set()
+
+    def on_abandoned(self, code: str) -> None:
+        self._ended = ClientError(code, "the session ended early")
+        self._changed.set()
+
+    def on_fed(self, feeding: "asyncio.Task[None]") -> None:
+        """An incomplete body also ends the answer."""
+        if not feeding.cancelled() and feeding.exception():
+            self._is_over = True
+            self._changed.set()
+
+    async def events(self) -> AsyncGenerator[Any, None]:
+        """The session's events, up to `Close` or the error that ended it."""
+        while not self._is_over:
+            while self._backlog:
+                event_ = self._backlog.take()
+                yield event_
+                if isinstance(event_, Close):
+                    return
+            if self._ended:
+                yield self._ended
+                return
+            await self._changed.wait()
+            self._changed.clear()
 
 
 async def _feed(

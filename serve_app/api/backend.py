@@ -1,4 +1,4 @@
-"""What stands behind the ingress: the model replicas, their engines, and the cluster."""
+"""What the ingress uses: the model replicas, their engines, and the cluster."""
 
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
@@ -12,7 +12,7 @@ from serve_app.observability.metrics import Snapshot
 
 
 class Cluster(Protocol):
-    """All replicas of all deployments, as one ingress replica can ask them."""
+    """All replicas of all deployments, as one ingress replica sees them."""
 
     async def snapshots(self) -> list[Snapshot]:
         """The metrics of every replica."""
@@ -24,7 +24,7 @@ class Cluster(Protocol):
         """Every deployment with its status and its replicas by state."""
 
     async def nodes(self) -> list[dict[str, Any]]:
-        """What is in use of every machine; see `node.usage`."""
+        """The usage of every machine; see `node.usage`."""
 
     async def change_settings(self, changes: dict[str, Any]) -> dict[str, Any]:
         """Change settings on all ingress replicas, also on those that start later. Returns all
@@ -33,7 +33,7 @@ class Cluster(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Backend:
-    """Each deployment's replicas, what is known of the engines, and the cluster around them."""
+    """Each deployment's replicas, the properties of the engines, and the cluster."""
 
     vad: ReplicaSet
     transcriber: ReplicaSet
@@ -45,7 +45,7 @@ class Backend:
     generated: Callable[[], Awaitable[dict[str, dict[str, int]]]]
     """Tokens of Chat and samples of Speaker since their start, over all replicas."""
     cluster: Cluster | None = None
-    """None where everything is in this process."""
+    """None if everything runs in this process."""
     secret: bytes = field(default_factory=lambda: secrets.token_bytes(32), repr=False)
     """Signs client secrets; the same for all ingress replicas."""
 

@@ -1,4 +1,4 @@
-"""`GET /v1/models`: the engines that answer here, as OpenAI's clients list models."""
+"""`GET /v1/models`: the configured engines, in OpenAI's list of models."""
 
 import time
 from typing import Any
@@ -15,7 +15,7 @@ def router(backend: Backend) -> APIRouter:
 
     @routes.get("/v1/models")
     async def list_models() -> dict[str, Any]:
-        """One engine of each kind. Requests may name any model: these are the ones that answer."""
+        """One engine of each kind. Requests may name any model; these are the ones that answer."""
         return {"object": "list", "data": listed}
 
     @routes.get("/v1/models/status")
@@ -44,14 +44,14 @@ def router(backend: Backend) -> APIRouter:
         for one in listed:
             if model in (one["id"], one["engine"]):
                 return one
-        reason = f"there is no model {model[:80]!r}; GET /v1/models lists those that there are"
+        reason = f"there is no model {model[:80]!r}; GET /v1/models lists the models"
         raise ClientError("model_not_found", reason, param="model")
 
     return routes
 
 
 def _listed(engines: dict[str, str], created: int) -> list[dict[str, Any]]:
-    """The id of a model is its engine's name, as `kind/name` where several have that name."""
+    """A model's id is its engine's name, or `kind/name` if several engines have that name."""
     names = list(engines.values())
     return [
         {

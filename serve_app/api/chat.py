@@ -1,4 +1,4 @@
-"""`POST /v1/chat/completions`: the chat engine as OpenAI's clients ask for it."""
+"""`POST /v1/chat/completions`: the chat engine for OpenAI's clients."""
 
 import json
 import time
@@ -75,7 +75,7 @@ class ResponseFormat(_Shape):
 
 
 class ChatAsked(_Shape):
-    """What else a client sends is taken, and named in `ignored` of the answer."""
+    """Other fields have no effect and are listed in `ignored` of the answer."""
 
     model_config = ConfigDict(extra="allow", strict=True)
 
@@ -95,7 +95,7 @@ class ChatAsked(_Shape):
     response_format: ResponseFormat | None = None
 
 
-def router(backend: Backend, conversations: Conversations, places: ConcurrencyLimit) -> APIRouter:
+def router(backend: Backend, conversations: Conversations, limit: ConcurrencyLimit) -> APIRouter:
     routes = APIRouter(prefix="/v1/chat", tags=["chat"])
 
     @routes.post("/completions")
@@ -103,7 +103,7 @@ def router(backend: Backend, conversations: Conversations, places: ConcurrencyLi
         """A reply to a conversation, whole or as server-sent events."""
         engine = backend.engines.chat
         ask = _ask(asked, conversations.config.limits, engine)
-        written = _written(conversations, ask, places)
+        written = _written(conversations, ask, limit)
         ignored = listed(_ignored(asked, engine))
         head = {
             "id": f"chatcmpl-{uuid.uuid4().hex}",
@@ -130,15 +130,15 @@ OPTIONS = {
     "stop": Option.STOP,
     "seed": Option.SEED,
 }
-"""Fields that clients send unasked, and what an engine must have for them."""
+"""Fields that clients send by default, and the option that an engine needs for them."""
 
 
 def _ignored(asked: ChatAsked, engine: Engine) -> Iterator[str]:
     for name, option in OPTIONS.items():
         if getattr(asked, name) and option not in engine.options:
             yield name
-    told = any(message.role in ("system", "developer") for message in asked.messages)
-    if told and Option.INSTRUCTIONS not in engine.options:
+    has_instructions = any(message.role in ("system", "developer") for message in asked.messages)
+    if has_instructions and Option.INSTRUCTIONS not in engine.options:
         yield "messages.system"
     yield from (name for name, value in (asked.model_extra or {}).items() if value is not None)
 
@@ -159,7 +159,7 @@ def _ask(asked: ChatAsked, limits: Limits, engine: Engine) -> ChatRequest:
     messages = tuple(_message(message) for message in asked.messages)
     chars = sum(len(message.content) for message in messages)
     if chars > limits.max_chat_chars:
-        reason = f"messages have at most {limits.max_chat_chars} characters in all"
+        reason = f"messages have {chars} characters; at most {limits.max_chat_chars} are allowed"
         raise ClientError("text_too_long", reason, param="messages")
     if len(asked.tools or ()) > limits.max_tools:
         reason = f"at most {limits.max_tools} tools are allowed"
@@ -168,7 +168,7 @@ def _ask(asked: ChatAsked, limits: Limits, engine: Engine) -> ChatRequest:
 
 
 def _options(asked: ChatAsked, used: Options) -> ChatOptions:
-    """Without those that the engine would ignore."""
+    """Without the options that the engine ignores."""
     stop = (asked.stop,) if isinstance(asked.stop, str) else tuple(asked.stop or ())
     options = ChatOptions(
         tuple(_tool(tool.function) for tool in asked.tools or ()),
@@ -217,9 +217,9 @@ def _choice(choice: str | ToolShape | None) -> str:
 
 
 async def _written(
-    conversations: Conversations, ask: ChatRequest, places: ConcurrencyLimit
+    conversations: Conversations, ask: ChatRequest, limit: ConcurrencyLimit
 ) -> AsyncIterator[ChatDelta]:
-    with places.slot():
+    with limit.slot():
         async with aclosing(conversations.chat.stream(*ask[1:])) as pieces:  # type: ignore[type-var]
             async for written in pieces:
                 yield written
@@ -243,7 +243,7 @@ async def _whole(pieces: AsyncIterator[ChatDelta], head: dict[str, Any]) -> dict
 async def _chunks(
     pieces: AsyncIterator[ChatDelta], head: dict[str, Any], include_usage: bool, ignored: list[str]
 ) -> AsyncGenerator[bytes, None]:
-    """OpenAI's order: the role first, one finish, then the usage with no choices."""
+    """OpenAI's order: the role first, one finish, then the usage without choices."""
     first, tokens = True, (0, 0)
     async with aclosing(pieces) as written_:  # type: ignore[type-var]
         async for written in written_:
@@ -269,16 +269,16 @@ def _chunk(head: dict[str, Any], delta: dict[str, Any], finish: str | None = Non
 
 
 def _call(call: ToolCall) -> dict[str, Any]:
-    """The id and name of a call stand on its first piece only."""
+    """Only a call's first piece has its id and name."""
     function = {"arguments": call.arguments} | ({"name": call.name} if call.name else {})
     named = {"id": call.id, "type": "function"} if call.id else {}
     return {**named, "function": function}
 
 
 def _usage(tokens: tuple[int, int]) -> dict[str, int]:
-    asked, written = tokens
+    prompt, completion = tokens
     return {
-        "prompt_tokens": asked,
-        "completion_tokens": written,
-        "total_tokens": asked + written,
+        "prompt_tokens": prompt,
+        "completion_tokens": completion,
+        "total_tokens": prompt + completion,
     }

@@ -1,4 +1,4 @@
-"""`POST /config/update`: what can change while the server runs, on all ingress replicas."""
+"""`POST /config/update`: changes settings on all ingress replicas while the server runs."""
 
 from typing import Annotated, Any
 
@@ -12,15 +12,15 @@ def router(backend: Backend, settings: RuntimeSettings) -> APIRouter:
     routes = APIRouter(tags=["status"])
 
     @routes.post("/config/update")
-    async def update(asked: Annotated[dict[str, Any], Body()]) -> dict[str, Any]:
-        """Sections with keys to change, as `{"limits": {"max_sessions": 500}}`. `max_sessions`,
-        `retry_after_s` and `client_write_timeout_s` hold at once, the others for new sessions.
-        Everything that was changed since the start comes back."""
-        changes = settings.checked(asked)
+    async def update(changes: Annotated[dict[str, Any], Body()]) -> dict[str, Any]:
+        """Sections with keys to change, such as `{"limits": {"max_sessions": 500}}`.
+        `max_sessions`, `retry_after_s` and `client_write_timeout_s` apply at once, the others to
+        new sessions. The answer lists all changes since the start."""
+        all_changes = settings.checked(changes)
         if backend.cluster:
-            changes = await backend.cluster.change_settings(asked)
+            all_changes = await backend.cluster.change_settings(changes)
         else:
-            settings.apply(changes)
-        return {section: values for section, values in changes.items() if values}
+            settings.apply(all_changes)
+        return {section: values for section, values in all_changes.items() if values}
 
     return routes

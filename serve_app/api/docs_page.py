@@ -1,4 +1,4 @@
-"""`GET /docs`: Swagger UI from an installed package, so that a browser needs nothing but us."""
+"""`GET /docs`: Swagger UI from an installed package, so that it works without the internet."""
 
 from importlib.resources import files
 

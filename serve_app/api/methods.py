@@ -1,4 +1,4 @@
-"""HEAD and OPTIONS for every path, and what `Allow` says of it."""
+"""HEAD for every path, and the `Allow` header."""
 
 from fastapi import Request
 from starlette.routing import Match
@@ -9,22 +9,22 @@ METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 
 def allowed(request: Request) -> str:
     """The methods of the request's path, as `Allow` lists them."""
-    found = [method for method in METHODS if _takes(request, method)]
+    found = [method for method in METHODS if _supports(request, method)]
     head = ["HEAD"] if "GET" in found else []
     return ", ".join([*found, *head, "OPTIONS"])
 
 
-def _takes(request: Request, method: str) -> bool:
+def _supports(request: Request, method: str) -> bool:
     scope = {**request.scope, "method": method}
     return any(route.matches(scope)[0] is Match.FULL for route in request.app.routes)
 
 
-class _Enough(Exception):
-    """The head of the answer is out."""
+class _HeadSent(Exception):
+    """The head of the answer was sent."""
 
 
 class HeadRequests:
-    """ASGI middleware: HEAD is GET without the body, however long that would go on."""
+    """ASGI middleware: HEAD is GET without the body, also for an endless one."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -37,9 +37,9 @@ class HeadRequests:
             if message["type"] != "http.response.body":
                 return await send(message)
             await send({"type": "http.response.body", "body": b""})
-            raise _Enough
+            raise _HeadSent
 
         try:
             await self._app({**scope, "method": "GET"}, receive, head_only)
-        except _Enough:
+        except _HeadSent:
             pass

@@ -1,5 +1,4 @@
-"""A form with a recording in it, read as it comes: the file goes on piece by piece, and nothing of
-it is kept here."""
+"""A form with a recording, read as it arrives: the file is passed on in pieces and not stored."""
 
 from collections.abc import AsyncIterator
 
@@ -25,7 +24,7 @@ class FileForm:
     """The field `file` streams through `file()`; the others are in `fields` once it has ended, and
     `filename` is "" if there was no file.
 
-    Raises `ClientError` for a body that is no form, breaks off, or has too much of anything.
+    Raises `ClientError` for a body that is not a form, is incomplete, or exceeds a limit.
     """
 
     def __init__(self, request: Request) -> None:
@@ -49,7 +48,7 @@ class FileForm:
         self.filename = ""
         self._ended = False
         self._file = bytearray()
-        """Of the recording, what was not taken yet."""
+        """The part of the recording that was not passed on yet."""
         self._part: bytearray = self._file
         """Where the data of the current part goes."""
         self._field = ""
@@ -63,13 +62,13 @@ class FileForm:
         async for chunk in self._request.stream():
             self._parse(chunk)
             if len(self._file) >= PIECE_BYTES:
-                yield self._taken()
+                yield self._take_file()
         if not self._ended:
-            raise ClientError("invalid_request", "the form breaks off")
+            raise ClientError("invalid_request", "the form is incomplete")
         if self._file:
-            yield self._taken()
+            yield self._take_file()
 
-    def _taken(self) -> bytes:
+    def _take_file(self) -> bytes:
         piece = bytes(self._file)
         self._file.clear()
         return piece
@@ -100,19 +99,19 @@ class FileForm:
         self._name = self._value = b""
 
     def _headers_finished(self) -> None:
-        _, said = parse_options_header(self._headers.get(b"content-disposition", b""))
-        self._field = _text(said.get(b"name", b""))
+        _, options = parse_options_header(self._headers.get(b"content-disposition", b""))
+        self._field = _text(options.get(b"name", b""))
         self._part = bytearray()
         if self._field == "file":
             if self.filename:
-                raise ClientError("invalid_request", "a form has one field `file`")
-            self.filename = _text(said.get(b"filename", b""))[-255:] or "upload"
+                raise ClientError("invalid_request", "a form has only one field `file`")
+            self.filename = _text(options.get(b"filename", b""))[-255:] or "upload"
             self._part = self._file
 
     def _data(self, data: bytes, start: int, end: int) -> None:
         self._part += data[start:end]
         if self._part is not self._file and len(self._part) > MAX_FIELD_BYTES:
-            reason = f"field {self._field[:40]!r} is over {MAX_FIELD_BYTES} bytes"
+            reason = f"field {self._field[:40]!r} has more than {MAX_FIELD_BYTES} bytes"
             raise ClientError("invalid_request", reason)
 
     def _end(self) -> None:

@@ -1,4 +1,4 @@
-"""What the routes answer, for OpenAPI: every status and content type, errors in the one shape."""
+"""The OpenAPI document: every status and content type, and errors in their one shape."""
 
 from collections.abc import Iterator
 from http import HTTPStatus
@@ -35,7 +35,7 @@ ANSWERS: dict[tuple[str, str], Contents] = {
     ("get", "/api/export/{id}/{form}"): EXPORT,
     ("post", "/transcribe/stream"): {200: (EVENTS,)},
 }
-"""Where it is more than FastAPI knows."""
+"""Content types that FastAPI does not know."""
 
 UPLOAD = {400, 408, 413, 415, 422, 429, 503, 507}
 RECORDING = {400, 408, 413, 415, 422, 429, 500, 503, 504}
@@ -61,7 +61,7 @@ REFUSALS: dict[tuple[str, str], set[int]] = {
     ("get", "/api/export/{id}/{form}"): {409, 500, 501},
     ("post", "/v1/webhooks/{id}/retry"): {409},
 }
-"""Beside what every route may answer."""
+"""In addition to the statuses of every route."""
 
 EVERYWHERE = {401, 500, 503}
 WITH_BODY = {400, 408, 413}
@@ -76,7 +76,7 @@ ERROR: dict[str, Any] = {
             "properties": {
                 "message": {"type": "string"},
                 "type": {"enum": ["invalid_request_error", "server_error"]},
-                "param": {"type": ["string", "null"], "description": "The field that is wrong."},
+                "param": {"type": ["string", "null"], "description": "The wrong field."},
                 "code": {"type": "string", "description": "Stable; docs/protocol.md lists them."},
             },
         }
@@ -85,7 +85,7 @@ ERROR: dict[str, Any] = {
 
 
 class Api(FastAPI):
-    """FastAPI whose OpenAPI document knows the errors and the answers that are not JSON."""
+    """FastAPI with an OpenAPI document that has the errors and the answers that are not JSON."""
 
     def openapi(self) -> dict[str, Any]:
         if self.openapi_schema is None:
@@ -112,7 +112,7 @@ def _operations(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, 
 
 
 def _answers(method: str, path: str, operation: dict[str, Any]) -> dict[str, Any]:
-    """FastAPI's, with what it does not know."""
+    """FastAPI's answers, completed."""
     known = operation["responses"]
     known.pop("422", None)
     contents = ANSWERS.get((method, path))

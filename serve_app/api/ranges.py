@@ -17,9 +17,9 @@ class Range(NamedTuple):
 
 
 def range_of(header: str | None, size: int) -> Range:
-    """What a client asks for; all of it where the header is missing, or is not one range.
+    """The requested range; everything if the header is missing or is not a single range.
 
-    Raises `ClientError` for a range that lies outside.
+    Raises `ClientError` for a range outside of the recording.
     """
     found = ONE.fullmatch((header or "").replace(" ", ""))
     if not found or found.groups() == ("", ""):
@@ -31,6 +31,7 @@ def range_of(header: str | None, size: int) -> Range:
         start, end = int(first), min(size, int(last) + 1 if last else size)
     if start >= end:
         raise ClientError(
-            "range_not_satisfiable", f"the recording has {size} bytes: the range lies outside"
+            "range_not_satisfiable",
+            f"the range is outside of the recording, which has {size} bytes",
         )
     return Range(start, end, True)

@@ -1,4 +1,4 @@
-"""`POST /v1/transcribe`: one recording in the body, its transcript in the answer."""
+"""`POST /v1/transcribe`: a recording in the body, its transcript in the answer."""
 
 import time
 from typing import Annotated, Any
@@ -39,7 +39,7 @@ BODY = {
 
 
 class Asked(BaseModel):
-    """What may stand in the query or, with a multipart body, in its fields."""
+    """Options in the query or, with a multipart body, in its fields."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -64,7 +64,7 @@ def router(
         itself, or multipart with a `file`."""
         began = time.monotonic()
         async with uploads.received(request) as (path, form):
-            asked = _asked_in(form, asked)
+            asked = _options_of(form, asked)
             options = _options(asked, backend, limits)
             async with recordings.open(path, limits) as found:
                 await while_connected(request, found.transcribe(options))
@@ -97,12 +97,12 @@ def _transcript(found: Recording, language: str | None, engine: str, began: floa
     )
 
 
-def _asked_in(form: FormData, asked: Asked) -> Asked:
+def _options_of(form: FormData, asked: Asked) -> Asked:
     fields: dict[str, Any] = {key: form.get(key) for key in form}
     if "hotwords" in fields:
         fields["hotwords"] = form.getlist("hotwords")
-    given = asked.model_dump(exclude_unset=True) | fields
+    options = asked.model_dump(exclude_unset=True) | fields
     try:
-        return Asked.model_validate(given)
+        return Asked.model_validate(options)
     except ValidationError as error:
-        raise invalid(error, given) from error
+        raise invalid(error, options) from error

@@ -1,4 +1,4 @@
-"""`POST /v1/audio/speech` and `GET /v1/audio/voices`: speech, as OpenAI's clients ask for it."""
+"""`POST /v1/audio/speech` and `GET /v1/audio/voices`: speech for OpenAI's clients."""
 
 import asyncio
 import base64
@@ -22,7 +22,7 @@ from serve_app.live.options import Engine, listed, noted, noted_header, unsuppor
 from serve_app.security.concurrency import ConcurrencyLimit
 
 RAW = ("wav", "pcm")
-"""Formats that cost nothing to make; the others are made in a thread."""
+"""Formats that need no encoder; the others are encoded in a thread."""
 
 
 class VoiceId(BaseModel):
@@ -32,7 +32,7 @@ class VoiceId(BaseModel):
 
 
 class SpeechAsked(BaseModel):
-    """What else a client sends is taken, and named in the header `x-voxray-ignored`."""
+    """Other fields have no effect and are listed in the header `x-voxray-ignored`."""
 
     model_config = ConfigDict(extra="allow", strict=True)
 
@@ -42,7 +42,7 @@ class SpeechAsked(BaseModel):
     response_format: SpeechFormat = "mp3"
     speed: float = Field(1.0, ge=0.25, le=4.0)
     style: str | None = None
-    """An emotion for which the configuration has a voice; it wins over `voice`."""
+    """An emotion for which the configuration has a voice; it overrides `voice`."""
     instructions: str | None = None
     stream_format: Literal["audio", "sse"] = "audio"
 
@@ -51,18 +51,18 @@ class SpeechAsked(BaseModel):
         return self.voice.id if isinstance(self.voice, VoiceId) else self.voice
 
 
-def router(backend: Backend, conversations: Conversations, places: ConcurrencyLimit) -> APIRouter:
+def router(backend: Backend, conversations: Conversations, limit: ConcurrencyLimit) -> APIRouter:
     routes = APIRouter(prefix="/v1/audio", tags=["speech"])
-    limit = conversations.config.limits.max_speech_chars
+    max_chars = conversations.config.limits.max_speech_chars
 
     @routes.post("/speech", response_class=Response)
     async def speech(request: Request, asked: SpeechAsked) -> Response:
-        """Speak a text. The audio is sent clause by clause, as it is made."""
+        """Speak a text. The audio is sent clause by clause, as it is produced."""
         ignored = listed(_ignored(asked, backend.engines.speaker))
-        clauses = _clauses(asked.input, limit)
+        clauses = _clauses(asked.input, max_chars)
         voice = conversations.voices.resolve(asked.voice_name, asked.style)
         sounds = _sounds(conversations, clauses, voice, asked.speed)
-        audio = _encoded(sounds, asked.response_format, places)
+        audio = _encoded(sounds, asked.response_format, limit)
         if asked.stream_format == "sse":
             events = with_errors(_events(audio, clauses, ignored))
             return Streamed(
@@ -73,8 +73,8 @@ def router(backend: Backend, conversations: Conversations, places: ConcurrencyLi
 
     @routes.get("/voices")
     async def voices(language: str | None = None) -> dict[str, Any]:
-        """Every voice with its language and gender, the names that stand for some of them, and
-        the one that speaks where none is asked for. `language` is a BCP 47 tag or its beginning."""
+        """Every voice with its language and gender, aliases of voices, and the default voice.
+        `language` is a BCP 47 tag or its beginning."""
         wanted = (language or "").lower()
         listed = [
             voice._asdict()
@@ -92,21 +92,25 @@ def router(backend: Backend, conversations: Conversations, places: ConcurrencyLi
 
 
 def _ignored(asked: SpeechAsked, engine: Engine) -> list[str]:
-    """Raises `ClientError` for a speed that the engine does not have."""
+    """Raises `ClientError` for a speed that the engine does not support."""
     if asked.speed != 1 and Option.SPEED not in engine.options:
         raise unsupported("speed", engine)
     more = [name for name, value in (asked.model_extra or {}).items() if value is not None]
     return ["instructions", *more] if asked.instructions else more
 
 
-def _clauses(text: str, limit: int) -> list[str]:
-    if len(text) > limit:
-        raise ClientError("text_too_long", f"input has at most {limit} characters", param="input")
+def _clauses(text: str, max_chars: int) -> list[str]:
+    if len(text) > max_chars:
+        raise ClientError(
+            "text_too_long",
+            f"input has {len(text)} characters; at most {max_chars} are allowed",
+            param="input",
+        )
     splitter = ClauseSplitter()
     clauses = [speakable(clause) for clause in (*splitter.push(text), *splitter.flush())]
     spoken = [clause for clause in clauses if clause]
     if not spoken:
-        raise ClientError("invalid_value", "input has no words to speak", param="input")
+        raise ClientError("invalid_value", "input contains no words to speak", param="input")
     return spoken
 
 
@@ -122,9 +126,9 @@ async def _sounds(
 
 
 async def _encoded(
-    sounds: AsyncIterator[bytes], format_: SpeechFormat, places: ConcurrencyLimit
+    sounds: AsyncIterator[bytes], format_: SpeechFormat, limit: ConcurrencyLimit
 ) -> AsyncGenerator[bytes, None]:
-    with places.slot():
+    with limit.slot():
         async with aclosing(sounds) as pieces:  # type: ignore[type-var]
             encoder = Encoder(format_)
             async for pcm in pieces:

@@ -1,4 +1,4 @@
-"""Answers that are sent while they are made, and what making them needs is freed when they end."""
+"""Answers that are sent while they are produced, and release their resources when they end."""
 
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
@@ -14,7 +14,7 @@ DONE = b"data: [DONE]\n\n"
 
 
 class Streamed(StreamingResponse):
-    """Closes its generator however it ends: a client that goes away stops the model."""
+    """Always closes its generator: a client that disconnects stops the model."""
 
     def __init__(
         self,
@@ -22,8 +22,8 @@ class Streamed(StreamingResponse):
         media_type: str,
         headers: Mapping[str, str] | None = None,
     ) -> None:
-        kept = {"Cache-Control": "no-cache", **(headers or {})}
-        super().__init__(body, media_type=media_type, headers=kept)
+        all_headers = {"Cache-Control": "no-cache", **(headers or {})}
+        super().__init__(body, media_type=media_type, headers=all_headers)
         self._body = body
 
     async def stream_response(self, send: Send) -> None:
@@ -34,7 +34,7 @@ class Streamed(StreamingResponse):
 
 
 async def begun(body: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
-    """The same generator once it has something: what fails before that is an error answer.
+    """The same generator after its first item; a failure before that becomes an error answer.
 
     Raises what the generator raises.
     """
@@ -59,7 +59,7 @@ def event(data: dict[str, Any]) -> bytes:
 async def with_errors(
     events: AsyncIterator[bytes], done: bytes = b""
 ) -> AsyncGenerator[bytes, None]:
-    """What fails midway is an event too, and the stream always ends with its last one."""
+    """A failure midway becomes an event, and the stream always ends with `done`."""
     sent = False
     try:
         async for piece in events:

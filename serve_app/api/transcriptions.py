@@ -52,12 +52,12 @@ BODY = {
     }
 }
 TEXT_FORMS = {"text": "txt", "srt": "srt", "vtt": "vtt"}
-SURE = 1e-10
-"""The least confidence, so that its logarithm is a number."""
+MIN_CONFIDENCE = 1e-10
+"""The lowest confidence, so that its logarithm is finite."""
 
 
 class TranscriptionAsked(BaseModel):
-    """The form's fields, but the file; those that mean nothing here are named in `ignored`."""
+    """The form's fields except the file; those without effect are listed in `ignored`."""
 
     model_config = ConfigDict(extra="allow", populate_by_name=True)
 
@@ -76,8 +76,8 @@ class TranscriptionAsked(BaseModel):
         """Raises `ClientError`."""
         fields: dict[str, Any] = {name: value for name, value in form.items() if value != ""}
         for many in ("timestamp_granularities[]", "include[]"):
-            given = form.getlist(many) or form.getlist(many.removesuffix("[]"))
-            fields[many] = [value for value in given if value != ""]
+            values = form.getlist(many) or form.getlist(many.removesuffix("[]"))
+            fields[many] = [value for value in values if value != ""]
             fields.pop(many.removesuffix("[]"), None)
         try:
             return cls.model_validate(fields)
@@ -89,7 +89,7 @@ class TranscriptionAsked(BaseModel):
         return self.response_format == "diarized_json"
 
     def ignored(self, engine: Engine) -> list[str]:
-        """What was asked and does not come."""
+        """Fields that have no effect."""
         unused = {
             "language": not engine.takes(self.language),
             "temperature": self.temperature != 0,
@@ -135,28 +135,25 @@ def router(
             if asked.diarized:
                 turns = await while_connected(request, found.turns())
                 return _json(_diarized(found, turns), ignored)
-        told = asked.language or found.language or _only(backend)
-        return _rendered(asked, found, told, ignored)
+        language = asked.language or found.language or _only_language(engine)
+        return _rendered(asked, found, language, ignored)
 
     @routes.post("/translations")
     async def translations() -> Response:
-        """Refused: no engine here translates."""
+        """Refused: no engine translates."""
         raise ClientError(
             "translation_unavailable",
-            f"the engine {backend.engines.transcriber.name} does not translate: "
-            "use /v1/audio/transcriptions",
+            f"engine {backend.engines.transcriber.name} does not translate; use "
+            "/v1/audio/transcriptions",
         )
 
     return routes
 
 
-def _only(backend: Backend) -> str:
-    """The language of an engine that knows one; "" where it might be any."""
-    return (
-        backend.engines.transcriber.languages[0]
-        if backend.engines.transcriber.languages and len(backend.engines.transcriber.languages) == 1
-        else ""
-    )
+def _only_language(engine: Engine) -> str:
+    """The language of an engine that recognises only one, else ""."""
+    languages = engine.languages or ()
+    return languages[0] if len(languages) == 1 else ""
 
 
 def _json(answer: dict[str, Any], ignored: list[str]) -> JSONResponse:
@@ -198,14 +195,14 @@ def _word(word: WordOut) -> dict[str, Any]:
 
 
 def _logprob(word: WordOut) -> dict[str, Any]:
-    """Of a word, which is as fine as confidence goes here."""
-    logprob = round(math.log(max(word.confidence, SURE)), 4)
+    """Of a word, because engines report no confidence of tokens."""
+    logprob = round(math.log(max(word.confidence, MIN_CONFIDENCE)), 4)
     return {"token": word.word, "bytes": list(word.word.encode()), "logprob": logprob}
 
 
 def _segment(segment: Segment) -> dict[str, Any]:
-    """All fields that OpenAI's clients demand; `tokens` is empty, for there are none to show, and
-    `no_speech_prob` 0, for what the VAD takes for silence makes no segment."""
+    """All fields that OpenAI's clients require; `tokens` is empty, because engines report none, and
+    `no_speech_prob` is 0, because silence makes no segment."""
     raw = segment.text.encode()
     return {
         "id": segment.id,
@@ -215,7 +212,7 @@ def _segment(segment: Segment) -> dict[str, Any]:
         "text": segment.text,
         "tokens": [],
         "temperature": 0.0,
-        "avg_logprob": round(math.log(max(segment.confidence, SURE)), 4),
+        "avg_logprob": round(math.log(max(segment.confidence, MIN_CONFIDENCE)), 4),
         "compression_ratio": round(len(raw) / max(1, len(zlib.compress(raw))), 4),
         "no_speech_prob": 0.0,
     }
@@ -252,8 +249,8 @@ async def _events(
     asked: TranscriptionAsked,
     held: AsyncExitStack,
 ) -> AsyncGenerator[bytes, None]:
-    """A delta a window, as soon as its words are final; joined they are the text of the last
-    event. Who spoke is known when all was heard: `transcript.text.segment` events come then."""
+    """A delta per window, as soon as its words are final; joined they are the text of the last
+    event. The speakers are known only at the end; `transcript.text.segment` events come then."""
     text = ""
     async with held:
         async with aclosing(found.words_of(options)) as settled:
@@ -268,7 +265,7 @@ async def _events(
 
 
 def _delta(delta: str, for_vllm: bool) -> dict[str, Any]:
-    """vLLM's clients look for `choices`, OpenAI's for `delta`: neither minds the other."""
+    """vLLM's clients look for `choices`, OpenAI's for `delta`; each ignores the other."""
     shaped: dict[str, Any] = {"type": "transcript.text.delta", "delta": delta}
     if for_vllm:
         choice = {"index": 0, "delta": {"content": delta}, "finish_reason": None}

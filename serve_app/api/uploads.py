@@ -1,4 +1,4 @@
-"""A recording in a request's body, as a file that is gone afterwards."""
+"""A recording in a request's body, as a temporary file."""
 
 import tempfile
 from collections.abc import AsyncIterator, Callable
@@ -15,9 +15,9 @@ from serve_app.security.concurrency import ConcurrencyLimit
 
 
 class Uploads:
-    """How many recordings are received, and how many are then transcribed, at once.
+    """Limits the recordings that are received, and those that are transcribed, at the same time.
 
-    A slow client occupies a place among the former only.
+    A slow client counts only towards the first limit.
     """
 
     def __init__(self, limits: Limits, retry_after_s: Callable[[], int]) -> None:
@@ -29,12 +29,12 @@ class Uploads:
 
     @asynccontextmanager
     async def received(self, request: Request) -> AsyncIterator[tuple[Path, FormData]]:
-        """The file and the other fields of the form; no fields where the body is the file itself.
+        """The file and the other fields of the form; no fields if the body is the file itself.
 
-        Holds a place among those transcribed. Raises `ClientError` where none is free, and for a
-        body that is empty, too large or too slow, or has no field `file`.
+        Counts as transcribed while open. Raises `ClientError` at the limits, and for a body that is
+        empty, too large or too slow, or has no field `file`.
         """
-        self._transcribed.check()  # so that nobody uploads in vain
+        self._transcribed.check()  # before an upload that would be refused
         with tempfile.NamedTemporaryFile(prefix="voxray-") as file:
             with self._arriving.slot():
                 form = FileForm(request) if is_form(request) else None

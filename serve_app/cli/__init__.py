@@ -14,19 +14,19 @@ console = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 class Failure(Exception):
-    """Why a command failed, as the user reads it."""
+    """Why a command failed, for the user."""
 
     exit_code = FAILED
 
 
 class WrongUsage(Failure):
-    """Options that do not go together, noticed only where the work begins."""
+    """A combination of options that is found to be wrong only when the command runs."""
 
     exit_code = USAGE
 
 
 class NoServer(Failure):
-    """Nothing answers at the address, or the connection was lost."""
+    """No server answers at the address, or the connection was lost."""
 
     exit_code = NO_SERVER
 
@@ -36,5 +36,5 @@ class NoServer(Failure):
 
 
 def complain(message: str) -> None:
-    """Print an error verbatim: it may hold brackets that Rich would take for markup."""
+    """Print an error verbatim, because Rich would read brackets in it as markup."""
     console.print(Text(message, style="red"))

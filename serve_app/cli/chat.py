@@ -17,8 +17,8 @@ def converse(server: str, text: str | None) -> None:
     rest = Rest(server)
     messages: Messages = []
     with contextlib.suppress(KeyboardInterrupt):
-        for said in [text] if text else _typed():
-            messages.append({"role": "user", "content": said})
+        for message in [text] if text else _typed():
+            messages.append({"role": "user", "content": message})
             messages.append({"role": "assistant", "content": _print(_reply(rest, messages))})
 
 
@@ -51,9 +51,9 @@ def _delta(chunk: dict[str, Any]) -> Iterator[str]:
 
 
 def _print(pieces: Iterator[str]) -> str:
-    said = ""
+    reply = ""
     for piece in pieces:
-        said += piece
+        reply += piece
         print(piece, end="", flush=True)
     print()
-    return said
+    return reply

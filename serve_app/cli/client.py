@@ -1,4 +1,4 @@
-"""A live session as a client has it: the socket, flow control, and the events that come back."""
+"""The client of a live session: socket, flow control, events."""
 
 import asyncio
 import contextlib
@@ -14,10 +14,10 @@ from serve_app.cli import Failure, NoServer
 from serve_app.cli.rest import Refused, is_loopback
 
 AHEAD_SHARE = 0.5
-"""Of the server's bound on audio ahead: the client stops there and waits for progress."""
+"""Of the server's limit on buffered audio; at this share the client waits for progress."""
 
 PROBE_MS = 5_000
-"""After so much audio the client asks how far the server is."""
+"""The client asks for progress each time that it has sent this much audio."""
 
 Event = dict[str, Any]
 
@@ -51,7 +51,7 @@ async def run_session(
     on_event: Callable[[Event], None],
     realtime: bool,
 ) -> None:
-    """Stream 16 kHz mono pcm and hand every event to `on_event`.
+    """Stream 16 kHz mono pcm and pass every event to `on_event`.
 
     Raises `NoServer`, `Refused` and `SessionFailed`.
     """
@@ -75,9 +75,9 @@ async def run_session(
 
 
 async def _start(socket: ClientConnection, start: dict[str, Any]) -> None:
-    """Ask for the session; no audio is sent before the server has accepted."""
-    asked = {name: value for name, value in start.items() if value not in (None, [])}
-    await socket.send(json.dumps({"type": "start", **asked}))
+    """Start the session; no audio is sent before the server accepts."""
+    fields = {name: value for name, value in start.items() if value not in (None, [])}
+    await socket.send(json.dumps({"type": "start", **fields}))
     await _answer(socket)
 
 
@@ -89,11 +89,11 @@ async def _answer(socket: ClientConnection) -> Event:
 
 
 class _Progress:
-    """How far the server is, in ms of audio."""
+    """How much audio the server has processed."""
 
     def __init__(self) -> None:
         self.ms = 0
-        self.moved = asyncio.Event()
+        self.changed = asyncio.Event()
 
 
 async def _receive(
@@ -104,7 +104,7 @@ async def _receive(
         event = json.loads(frame)
         if event["type"] == "keepalive":
             progress.ms = event["audio_ms"]
-            progress.moved.set()
+            progress.changed.set()
         fatal = event["message"] if event["type"] == "error" and event["fatal"] else fatal
         on_event(event)
     if fatal:
@@ -129,8 +129,8 @@ async def _send(
         if realtime:
             await asyncio.sleep(began + sent_ms / 1000 - loop.time())
         while sent_ms - progress.ms > window_ms:
-            progress.moved.clear()
+            progress.changed.clear()
             await socket.send('{"type":"keepalive"}')
-            await progress.moved.wait()
+            await progress.changed.wait()
             await asyncio.sleep(0.05 if sent_ms - progress.ms > window_ms else 0)
     await socket.send('{"type":"stop"}')

@@ -1,4 +1,4 @@
-"""The Serve configuration file that a command reads: given, here, or voxray's own."""
+"""The Serve configuration of a command: the given file, ./serve_config.yaml, or the package's."""
 
 from difflib import get_close_matches
 from pathlib import Path
@@ -12,13 +12,13 @@ from serve_app.config import Config
 
 NAME = "serve_config.yaml"
 DEFAULT = Path(__file__).parent.parent / NAME
-"""Package data: in a checkout a link to the file at the top."""
+"""Package data; in a checkout, a link to the file in the root."""
 
 
-def config_file(given: Path | None) -> Path:
-    """`given`, else ./serve_config.yaml if it is there, else the one in the package."""
-    if given:
-        return given
+def config_file(path: Path | None) -> Path:
+    """`path`, else ./serve_config.yaml if it exists, else the one in the package."""
+    if path:
+        return path
     here = Path(NAME)
     chosen = here if here.exists() else DEFAULT
     console.print(f"configuration: {chosen.resolve()}")
@@ -61,8 +61,8 @@ def _mistake(error: Any) -> str:
     if error["type"] != "extra_forbidden":
         return f"{name}: {error['msg'].removeprefix('Value error, ')}"
     allowed = sorted(_model_at(parents).model_fields)
-    hypothesis = "".join(f"; did you mean {it}?" for it in get_close_matches(str(key), allowed, 1))
-    return f"{name}: unknown key{hypothesis}; allowed: {', '.join(allowed)}"
+    suggestion = "".join(f"; did you mean {it}?" for it in get_close_matches(str(key), allowed, 1))
+    return f"{name}: unknown key{suggestion}; allowed: {', '.join(allowed)}"
 
 
 def _model_at(path: list[Any]) -> type[BaseModel]:

@@ -1,4 +1,4 @@
-"""`voxray jobs list | get | cancel | export`: jobs that the server has."""
+"""`voxray jobs list | get | cancel | export`: the server's jobs."""
 
 import json
 from collections.abc import Sequence

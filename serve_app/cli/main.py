@@ -1,6 +1,6 @@
-"""The `voxray` command and its options; each command's work is a file beside this one.
+"""The `voxray` command and its options; each command has its own module.
 
-Commands import their work when they run, so that `voxray --help` is quick.
+A command imports its module when it runs, so that `voxray --help` is quick.
 """
 
 from pathlib import Path
@@ -46,8 +46,8 @@ app = typer.Typer(
 )
 
 
-def _print_version(asked: bool) -> None:
-    if asked:
+def _print_version(wanted: bool) -> None:
+    if wanted:
         print(f"voxray {__version__}")
         raise typer.Exit
 
@@ -101,7 +101,10 @@ def transcribe(
     grammar: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="Expect what this JSGF grammar says.", exists=True, dir_okay=False
+            metavar="FILE",
+            help="Expect only the sentences of this JSGF grammar.",
+            exists=True,
+            dir_okay=False,
         ),
     ] = None,
     out: Out = None,
@@ -232,8 +235,8 @@ def env(
     print_environment(config_file(config), public)
 
 
-def _one_form(asked: dict[Literal["txt", "srt", "vtt", "json"], bool]) -> Any:
-    chosen = [form for form, wanted in asked.items() if wanted]
+def _one_form(flags: dict[Literal["txt", "srt", "vtt", "json"], bool]) -> Any:
+    chosen = [form for form, wanted in flags.items() if wanted]
     if len(chosen) > 1:
         raise typer.BadParameter(f"choose one of --{' and --'.join(chosen)}")
     return chosen[0] if chosen else "txt"

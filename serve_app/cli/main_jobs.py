@@ -73,7 +73,7 @@ def submit(
     """
     from serve_app.cli.submit import Results, submit_recordings
 
-    asked = {
+    options = {
         "language": language,
         "speakers": speakers,
         "min_speakers": min_speakers,
@@ -85,7 +85,7 @@ def submit(
         "webhook": webhook,
         "priority": str(priority),
     }
-    fields = {name: value for name, value in asked.items() if value is not None}
+    fields = {name: value for name, value in options.items() if value is not None}
     submit_recordings(server, paths, fields, Results(watch, form, out))
 
 

@@ -1,4 +1,4 @@
-"""`voxray models`: weights ahead of time."""
+"""`voxray models`: lists, downloads and checks weights."""
 
 import os
 from pathlib import Path
@@ -14,9 +14,9 @@ from serve_app.models import weights
 from serve_app.models.gpu_plan import GIB, DoesNotFit
 
 
-def configured(given: Path | None, profile: str | None) -> Config:
-    """The configuration of `given` or of the default file. Raises `Failure`."""
-    file = config_file(given)
+def configured(path: Path | None, profile: str | None) -> Config:
+    """The configuration of `path` or of the default file. Raises `Failure`."""
+    file = config_file(path)
     return validated(file, settings(file, None, None, profile)[0])
 
 

@@ -1,4 +1,4 @@
-"""Options that several commands share. Nothing heavy is imported here: `--help` reads it."""
+"""Options that several commands share. It imports nothing heavy, because `--help` imports it."""
 
 from pathlib import Path
 from typing import Annotated, Literal

@@ -1,4 +1,4 @@
-"""Where a command's result goes: stdout, or a file that appears whole or not at all."""
+"""Writes a command's result: to stdout, or to a file that is complete or does not exist."""
 
 import os
 import sys
@@ -16,9 +16,9 @@ STDOUT = Path("-")
 def output(out: Path | None, binary: bool = False) -> Iterator[IO[bytes]]:
     """A file to write the result into; None and `-` are stdout.
 
-    Open it before the work: it raises `Failure` where `out` cannot be written, and `WrongUsage`
-    where `binary` would go to a terminal. The file is moved to `out` at the end, so that a command
-    that fails leaves nothing there.
+    Open it before the work: it raises `Failure` if `out` cannot be written, and `WrongUsage` if
+    `binary` would go to a terminal. The file is moved to `out` at the end, so that a failed command
+    leaves no file.
     """
     if out in (None, STDOUT):
         yield _safe(sys.stdout.buffer, binary)
@@ -32,7 +32,7 @@ def output(out: Path | None, binary: bool = False) -> Iterator[IO[bytes]]:
 
 
 def check_folder(folder: Path) -> None:
-    """Make `folder` where it is missing. Raises `Failure` where nothing can be written into it."""
+    """Create `folder` if it is missing. Raises `Failure` if it is not writable."""
     with _writable(folder):
         folder.mkdir(parents=True, exist_ok=True)
         probe = _beside(folder / "probe")
@@ -69,5 +69,7 @@ def _writable(out: Path) -> Iterator[None]:
 
 def _safe(file: IO[bytes], binary: bool) -> IO[bytes]:
     if binary and file.isatty():
-        raise WrongUsage("this is binary and would garble the terminal; use -o FILE or a pipe")
+        raise WrongUsage(
+            "the output is binary, which a terminal cannot show; use -o FILE or a pipe"
+        )
     return file

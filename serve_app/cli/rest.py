@@ -1,4 +1,4 @@
-"""REST requests to the server, and what can go wrong with them."""
+"""REST requests to the server, and their errors."""
 
 import ipaddress
 import json
@@ -45,7 +45,7 @@ class Rest:
 
 
 def is_loopback(url: str) -> bool:
-    """Whether `url` is on this machine, so that no proxy may come between."""
+    """Whether `url` is on this machine; then no proxy is used."""
     host = urlsplit(url).hostname or ""
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback

@@ -1,4 +1,4 @@
-"""`voxray say`: a text as an audio file."""
+"""`voxray say`: speaks a text into an audio file."""
 
 from pathlib import Path
 from typing import IO, Any
@@ -38,7 +38,7 @@ def _format_of(out: Path) -> str:
         return FORMATS[out.suffix.lower()]
     except KeyError:
         names = ", ".join(FORMATS)
-        raise WrongUsage(f"{out}: give --format, or a name that ends in {names}") from None
+        raise WrongUsage(f"{out}: use --format, or a name that ends in {names}") from None
 
 
 def _copy(answer: Any, file: IO[bytes]) -> None:

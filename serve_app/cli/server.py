@@ -1,4 +1,4 @@
-"""`voxray run`: Ray's head and the application in one go, and nothing left behind."""
+"""`voxray run`: starts Ray's head and the application; both stop with it."""
 
 import contextlib
 import ipaddress
@@ -29,7 +29,7 @@ from serve_app.models.weights import Absent, check_plan, ensure
 OBJECT_STORE_BYTES = 200_000_000
 READY_S = 60
 READY_IN_A_ROW = 5
-"""While HAProxy is replaced, its predecessor, which knows no ingress, still takes connections."""
+"""While HAProxy is replaced, the old one, which knows no ingress, still accepts connections."""
 
 
 def run_server(file: Path, host: str | None, port: int | None, profile: str | None) -> int:
@@ -51,7 +51,7 @@ def run_server(file: Path, host: str | None, port: int | None, profile: str | No
         complain(f"{file}: {error}")
         return FAILED
     if taken := who_listens(*listen):
-        complain(f"port {listen[1]} on {listen[0]} is taken by {taken}")
+        complain(f"port {listen[1]} on {listen[0]} is in use by {taken}")
         return FAILED
     open_ = [] if is_loopback(listen[0]) else [listen[0]]
     if config.tcp.port and not is_loopback(config.tcp.host):
@@ -72,7 +72,7 @@ def run_server(file: Path, host: str | None, port: int | None, profile: str | No
 
 
 def _check_secrets(config: Config) -> None:
-    """Raises `ValueError` for one that is wanted and not there, or is none."""
+    """Raises `ValueError` for a configured secret that is missing or invalid."""
     from serve_app.jobs.objects import keys_of
     from serve_app.jobs.webhooks.delivery import secret_of
 
@@ -81,7 +81,7 @@ def _check_secrets(config: Config) -> None:
 
 
 def _check_extras(config: Config) -> None:
-    """Raises `MissingExtra` where the configuration needs a package that is not installed."""
+    """Raises `MissingExtra` if the configuration needs a package that is not installed."""
     from serve_app.jobs.database import check_driver
 
     check_driver(config.storage.database_url)
@@ -104,7 +104,7 @@ def is_loopback(host: str) -> bool:
 
 
 def who_listens(host: str, port: int) -> str | None:
-    """Who has the port, in words; None if nobody."""
+    """The process that uses the port, in words; None if the port is free."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -129,10 +129,10 @@ def _describe(pid: int) -> str:
     return f"{running} (pid {pid}: {what})"
 
 
-def _serve(args: dict[str, Any], listen: tuple[str, int], began: float, told: int) -> int:
-    """Start, then wait to be told: the supervisor's pipe is at its end."""
+def _serve(args: dict[str, Any], listen: tuple[str, int], began: float, stop: int) -> int:
+    """Serve until the supervisor closes the other end of the pipe `stop`."""
     started = threading.Event()
-    waiting = threading.Thread(target=_wait, args=(told, started), daemon=True)
+    waiting = threading.Thread(target=_wait, args=(stop, started), daemon=True)
     waiting.start()
     _start(args, listen, began)
     started.set()
@@ -141,9 +141,9 @@ def _serve(args: dict[str, Any], listen: tuple[str, int], began: float, told: in
     return DONE
 
 
-def _wait(told: int, started: threading.Event) -> None:
-    os.read(told, 1)
-    if not started.is_set():  # nothing to end in order; the supervisor sweeps up
+def _wait(stop: int, started: threading.Event) -> None:
+    os.read(stop, 1)
+    if not started.is_set():  # nothing to shut down; the supervisor ends all processes
         os._exit(DONE)
 
 
@@ -169,10 +169,10 @@ def _start(args: dict[str, Any], listen: tuple[str, int], began: float) -> None:
 
 
 def _start_ray() -> str:
-    """A head on this machine; the address of its dashboard."""
+    """Starts a head on this machine and returns the address of its dashboard."""
     import ray
 
-    path = [os.getcwd(), os.environ.get("PYTHONPATH")]  # engines of one's own live here
+    path = [os.getcwd(), os.environ.get("PYTHONPATH")]  # own engines are imported from here
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, path))
     context = ray.init(
         include_dashboard=True,
@@ -182,7 +182,7 @@ def _start_ray() -> str:
         log_to_driver=False,
         logging_level=logging.ERROR,
     )
-    ignore_signals()  # again: Ray has its own by now
+    ignore_signals()  # again, because Ray has replaced the handlers
     return str(context.dashboard_url)
 
 

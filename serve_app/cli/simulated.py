@@ -10,7 +10,7 @@ def simulated(config: Config) -> dict[str, str]:
     """Each kind of engine that is simulated because its package is missing, and a warning.
 
     Raises `MissingExtra` for an engine that the configuration names, and in the profile `gpu`:
-    who asks for a model must not get a simulation.
+    an explicit choice must not become a simulation.
     """
     warnings = {}
     for kind, (name, leaf) in config.engines.items():

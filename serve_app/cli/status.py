@@ -1,4 +1,4 @@
-"""`voxray status`: what runs, in a table."""
+"""`voxray status`: sessions, deployments and replicas."""
 
 import contextlib
 import json

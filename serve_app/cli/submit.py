@@ -1,4 +1,4 @@
-"""`voxray jobs submit`: recordings and folders of them, sent as jobs."""
+"""`voxray jobs submit`: submits recordings and folders of recordings."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -19,7 +19,7 @@ SUFFIXES = frozenset(
 
 
 class Results(NamedTuple):
-    """Whether results are waited for, and the folder that takes them."""
+    """Whether to wait for results, and the folder to write them to."""
 
     watch: bool
     form: str
@@ -28,8 +28,8 @@ class Results(NamedTuple):
 
 class Recording(NamedTuple):
     file: Path
-    place: Path
-    """Where its result belongs below the output folder."""
+    target: Path
+    """Its result, relative to the output folder."""
 
 
 def submit_recordings(
@@ -48,25 +48,25 @@ def submit_recordings(
         done &= all_completed(ended)
         for job in ended:
             if results.out and job["state"] == "completed":
-                _save(rest, job["id"], results.out / sent[job["id"]].place, results.form)
+                _save(rest, job["id"], results.out / sent[job["id"]].target, results.form)
     if not done:
         raise typer.Exit(FAILED)
 
 
 def _recordings(paths: Iterable[Path]) -> Iterator[Recording]:
-    """Files as they are named; of folders all that look like recordings. The rest is reported."""
+    """All files given, and the recordings in folders; other files are reported."""
     for path in paths:
         if not path.is_dir():
             yield Recording(path, Path(path.name))
             continue
         for file in sorted(it for it in path.rglob("*") if not it.is_dir()):
-            if reason := _unfit(file):
+            if reason := _reason_to_skip(file):
                 console.print(f"skipped {file}: {reason}", style="yellow", markup=False)
             else:
                 yield Recording(file, file.relative_to(path))
 
 
-def _unfit(file: Path) -> str | None:
+def _reason_to_skip(file: Path) -> str | None:
     if file.suffix.lower() not in SUFFIXES:
         return f"{file.suffix or 'a file without suffix'} is not an audio format"
     return None if file.is_file() else "not a regular file"
@@ -75,7 +75,7 @@ def _unfit(file: Path) -> str | None:
 def _sent(
     rest: Rest, recordings: Sequence[Recording], fields: dict[str, Any]
 ) -> Iterator[tuple[str, Recording]]:
-    """Each job's id and recording; a recording that is refused is reported."""
+    """Each job's id and recording; refused recordings are reported."""
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn())
     quiet = not console.is_terminal
     with Progress(*columns, console=console, transient=True, disable=quiet) as progress:
@@ -99,7 +99,7 @@ def _send(rest: Rest, file: Path, fields: dict[str, Any], progress: Progress) ->
 
 
 class _Watched:
-    """A file whose reading moves a bar."""
+    """A file that shows on a bar how much was read."""
 
     def __init__(self, file: IO[bytes], progress: Progress, task: TaskID) -> None:
         self._file, self._progress, self._task = file, progress, task
@@ -114,8 +114,8 @@ class _Watched:
         return iter(lambda: self.read(1 << 16), b"")
 
 
-def _save(rest: Rest, id_: str, place: Path, form: str) -> None:
-    out = place.with_suffix(f".{form}")
+def _save(rest: Rest, id_: str, target: Path, form: str) -> None:
+    out = target.with_suffix(f".{form}")
     check_folder(out.parent)
     with output(out) as file:
         file.write(rest.ask("GET", f"/v1/jobs/{id_}/export/{form}").content)

@@ -1,8 +1,8 @@
-"""Runs a function in a child process, and ends it and all that it started when a signal comes.
+"""Runs a function in a child process, and ends it and its descendants on a signal.
 
 Ray replaces the signal handlers of the process that it starts in, Python's and the system's, and a
-signal in the midst of that is a stack dump. So this process never loads Ray: it blocks the signals,
-waits for them, and tells the child by a pipe, whose end the child sees also when this process dies.
+signal during that causes a stack dump. So this process never loads Ray: it blocks the signals,
+waits for them, and closes a pipe to stop the child. The pipe also closes when this process dies.
 """
 
 import contextlib
@@ -20,66 +20,66 @@ from serve_app.cli import DONE, FAILED, complain, console
 
 STOPS = frozenset({signal.SIGINT, signal.SIGTERM})
 WATCHED = STOPS | {signal.SIGCHLD}
-STOP_PATIENCE_S = 10.0
+STOP_TIMEOUT_S = 10.0
 SWEEP_S = 0.02
 ADOPT_ORPHANS = 36  # PR_SET_CHILD_SUBREAPER of <linux/prctl.h>
 
 Serve = Callable[[int], int]
-"""Works until the file descriptor that it gets is at its end; then returns the exit code."""
+"""Runs until the pipe, whose file descriptor it gets, is closed; returns the exit code."""
 
 
 def hold_signals() -> None:
-    """From now on SIGINT and SIGTERM wait for `supervise`; call it while there is one thread."""
+    """Keep SIGINT and SIGTERM pending until `supervise`; call it while there is only one thread."""
     signal.pthread_sigmask(signal.SIG_BLOCK, WATCHED)
 
 
 def supervise(serve: Serve) -> int:
     """The exit code of `serve`, run in a child; 0 when SIGINT or SIGTERM ended it.
 
-    Nothing that it started is left when this returns.
+    No process that it started is left when this returns.
     """
     hold_signals()
     _adopt_orphans()
-    told, tell = os.pipe()
+    stop, keep_open = os.pipe()
     child = os.fork()
     if child == 0:
-        os.close(tell)
-        _run(serve, told)
-    os.close(told)
+        os.close(keep_open)
+        _run(serve, stop)
+    os.close(stop)
     code = _await_end(child)
     if code is None:
         console.print("stopping …")
-    os.close(tell)
+    os.close(keep_open)
     _sweep(child)
     console.show_cursor()  # a spinner may have hidden it
     return DONE if code is None else code
 
 
 def _adopt_orphans() -> None:
-    """What loses its parent becomes our child, so that the sweep finds it. Linux only."""
+    """Orphans become children of this process, so that the sweep finds them. Linux only."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(ADOPT_ORPHANS, 1, 0, 0, 0)
 
 
-def _run(serve: Serve, told: int) -> NoReturn:
-    """The child's life. Its group is its own: a terminal's Ctrl-C reaches the parent only."""
+def _run(serve: Serve, stop: int) -> NoReturn:
+    """The child. It has its own process group, so that Ctrl-C reaches only the parent."""
     code = FAILED
     _adopt_orphans()
     try:
         os.setpgid(0, 0)
         ignore_signals()
         signal.pthread_sigmask(signal.SIG_UNBLOCK, WATCHED)
-        code = serve(told)
-    except Exception as error:  # the outermost edge: say it plainly
+        code = serve(stop)
+    except Exception as error:  # the last handler: no traceback for the user
         complain(f"could not start: {error}")
     finally:
-        _sweep()  # the parent does it, too, unless it was killed
+        _sweep()  # the parent does the same, unless it was killed
         sys.stderr.flush()
         os._exit(code)
 
 
 def ignore_signals() -> None:
-    """The parent tells the child when to stop. Not SIG_IGN: programs it starts would inherit it."""
+    """The parent stops the child. Not SIG_IGN, because programs it starts would inherit that."""
     for number in STOPS:
         signal.signal(number, lambda *_: None)
 
@@ -100,7 +100,7 @@ def _code(code: int) -> int:
 
 
 def _reaped() -> list[tuple[int, int]]:
-    """The children that have ended since the last call, orphans that we adopted among them."""
+    """The children that have ended since the last call, including adopted orphans."""
     ended = []
     with contextlib.suppress(ChildProcessError):
         while (one := os.waitpid(-1, os.WNOHANG)) != (0, 0):
@@ -109,14 +109,14 @@ def _reaped() -> list[tuple[int, int]]:
 
 
 def _sweep(child: int | None = None) -> None:
-    """Once the child has ended, or taken too long, all processes below this one are killed."""
+    """Kill all descendants once the child has ended or takes too long."""
     began = time.monotonic()
     known = _descendants()
     while known := {process for process in known | _descendants() if process.is_running()}:
         waited_s = time.monotonic() - began
-        if waited_s > STOP_PATIENCE_S or all(process.pid != child for process in known):
+        if waited_s > STOP_TIMEOUT_S or all(process.pid != child for process in known):
             _kill(known)
-        if waited_s > 2 * STOP_PATIENCE_S:
+        if waited_s > 2 * STOP_TIMEOUT_S:
             return complain(f"these cannot be killed: {[process.pid for process in known]}")
         time.sleep(SWEEP_S)
         _reaped()

@@ -29,18 +29,18 @@ LISTEN_S = 30.0
 
 
 class Out(Protocol):
-    """Where the reply's audio goes."""
+    """Plays the replies."""
 
     def play(self, pcm: bytes) -> None: ...
 
     def stop(self) -> int:
-        """Silence, at once; the ms of the reply that were played."""
+        """Stop at once; returns the ms of the reply that were played."""
 
     def close(self) -> None: ...
 
 
 class WavFile:
-    """The replies one after the other."""
+    """Writes the replies one after the other."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = wave.open(file, "wb")
@@ -52,7 +52,7 @@ class WavFile:
         self._file.writeframes(pcm)
 
     def stop(self) -> int:
-        return 0  # a file takes all words in their order: there is nothing to stop
+        return 0  # a file contains every reply in full
 
     def close(self) -> None:
         self._file.close()
@@ -67,7 +67,7 @@ def talk(server: str, in_: Path | None, out: Path | None, voice: str | None) -> 
         with contextlib.suppress(KeyboardInterrupt), _player(out) as player:
             asyncio.run(_talk(server, in_, player, voice))
     except NoDevice as error:
-        raise NoDevice(f"{error}; or give --in FILE --out FILE") from error
+        raise NoDevice(f"{error}; or use --in FILE --out FILE") from error
     except Undecodable as error:
         raise Failure(f"{in_}: {error}") from error
 
@@ -91,7 +91,7 @@ async def _talk(server: str, in_: Path | None, player: Out, voice: str | None) -
 
 
 async def _file(path: Path) -> AsyncIterator[bytes]:
-    """The recording and then silence, as fast as they were spoken."""
+    """The recording and then silence, at the speed of speech."""
     upsampled = _upsampled(path)
     loop = asyncio.get_running_loop()
     began, sent = loop.time(), 0
@@ -105,8 +105,8 @@ def _upsampled(path: Path) -> bytes:
     import numpy as np
     import soxr
 
-    heard = np.frombuffer(b"".join(decode(path, Bounds(3600, 600))), "<i2")
-    samples = soxr.resample(heard, RATE, VOICE_RATE).astype("<i2")
+    recorded = np.frombuffer(b"".join(decode(path, Bounds(3600, 600))), "<i2")
+    samples = soxr.resample(recorded, RATE, VOICE_RATE).astype("<i2")
     return bytes(samples.tobytes()) + bytes(int(SILENCE_S * VOICE_RATE) * 2)
 
 
@@ -118,9 +118,9 @@ class _Talk:
         self._player = player
         self._from_file = from_file
         self._item = ""
-        self._asked = self._answered = 0
-        """Turns that the person ended, and replies that have come."""
-        self._moved = asyncio.Event()
+        self._turns = self._replies = 0
+        """The person's finished turns, and finished replies."""
+        self._progressed = asyncio.Event()
 
     async def run(self, first: bytes, pcm: AsyncIterator[bytes], voice: str | None) -> None:
         output = {"voice": voice} if voice else {}
@@ -144,9 +144,9 @@ class _Talk:
                 await hearing
 
     async def _all_answered(self) -> None:
-        while self._answered < self._asked:
-            self._moved.clear()
-            await self._moved.wait()
+        while self._replies < self._turns:
+            self._progressed.clear()
+            await self._progressed.wait()
 
     async def _say(self, pcm: bytes) -> None:
         await self._send("input_audio_buffer.append", audio=base64.b64encode(pcm).decode())
@@ -157,7 +157,7 @@ class _Talk:
     async def _hear(self) -> None:
         async for frame in self._socket:
             await self._on_event(json.loads(frame))
-            self._moved.set()
+            self._progressed.set()
 
     async def _on_event(self, event: Event) -> None:
         match event["type"]:
@@ -166,7 +166,7 @@ class _Talk:
             case "input_audio_buffer.speech_started":
                 await self._interrupt()
             case "conversation.item.input_audio_transcription.completed":
-                self._asked += bool(event["transcript"])
+                self._turns += bool(event["transcript"])
                 console.print(Text(f"you: {event['transcript']}", style="cyan"))
             case "response.output_audio.delta":
                 self._item = event["item_id"]
@@ -174,7 +174,7 @@ class _Talk:
             case "response.output_audio_transcript.done":
                 console.print(Text(f"it:  {event['transcript']}"))
             case "response.done":
-                self._answered += 1
+                self._replies += 1
 
     async def _interrupt(self) -> None:
         """Stop playing, and tell the server how much was played."""

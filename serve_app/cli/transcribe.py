@@ -1,4 +1,4 @@
-"""`voxray transcribe`: recordings, decoded here, streamed to the server."""
+"""`voxray transcribe`: decodes recordings and streams them to the server."""
 
 import asyncio
 import json
@@ -22,7 +22,7 @@ ANY_LENGTH = Bounds(max_s=1e9, cpu_s=1e9)
 
 
 class Session(NamedTuple):
-    """What is asked for each recording."""
+    """The options of each recording."""
 
     server: str
     realtime: bool
@@ -31,7 +31,7 @@ class Session(NamedTuple):
 
 
 def transcribe(session: Session, files: Sequence[Path], out: Path | None) -> None:
-    """Where one recording fails the others are still printed, but `out` is not written."""
+    """If one recording fails, the others are still printed, but `out` is not written."""
     failed = False
     with output(out) as written:
         for file in files:

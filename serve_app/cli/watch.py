@@ -15,7 +15,7 @@ ENDED = ("completed", "failed", "cancelled")
 POLL_S = 0.3
 RETRY_S, SLOWEST_RETRY_S = 0.5, 5.0
 AWAY_S = 60.0
-"""How long a server may be away while its jobs are watched."""
+"""How long a server may be unreachable while its jobs are watched."""
 
 COLUMNS = (
     TextColumn("{task.fields[name]}", markup=False),

@@ -254,7 +254,7 @@ def test_no_file_of_an_upload_stays_behind(
 
 
 @pytest.mark.parametrize("path", ["/v1/transcribe/stream", "/v1/realtime", "/ws"])
-def test_a_plain_get_of_a_sockets_path_is_asked_to_upgrade(client: TestClient, path: str) -> None:
+def test_a_plain_get_of_a_sockets_path_gets_426(client: TestClient, path: str) -> None:
     answer = client.get(path)
     assert answer.status_code == 426 and code_of(answer) == "upgrade_required"
     assert answer.headers["upgrade"] == "websocket"

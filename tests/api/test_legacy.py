@@ -176,7 +176,9 @@ def test_a_live_session_is_kept_as_a_transcription(client: Client, talk: bytes) 
     assert code_of(post(client, "/api/transcribe/start", json={"x": 1})) == "invalid_request"
 
 
-def test_a_session_that_cannot_be_kept_is_told_so_and_goes_on(client: Client, talk: bytes) -> None:
+def test_a_session_that_cannot_be_recorded_gets_an_error_and_continues(
+    client: Client, talk: bytes
+) -> None:
     """It is told as soon as the database has answered, which takes longer than a short talk that
     is sent all at once."""
 
@@ -259,17 +261,17 @@ def test_health_ready_and_models(client: Client) -> None:
     assert client.get("/models/status").json() == client.get("/v1/models/status").json()
 
 
-def heard(url: str, talk: bytes, send: Any) -> list[tuple[str, Any]]:
+def exchange(url: str, talk: bytes, send: Any) -> list[tuple[str, Any]]:
     """What a stock Socket.IO client is told."""
 
     async def go() -> list[tuple[str, Any]]:
-        said: list[tuple[str, Any]] = []
+        events: list[tuple[str, Any]] = []
         over = asyncio.Event()
         client = socketio.AsyncClient()
         for name in ("transcription:partial", "transcription:final", "transcription:end", "error"):
 
             def on(data: Any, name: str = name) -> None:
-                said.append((name, data))
+                events.append((name, data))
                 if name == "transcription:end":
                     over.set()
 
@@ -279,7 +281,7 @@ def heard(url: str, talk: bytes, send: Any) -> list[tuple[str, Any]]:
         async with asyncio.timeout(20):
             await over.wait()
         await client.disconnect()
-        return said
+        return events
 
     return asyncio.run(go())
 
@@ -300,11 +302,11 @@ def test_socket_io_hears_partials_and_finals(client: Client, talk: bytes) -> Non
             await socket.emit("audio:chunk", {"audio": chunk})
         await socket.emit("audio:stop")
 
-    said = heard(client.url, talk, as_bytes)
-    finals = [data["text"] for name, data in said if name == "transcription:final"]
-    assert len(finals) == 4 and any(name == "transcription:partial" for name, _ in said)
+    events = exchange(client.url, talk, as_bytes)
+    finals = [data["text"] for name, data in events if name == "transcription:final"]
+    assert len(finals) == 4 and any(name == "transcription:partial" for name, _ in events)
     assert " ".join(finals) == words(converse(client.url[7:], *chunks(talk))[0])
-    again = heard(client.url, talk, as_base64)
+    again = exchange(client.url, talk, as_base64)
     assert [data["text"] for name, data in again if name == "transcription:final"] == finals
 
 
@@ -317,10 +319,10 @@ def test_socket_io_says_what_is_wrong_and_goes_on(client: Client, talk: bytes) -
         await socket.emit("audio:chunk", talk)
         await socket.emit("audio:stop")
 
-    said = heard(client.url, talk, badly)
-    codes = [data["code"] for name, data in said if name == "error"]
+    events = exchange(client.url, talk, badly)
+    codes = [data["code"] for name, data in events if name == "error"]
     assert codes == ["invalid_base64", "invalid_message", "odd_byte_count"]
-    assert [name for name, _ in said].count("transcription:final") == 4
+    assert [name for name, _ in events].count("transcription:final") == 4
 
 
 def test_settings_change_for_new_sessions(tmp_path: Path, talk: bytes) -> None:

@@ -93,7 +93,7 @@ def test_a_streamed_transcription_adds_up(client: openai.OpenAI, talk: bytes) ->
     assert "".join(deltas) == events[-1].text
 
 
-def test_speakers_are_told_apart(client: openai.OpenAI, talk: bytes) -> None:
+def test_speakers_are_distinguished(client: openai.OpenAI, talk: bytes) -> None:
     create: Any = client.audio.transcriptions.create
     diarized = create(file=file(talk), model="m", response_format="diarized_json")
     assert {segment.speaker for segment in diarized.segments} == {"A", "B"}
@@ -108,7 +108,7 @@ def test_speakers_are_told_apart(client: openai.OpenAI, talk: bytes) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:deprecated:DeprecationWarning")
-def test_what_cannot_be_done_is_said(client: openai.OpenAI, speech: bytes) -> None:
+def test_what_is_not_supported_is_refused(client: openai.OpenAI, speech: bytes) -> None:
     with pytest.raises(openai.BadRequestError) as error:
         client.audio.translations.create(file=file(speech), model="m")
     assert error.value.code == "translation_unavailable"
@@ -121,7 +121,7 @@ def test_what_cannot_be_done_is_said(client: openai.OpenAI, speech: bytes) -> No
 def test_speech_in_every_format(client: openai.OpenAI, format_: Any) -> None:
     import av
 
-    said = client.audio.speech.create(
+    speech_ = client.audio.speech.create(
         input="One two three four five. Six seven.",
         model="tts-1",
         voice="alloy",
@@ -129,10 +129,10 @@ def test_speech_in_every_format(client: openai.OpenAI, format_: Any) -> None:
     )
     expected = 7 / 10
     if format_ == "pcm":
-        assert len(said.content) / 48_000 == pytest.approx(expected, abs=0.01)
+        assert len(speech_.content) / 48_000 == pytest.approx(expected, abs=0.01)
         return
-    assert said.response.headers["content-type"] == FORMATS.get(format_, "audio/wav")
-    with av.open(io.BytesIO(said.content), "r") as container:
+    assert speech_.response.headers["content-type"] == FORMATS.get(format_, "audio/wav")
+    with av.open(io.BytesIO(speech_.content), "r") as container:
         stream = container.streams.audio[0]
         frames: list[Any] = list(container.decode(stream))
         seconds = sum(frame.samples for frame in frames) / stream.rate

@@ -81,8 +81,8 @@ def test_allow_has_all_methods_of_a_path(address: str, path: str, allow: str) ->
     refused = httpx.put(f"http://{address}{path}")
     assert (refused.status_code, refused.headers["allow"]) == (405, allow)
     assert refused.json()["error"]["code"] == "method_not_allowed"
-    asked = httpx.options(f"http://{address}{path}")
-    assert (asked.status_code, asked.headers["allow"], asked.content) == (204, allow, b"")
+    options = httpx.options(f"http://{address}{path}")
+    assert (options.status_code, options.headers["allow"], options.content) == (204, allow, b"")
     assert httpx.options(f"http://{address}/v1/no/such").status_code == 404
 
 

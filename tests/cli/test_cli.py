@@ -31,7 +31,7 @@ def test_the_version_is_the_packages() -> None:
     assert voxray("--version").stdout == f"voxray {__version__}\n"
 
 
-def test_a_server_that_is_not_there_is_said_plainly(tmp_path: Path) -> None:
+def test_a_missing_server_is_reported(tmp_path: Path) -> None:
     file = tmp_path / "speech.wav"
     file.write_bytes(wav(bytes(3200)))
     out = str(tmp_path / "out.wav")
@@ -44,16 +44,16 @@ def test_a_server_that_is_not_there_is_said_plainly(tmp_path: Path) -> None:
         ["chat", "hi"],
         ["talk", "--in", str(file), "--out", out],
     ):
-        said = voxray(*command, "--server", NOBODY)
-        assert said.returncode == NO_SERVER
-        assert "voxray run" in said.stderr and "Traceback" not in said.stderr
+        result = voxray(*command, "--server", NOBODY)
+        assert result.returncode == NO_SERVER
+        assert "voxray run" in result.stderr and "Traceback" not in result.stderr
 
 
-def test_no_microphone_is_said_plainly() -> None:
-    said = voxray("mic", "--server", NOBODY)
-    assert said.returncode == FAILED and "no microphone" in said.stderr
-    said = voxray("talk", "--server", NOBODY)
-    assert said.returncode == FAILED and "--in FILE" in said.stderr
+def test_a_missing_microphone_is_reported() -> None:
+    result = voxray("mic", "--server", NOBODY)
+    assert result.returncode == FAILED and "no microphone" in result.stderr
+    result = voxray("talk", "--server", NOBODY)
+    assert result.returncode == FAILED and "--in FILE" in result.stderr
 
 
 def test_a_conversation_from_file_to_file(tmp_path: Path, speech: bytes) -> None:
@@ -85,17 +85,17 @@ def test_wrong_usage_is_two(arguments: list[str]) -> None:
 def test_a_configuration_that_cannot_be_meant_is_named(tmp_path: Path) -> None:
     config = tmp_path / "serve_config.yaml"
     config.write_text("applications: [{args: {profil: cpu}}]\n")
-    said = voxray("run", "--config", str(config))
-    assert said.returncode == FAILED and "profil" in said.stderr
+    result = voxray("run", "--config", str(config))
+    assert result.returncode == FAILED and "profil" in result.stderr
 
 
 def test_the_environment_is_fit_for_eval() -> None:
-    said = voxray("env")
-    assert "export RAY_SERVE_ENABLE_HA_PROXY=1\n" in said.stdout
-    assert all(line.startswith("export ") for line in said.stdout.splitlines())
+    result = voxray("env")
+    assert "export RAY_SERVE_ENABLE_HA_PROXY=1\n" in result.stdout
+    assert all(line.startswith("export ") for line in result.stdout.splitlines())
 
 
-def test_the_configuration_is_the_one_given_or_here_or_our_own(
+def test_the_configuration_is_the_given_or_the_local_or_the_packaged_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -115,26 +115,28 @@ def test_a_recording_in_every_form(tmp_path: Path, talk: bytes, option: str, beg
     file = tmp_path / "talk.wav"
     file.write_bytes(wav(talk))
     with served() as address:
-        said = voxray("transcribe", str(file), option, "--server", f"http://{address}")
-    assert said.returncode == 0 and said.stdout.startswith(begins) and said.stdout.strip()
+        result = voxray("transcribe", str(file), option, "--server", f"http://{address}")
+    assert result.returncode == 0 and result.stdout.startswith(begins) and result.stdout.strip()
 
 
-def test_a_file_that_is_not_audio_is_said_at_once(tmp_path: Path) -> None:
+def test_a_file_that_is_not_audio_is_reported_at_once(tmp_path: Path) -> None:
     file = tmp_path / "notes.txt"
     file.write_text("not a sound")
     began = time.monotonic()
     with served() as address:
-        said = voxray("transcribe", str(file), "--server", f"http://{address}")
-    assert said.returncode == FAILED and "not audio" in said.stderr
-    assert "idle_timeout" not in said.stderr and time.monotonic() - began < 30
+        result = voxray("transcribe", str(file), "--server", f"http://{address}")
+    assert result.returncode == FAILED and "not audio" in result.stderr
+    assert "idle_timeout" not in result.stderr and time.monotonic() - began < 30
 
 
-def test_a_long_recording_is_sent_no_faster_than_it_is_heard(tmp_path: Path, talk: bytes) -> None:
+def test_a_long_recording_is_sent_no_faster_than_it_is_processed(
+    tmp_path: Path, talk: bytes
+) -> None:
     file = tmp_path / "long.wav"
     file.write_bytes(wav(talk * 12))
     with served() as address:
-        said = voxray("transcribe", str(file), "--txt", "--server", f"http://{address}")
-    assert said.returncode == 0 and len(said.stdout.splitlines()) == 48
+        result = voxray("transcribe", str(file), "--txt", "--server", f"http://{address}")
+    assert result.returncode == 0 and len(result.stdout.splitlines()) == 48
 
 
 def test_jobs_from_a_folder_to_a_folder(tmp_path: Path, talk: bytes) -> None:
@@ -175,7 +177,7 @@ def test_jobs_from_a_folder_to_a_folder(tmp_path: Path, talk: bytes) -> None:
         assert gone.returncode == FAILED and "no job" in gone.stderr
 
 
-def test_jobs_that_are_refused_or_fail_are_said_plainly(tmp_path: Path, speech: bytes) -> None:
+def test_jobs_that_are_refused_or_fail_are_reported(tmp_path: Path, speech: bytes) -> None:
     text, broken = tmp_path / "text.wav", tmp_path / "broken.wav"
     text.write_text("this is no recording")
     broken.write_bytes(b"RIFF\x24\x00\x00\x00WAVEfmt garbage garbage garbage")

@@ -67,9 +67,9 @@ def test_no_audio_is_sent_after_a_refused_start(
 ) -> None:
     grammar = tmp_path / "large.jsgf"
     grammar.write_text("#JSGF V1.0;\n" + "// much\n" * 5000)
-    said = voxray("transcribe", str(recording), "--grammar", str(grammar), *server)
-    assert said.returncode == FAILED and said.stdout == ""
-    assert len(said.stderr.splitlines()) == 1 and "grammar" in said.stderr
+    result = voxray("transcribe", str(recording), "--grammar", str(grammar), *server)
+    assert result.returncode == FAILED and result.stdout == ""
+    assert len(result.stderr.splitlines()) == 1 and "grammar" in result.stderr
 
 
 @pytest.mark.parametrize("bad", ["missing/out.txt", "folder", "speech.wav/out.txt"])
@@ -84,14 +84,14 @@ def test_a_file_that_cannot_be_written_is_found_before_the_work(
         ["talk", "--in", str(recording), "-o", out],
         ["jobs", "export", "some-id", "-o", out],
     ):
-        said = voxray(*command, *NOBODY)
-        assert said.returncode == FAILED, said.stderr
-        assert f"cannot write {out}" in said.stderr and "Traceback" not in said.stderr
+        result = voxray(*command, *NOBODY)
+        assert result.returncode == FAILED, result.stderr
+        assert f"cannot write {out}" in result.stderr and "Traceback" not in result.stderr
 
 
 def test_a_results_folder_that_cannot_be_made_is_found_before_the_work(recording: Path) -> None:
-    said = voxray("jobs", "submit", str(recording), "-o", f"{recording}/out", *NOBODY)
-    assert said.returncode == FAILED and "cannot write" in said.stderr
+    result = voxray("jobs", "submit", str(recording), "-o", f"{recording}/out", *NOBODY)
+    assert result.returncode == FAILED and "cannot write" in result.stderr
 
 
 def test_a_failed_command_leaves_no_file(
@@ -116,8 +116,8 @@ def test_a_failed_command_leaves_no_file(
 
 def test_an_unknown_job_is_not_waited_for(server: tuple[str, str]) -> None:
     began = time.monotonic()
-    said = voxray("jobs", "watch", "no-such-job", *server)
-    assert said.returncode == FAILED and "no job" in said.stderr
+    result = voxray("jobs", "watch", "no-such-job", *server)
+    assert result.returncode == FAILED and "no job" in result.stderr
     assert time.monotonic() - began < 20  # a server that is away is waited for 60 s
 
 
@@ -172,12 +172,10 @@ def test_binary_goes_to_pipes_and_files_but_not_to_terminals(
         (["status", "--server", "localhost"], ("http://127.0.0.1:8000",)),
     ],
 )
-def test_a_wrong_choice_is_told_what_is_allowed(
-    command: list[str], allowed: tuple[str, ...]
-) -> None:
-    said = voxray(*command)
-    assert said.returncode == USAGE, said.stderr
-    assert all(choice in said.stderr for choice in allowed), said.stderr
+def test_a_wrong_choice_gets_the_allowed_ones(command: list[str], allowed: tuple[str, ...]) -> None:
+    result = voxray(*command)
+    assert result.returncode == USAGE, result.stderr
+    assert all(choice in result.stderr for choice in allowed), result.stderr
 
 
 def test_the_choices_are_the_servers() -> None:
@@ -192,11 +190,11 @@ def test_skipped_files_of_a_folder_are_named(tmp_path: Path, recording: Path) ->
     (tmp_path / "empty.wav").touch()
     with served(config(tmp_path.parent / f"{tmp_path.name}-data")) as address:
         server = ("--server", f"http://{address}")
-        said = voxray("jobs", "submit", str(tmp_path), *server)
-        assert said.returncode == FAILED and len(said.stdout.split()) == 1
-        assert f"skipped {tmp_path}/notes.txt: .txt is not an audio format" in said.stderr
-        assert f"skipped {tmp_path}/gone.wav" in said.stderr
-        assert f"{tmp_path}/empty.wav: the server refused" in said.stderr
+        result = voxray("jobs", "submit", str(tmp_path), *server)
+        assert result.returncode == FAILED and len(result.stdout.split()) == 1
+        assert f"skipped {tmp_path}/notes.txt: .txt is not an audio format" in result.stderr
+        assert f"skipped {tmp_path}/gone.wav" in result.stderr
+        assert f"{tmp_path}/empty.wav: the server refused" in result.stderr
         (tmp_path / "empty.wav").unlink()
         again = voxray("jobs", "submit", str(tmp_path), *server)
         assert again.returncode == 0 and "notes.txt" in again.stderr
@@ -224,14 +222,14 @@ def test_a_wrong_configuration_is_explained(
 ) -> None:
     file = tmp_path / "serve_config.yaml"
     file.write_text(text)
-    said = voxray(*command, "--config", str(file))
-    assert said.returncode == FAILED and "Traceback" not in said.stderr
-    assert str(file) in said.stderr and all(part in said.stderr for part in told), said.stderr
+    result = voxray(*command, "--config", str(file))
+    assert result.returncode == FAILED and "Traceback" not in result.stderr
+    assert str(file) in result.stderr and all(part in result.stderr for part in told), result.stderr
 
 
 def test_a_missing_configuration_is_wrong_usage(tmp_path: Path) -> None:
-    said = voxray("run", "--config", str(tmp_path / "none.yaml"))
-    assert said.returncode == USAGE and "does not exist" in said.stderr
+    result = voxray("run", "--config", str(tmp_path / "none.yaml"))
+    assert result.returncode == USAGE and "does not exist" in result.stderr
 
 
 def test_bars_are_for_terminals_only(tmp_path: Path, recording: Path) -> None:

@@ -15,7 +15,7 @@ SERVES = """
 import os, subprocess, sys
 from serve_app.cli.supervisor import supervise
 
-def serve(told):
+def serve(stop):
     orphan = "import os, time; pid = os.fork(); pid and (print(pid, flush=True), os._exit(0)); os.setsid(); time.sleep(99)"
     subprocess.run([sys.executable, "-c", orphan])
     {then}
@@ -23,7 +23,7 @@ def serve(told):
 sys.exit(supervise(serve))
 """
 
-WAITS = "return len(os.read(told, 1))"
+WAITS = "return len(os.read(stop, 1))"
 
 
 @contextmanager
@@ -44,8 +44,8 @@ def supervised(then: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
 def test_a_signal_ends_everything_in_order(number: signal.Signals) -> None:
     with supervised(WAITS) as (process, orphan):
         process.send_signal(number)
-        _, said = process.communicate(timeout=20)
-        assert process.returncode == DONE and said == "stopping …\n"
+        _, result = process.communicate(timeout=20)
+        assert process.returncode == DONE and result == "stopping …\n"
         assert not psutil.pid_exists(orphan)
 
 
@@ -59,8 +59,8 @@ def test_a_signal_ends_everything_in_order(number: signal.Signals) -> None:
 )
 def test_a_child_that_fails_leaves_nothing(then: str, says: str) -> None:
     with supervised(then) as (process, orphan):
-        _, said = process.communicate(timeout=20)
-        assert process.returncode == FAILED and says in said and "Traceback" not in said
+        _, result = process.communicate(timeout=20)
+        assert process.returncode == FAILED and says in result and "Traceback" not in result
         assert not psutil.pid_exists(orphan)
 
 

@@ -30,7 +30,7 @@ class Answer:
         return self._job
 
 
-def test_a_server_that_restarts_is_asked_less_and_less_often(
+def test_a_server_that_restarts_is_polled_less_and_less_often(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     waits: list[float] = []

@@ -1,4 +1,4 @@
-"""Jobs and results in the shapes of the older paths: field by field as their clients read them."""
+"""Jobs and results in the shapes of the legacy paths, field by field."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ STATUSES = {
     JobState.FAILED: "failed",
     JobState.CANCELLED: "failed",
 }
-"""These clients know four; a cancelled job is one that failed, and its error says why."""
+"""These clients know four; a cancelled job has failed, and its error says why."""
 
 STEPS = {
     "prepare": "Preprocessing the recording",
@@ -80,7 +80,7 @@ def _span(it: Any) -> dict[str, float]:
 
 
 def speaker(label: str | None) -> str | None:
-    """`A` is SPEAKER_00, as pyannote names speakers; None where nobody asked for speakers."""
+    """`A` is SPEAKER_00, as pyannote names speakers; None without diarization."""
     return None if label is None else f"SPEAKER_{number_of(label):02}"
 
 

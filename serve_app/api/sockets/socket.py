@@ -1,6 +1,6 @@
 """A WebSocket without ASGI and without tasks: RFC 6455 down to whole messages, and back.
 
-What a message means is a subclass's; so is what to do while the client does not read.
+A subclass decides what a message means, and what happens while the client does not read.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ from serve_app.observability.metrics import Metrics
 log = logging.getLogger("voxray.socket")
 
 PACE = "pace"
-GOODBYE_S = 5.0
+CLOSE_TIMEOUT_S = 5.0
 LINGER_S = 0.5
 
 WRITE_HIGH_BYTES = 64 << 10
@@ -101,16 +101,16 @@ class Socket(WSListener):
     # For a subclass.
 
     def opened(self) -> None:
-        """The client is there. A `ClientError` refuses it."""
+        """The client has connected. Raises `ClientError` to refuse it."""
 
     def closed(self) -> None:
-        """It has gone, and `opened` had let it in."""
+        """The client, which `opened` accepted, has disconnected."""
 
     def received(self, message: str | bytes) -> None:
         """A whole message, text or binary."""
 
     def unread(self, is_unread: bool) -> None:
-        """The client has stopped reading, or begun again."""
+        """The client has stopped reading, or reads again."""
 
     # The connection.
 
@@ -119,7 +119,9 @@ class Socket(WSListener):
         transport.underlying_transport.set_write_buffer_limits(WRITE_HIGH_BYTES)
         try:
             self.opened()
-        except ClientError as refused:  # admitted at the handshake, but others were faster
+        except (
+            ClientError
+        ) as refused:  # the last free session went to another client after the handshake
             return self.end(refused.code)
         self._admitted = True
         self._metrics.active_connections += 1
@@ -240,14 +242,14 @@ class Socket(WSListener):
     # The end.
 
     def finish(self, code: int, reason: str = "") -> None:
-        """After a goodbye; the client has some seconds to say its own."""
+        """Close; the client has some seconds to send its close frame."""
         transport = self._transport
         if transport and not transport.is_close_frame_sent:
             transport.send_close(WSCloseCode(code), reason.encode())
-            asyncio.get_running_loop().call_later(GOODBYE_S, transport.disconnect, False)
+            asyncio.get_running_loop().call_later(CLOSE_TIMEOUT_S, transport.disconnect, False)
 
     def end(self, code: str) -> None:
-        """End without a goodbye: the client does not read, or voxray failed."""
+        """Close without waiting: the client does not read, or voxray failed."""
         self._metrics.count_error(code)
         transport = self._transport
         if transport and not transport.is_disconnected:
@@ -255,8 +257,8 @@ class Socket(WSListener):
             transport.disconnect(graceful=not self._paused)
 
     def _break(self, code: WSCloseCode) -> None:
-        """The client does not speak WebSocket. What it still sends is read and dropped for a
-        moment, because a connection closed with unread data loses the close frame."""
+        """The client violates the protocol. Its data is read and dropped for a moment, because a
+        connection closed with unread data loses the close frame."""
         for why in list(self._holds):
             self.release(why)
         if self._transport:

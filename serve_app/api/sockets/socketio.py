@@ -44,14 +44,14 @@ log.setLevel(logging.CRITICAL)  # python-socketio would log a stack for each bro
 
 
 class Listener:
-    """One socket's session; what is to be said waits in a backlog until the socket has it."""
+    """One socket's session; events wait in a backlog until they are sent."""
 
     def __init__(self, sessions: LiveSessions, dialect: NativeDialect, emit: Any) -> None:
         self._sessions = sessions
         self._dialect = dialect
         self._emit = emit
         self._backlog = Backlog(sessions.limits.max_unsent_events)
-        self._some = asyncio.Event()
+        self._pending = asyncio.Event()
         self._live: LiveSession | None = sessions.open(self._on_event, self._on_abandoned)
         self._sending = asyncio.create_task(self._send())
 
@@ -77,7 +77,7 @@ class Listener:
     def _on_event(self, event: Event) -> None:
         if not isinstance(event, UtteranceEvent):
             self._backlog.put(event)
-            self._some.set()
+            self._pending.set()
         if isinstance(event, Close):
             asyncio.get_running_loop().call_soon(self._leave)
 
@@ -88,13 +88,13 @@ class Listener:
     async def _send(self) -> None:
         """Owned by this listener; cancelled when it closes."""
         while True:
-            await self._some.wait()
-            self._some.clear()
+            await self._pending.wait()
+            self._pending.clear()
             while self._backlog:
                 event: Any = self._backlog.take()
-                said = orjson.loads(self._dialect.render(event, time.time()))
-                if name := NAMES.get(said.pop("type")):
-                    await self._emit(name, said)
+                fields = orjson.loads(self._dialect.render(event, time.time()))
+                if name := NAMES.get(fields.pop("type")):
+                    await self._emit(name, fields)
 
 
 class SocketIo:
@@ -126,8 +126,8 @@ class SocketIo:
         engine = self._backend.engines.transcriber
         dialect = NativeDialect(self._sessions.limits, uuid.uuid4().hex, engine)
 
-        async def emit(name: str, said: dict[str, Any]) -> None:
-            await self._server.emit(name, said, to=sid)
+        async def emit(name: str, fields: dict[str, Any]) -> None:
+            await self._server.emit(name, fields, to=sid)
 
         try:
             self._listeners[sid] = Listener(self._sessions, dialect, emit)
@@ -135,21 +135,21 @@ class SocketIo:
             self._metrics.count_error(error.code)
             raise self._library.exceptions.ConnectionRefusedError(error.code) from error
 
-    async def _start(self, sid: str, said: Any = None) -> None:
+    async def _start(self, sid: str, fields: Any = None) -> None:
         if not (listener := self._listeners.get(sid)):
             return
-        fields = said if isinstance(said, dict) else {}
+        fields = fields if isinstance(fields, dict) else {}
         try:
             listener.received(orjson.dumps({**fields, "type": "start"}).decode())
         except TypeError as error:
             listener.refused(ClientError("invalid_message", f"audio:start: {error}"))
 
-    async def _chunk(self, sid: str, said: Any = None) -> None:
+    async def _chunk(self, sid: str, fields: Any = None) -> None:
         """Samples as bytes, or `{"audio": bytes or base64}`."""
         if not (listener := self._listeners.get(sid)):
             return
         try:
-            listener.received(_audio(said))
+            listener.received(_audio(fields))
         except ClientError as error:
             listener.refused(error)
 
@@ -184,9 +184,9 @@ def _bounded(packet: Any) -> Any:
     return Packet
 
 
-def _audio(said: Any) -> bytes:
+def _audio(fields: Any) -> bytes:
     """Raises `ClientError`."""
-    audio = said.get("audio", said.get("data")) if isinstance(said, dict) else said
+    audio = fields.get("audio", fields.get("data")) if isinstance(fields, dict) else fields
     if isinstance(audio, str):
         return base64_bytes(audio, "audio")
     if not isinstance(audio, bytes):

@@ -1,4 +1,4 @@
-"""A socket in front of a conversation, whatever the dialect.
+"""The socket of a conversation, in any dialect.
 
 While the client does not read, no more speech is made for it; while it sends audio much faster than
 that can be heard, its socket is not read.
@@ -26,7 +26,7 @@ READ_AHEAD_SAMPLES = 30 * RATE
 """Audio that was received and not yet heard, at which the socket is no longer read."""
 
 MAX_UNSENT_BYTES = 8 << 20
-"""What may wait for a client that does not read: the speech made before it was noticed."""
+"""Limit of unsent speech, which was produced before the client stopped reading."""
 
 AHEAD = "ahead"
 
@@ -35,7 +35,7 @@ ENDS = {"session_too_long": 1001, "idle_timeout": 1000, "silence_timeout": 1000}
 
 
 def conversation_terms(backend: Backend, conversations: Conversations) -> DialectTerms:
-    """What every dialect of conversations has to know of this server."""
+    """The terms of every dialect of conversations."""
     limits = conversations.sessions.limits
     return DialectTerms(
         limits,
@@ -62,7 +62,7 @@ class SpokenSocket(Socket):
         self._fatal = ""
 
     def render(self, event: Any) -> list[bytes]:
-        """A dialect's frames for what was told."""
+        """The dialect's frames of an event."""
         raise NotImplementedError
 
     # For a dialect's socket.
@@ -75,7 +75,7 @@ class SpokenSocket(Socket):
             self._conversation.live.progressed = self._throttle
 
     def feed(self, fact: Any) -> None:
-        """Raises `ClientError` for what a client may not ask now."""
+        """Raises `ClientError` for a fact that is not allowed now."""
         if self._conversation:
             self._conversation.take(fact)
 
@@ -104,7 +104,7 @@ class SpokenSocket(Socket):
             conversation.writable.clear()
 
     def send(self, frame: bytes) -> None:
-        """After all that is at hand has been dealt with: engines are waiting, and of many sockets.
+        """Queue a frame; it is written after the current events, which engines wait for.
 
         Raises `ReaderTooSlow` when too much waits.
         """

@@ -43,7 +43,7 @@ class TcpPort:
             await server.serve_forever()
 
     def _socket(self) -> socket.socket:
-        """Shared with the other replicas of the node: the kernel deals connections out."""
+        """Shared with the other replicas of the node: the kernel distributes connections."""
         family = socket.AF_INET6 if ":" in self._config.host else socket.AF_INET
         listening = socket.socket(family, socket.SOCK_STREAM)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -57,14 +57,14 @@ class TcpPort:
         self._metrics.active_connections += 1
         try:
             if self._connections > self._config.max_connections:
-                raise ClientError("too_many_conversations", "all connections here are taken")
+                raise ClientError("too_many_conversations", "too many connections; retry later")
             connection.open()
             await self._converse(reader, connection)
         except ClientError as error:  # one that ends the connection
             with contextlib.suppress(OSError):
-                await connection.complain(error)
+                await connection.refuse(error)
         except (OSError, asyncio.IncompleteReadError):
-            pass  # the client went away or does not read, in the middle of a message or not
+            pass  # the client has disconnected or does not read
         except Exception:
             log.exception("a TCP connection failed")
         finally:
@@ -79,7 +79,7 @@ class TcpPort:
 
     async def _read(self, reader: asyncio.StreamReader) -> bytes | None:
         """The next message; None at the end. Raises `ClientError` for a length or pace that is
-        not allowed: what follows it in the stream means nothing any more."""
+        not allowed: the rest of the stream cannot be read then."""
         idle_s = self._conversations.config.conversation.idle_timeout_s
         longest = self._conversations.config.limits.max_event_bytes
         try:
@@ -109,7 +109,9 @@ class TcpPort:
 
 
 def _wrong_length(length: int, longest: int) -> ClientError:
-    return ClientError("message_too_large", f"a message has 1 to {longest} bytes, not {length}")
+    return ClientError(
+        "message_too_large", f"the message has {length} bytes; allowed are 1 to {longest}"
+    )
 
 
 class _Connection:
@@ -141,7 +143,7 @@ class _Connection:
             self._conversation = None
 
     async def answer(self, message: bytes) -> None:
-        """Whatever the message, the client gets one answer."""
+        """Every message gets one answer."""
         try:
             facts = self._dialect.parse(message)
             for fact in facts:
@@ -153,9 +155,9 @@ class _Connection:
         except ClientError as error:
             if error.close is not None:
                 raise
-            await self.complain(error)
+            await self.refuse(error)
 
-    async def complain(self, error: ClientError) -> None:
+    async def refuse(self, error: ClientError) -> None:
         self._metrics.count_error(error.code)
         await self._send(self._dialect.error(error))
 

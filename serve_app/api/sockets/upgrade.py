@@ -1,8 +1,8 @@
-"""Gives uvicorn a WebSocket protocol in Cython (picows) for the paths that carry audio.
+"""Gives uvicorn a WebSocket protocol in Cython (picows) for the paths of audio.
 
 Ten thousand messages a second are too many for ASGI: three times the processor time of picows goes
-into tasks and queues that a live session does not need. Serve starts uvicorn with `ws="auto"` and
-lets nobody choose, so the choice is made where "auto" looks it up. Every other path stays ASGI.
+into tasks and queues that a live session does not need. Serve always starts uvicorn with
+`ws="auto"`, so the protocol is replaced where "auto" looks it up. Every other path stays ASGI.
 """
 
 import asyncio
@@ -35,12 +35,12 @@ log.setLevel(logging.CRITICAL)  # picows would log frames' errors and addresses
 
 
 class Upgrade(asyncio.Protocol):
-    """uvicorn's WebSocket protocol: hands the connection to whoever has its path."""
+    """uvicorn's WebSocket protocol: hands the connection to the protocol of its path."""
 
     def __init__(self, routes: Mapping[str, Route], **uvicorn: Any) -> None:
         self._routes = routes
         self._uvicorn = uvicorn
-        self._transport: Any = None  # uvloop's transports are none of asyncio's
+        self._transport: Any = None  # uvloop's transports are not asyncio's
         self._inner: Any = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:

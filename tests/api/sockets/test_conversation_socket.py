@@ -37,31 +37,31 @@ def audio(pcm: bytes, **fields: Any) -> Message:
 
 
 def exchange(address: str, *messages: Message | str) -> list[Message]:
-    """What comes of each message up to its `conversation_complete`, `error` or `pong`."""
+    """The answers to each message, up to its `conversation_complete`, `error` or `pong`."""
 
     async def go() -> list[Message]:
-        told = []
+        answers = []
         async with connect(f"ws://{address}/ws", max_size=None) as ws:
-            told.append(json.loads(await ws.recv()))
+            answers.append(json.loads(await ws.recv()))
             for message in messages:
                 await ws.send(message if isinstance(message, str) else json.dumps(message))
-                while told[-1]["type"] not in ("conversation_complete", "error", "pong"):
-                    told.append(json.loads(await asyncio.wait_for(ws.recv(), 10)))
-                told.append({"type": "-"})
-        return told
+                while answers[-1]["type"] not in ("conversation_complete", "error", "pong"):
+                    answers.append(json.loads(await asyncio.wait_for(ws.recv(), 10)))
+                answers.append({"type": "-"})
+        return answers
 
     return asyncio.run(go())
 
 
-def types(told: list[Message]) -> list[str]:
-    return [message["type"] for message in told if message["type"] != "-"]
+def types(answers: list[Message]) -> list[str]:
+    return [message["type"] for message in answers if message["type"] != "-"]
 
 
 def test_audio_is_answered_with_its_transcript_a_reply_and_speech(
     address: str, speech: bytes
 ) -> None:
-    told = exchange(address, audio(speech), {"type": "ping"}, audio(speech, speak=False))
-    assert types(told) == [
+    answers = exchange(address, audio(speech), {"type": "ping"}, audio(speech, speak=False))
+    assert types(answers) == [
         "connection",
         "transcription",
         "response_text",
@@ -72,21 +72,21 @@ def test_audio_is_answered_with_its_transcript_a_reply_and_speech(
         "response_text",
         "conversation_complete",
     ]
-    assert told[0]["engines"] == dict.fromkeys(
+    assert answers[0]["engines"] == dict.fromkeys(
         ("transcriber", "chat", "speaker", "diarizer"), "sim"
     )
-    spoken = told[3]
+    spoken = answers[3]
     file = wave.open(io.BytesIO(base64.b64decode(spoken["audio_data"])))
     assert file.getframerate() == spoken["sample_rate"] == 24_000
     assert file.getnframes() == pytest.approx(24_000 * 8 / 10, rel=0.01)
-    assert told[2]["text"] == "The sim answers, and this is all it"
-    assert told[4]["status"] == "completed" and told[4]["stages"]["total_ms"] > 0
+    assert answers[2]["text"] == "The sim answers, and this is all it"
+    assert answers[4]["status"] == "completed" and answers[4]["stages"]["total_ms"] > 0
 
 
-def test_a_reply_is_streamed_when_asked(address: str, speech: bytes) -> None:
-    told = exchange(address, audio(speech, stream=True))
-    text = [message for message in told if message["type"] == "response_text"]
-    sound = [message for message in told if message["type"] == "speech_response"]
+def test_a_reply_is_streamed_on_request(address: str, speech: bytes) -> None:
+    answers = exchange(address, audio(speech, stream=True))
+    text = [message for message in answers if message["type"] == "response_text"]
+    sound = [message for message in answers if message["type"] == "speech_response"]
     assert len(text) == 9 and text[-1]["final"] and len(sound) == 9 and sound[-1]["final"]
     assert "".join(message["text"] for message in text[:-1]).strip() == text[-1]["text"]
 
@@ -113,14 +113,14 @@ def test_understanding_where_no_engine_can(speech: bytes) -> None:
 
 def test_bare_samples_and_other_containers(address: str, speech: bytes, tmp_path: Path) -> None:
     raw = {"type": "audio", "audio_data": base64.b64encode(speech).decode(), "sample_rate": 16_000}
-    said = exchange(address, {**raw, "mode": "transcribe"})[1]["text"]
-    assert said == exchange(address, audio(speech, mode="transcribe"))[1]["text"]
+    text = exchange(address, {**raw, "mode": "transcribe"})[1]["text"]
+    assert text == exchange(address, audio(speech, mode="transcribe"))[1]["text"]
     from deployments.encoding import Encoder
 
     encoder = Encoder("mp3")
     mp3 = base64.b64encode(encoder.push(speech) + encoder.finish()).decode()
-    told = exchange(address, {"type": "audio", "audio_data": mp3, "mode": "transcribe"})
-    assert told[1]["type"] == "transcription" and told[1]["text"]
+    answers = exchange(address, {"type": "audio", "audio_data": mp3, "mode": "transcribe"})
+    assert answers[1]["type"] == "transcription" and answers[1]["text"]
 
 
 @pytest.mark.parametrize(
@@ -145,8 +145,8 @@ def test_bare_samples_and_other_containers(address: str, speech: bytes, tmp_path
 def test_what_is_wrong_is_said_and_the_connection_lives(
     address: str, message: Any, code: str
 ) -> None:
-    told = exchange(address, message, {"type": "ping"})
-    assert types(told) == ["connection", "error", "pong"] and told[1]["code"] == code
+    answers = exchange(address, message, {"type": "ping"})
+    assert types(answers) == ["connection", "error", "pong"] and answers[1]["code"] == code
 
 
 # TCP.

@@ -109,7 +109,7 @@ def test_the_size_of_the_chunks_does_not_matter(server: str, speech: bytes, ms: 
     assert words(events) == words(whole) != ""
 
 
-def test_base64_chunks_say_the_same_as_binary_ones(server: str, speech: bytes) -> None:
+def test_base64_chunks_have_the_same_words_as_binary_ones(server: str, speech: bytes) -> None:
     binary, _ = converse(server, *chunks(speech))
     frames = [
         json.dumps({"type": "audio_chunk", "data": base64.b64encode(chunk).decode(), "sequence": n})

@@ -452,7 +452,7 @@ WRONG: list[tuple[str, str]] = [
 ]
 
 
-def test_what_is_wrong_is_said_and_the_session_lives(address: str) -> None:
+def test_a_wrong_event_gets_an_error_and_the_session_continues(address: str) -> None:
     async def story(client: Client) -> None:
         for sent, code in WRONG:
             await client.socket.send(sent)
@@ -474,7 +474,7 @@ def test_audio_may_be_cut_within_a_sample(address: str, speech: bytes) -> None:
     play(address, story)
 
 
-def test_cleared_audio_is_not_heard(address: str, speech: bytes) -> None:
+def test_cleared_audio_is_not_transcribed(address: str, speech: bytes) -> None:
     async def story(client: Client) -> None:
         await client.update(
             audio={"input": {"turn_detection": None, "transcription": {"model": "m"}}}
@@ -488,7 +488,7 @@ def test_cleared_audio_is_not_heard(address: str, speech: bytes) -> None:
     play(address, story)
 
 
-def test_a_whole_minute_at_once_is_borne(address: str, talk: bytes) -> None:
+def test_a_whole_minute_at_once_is_accepted(address: str, talk: bytes) -> None:
     """Much faster than it can be heard: the socket is not read meanwhile, and nothing is lost."""
 
     async def story(client: Client) -> None:

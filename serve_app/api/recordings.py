@@ -11,7 +11,7 @@ from starlette.datastructures import FormData
 from deployments.interfaces import SpeechOptions
 from serve_app.api.backend import Backend
 from serve_app.api.hang_up import while_connected
-from serve_app.api.uploads import Uploads
+from serve_app.api.uploads import Uploads, form_body
 from serve_app.config import Limits
 from serve_app.errors import invalid
 from serve_app.jobs.foreground import Recording, Recordings
@@ -21,21 +21,7 @@ from serve_app.live.transcript import Form, Transcript, render
 
 MEDIA_TYPES = {"txt": "text/plain", "srt": "application/x-subrip", "vtt": "text/vtt"}
 
-BODY = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "required": ["file"],
-                    "properties": {"file": {"type": "string", "format": "binary"}},
-                }
-            },
-            "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
-        },
-    }
-}
+BODY = form_body(or_the_file=True)
 
 
 class Asked(BaseModel):

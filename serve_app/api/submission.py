@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from deployments.interfaces import SpeechOptions
 from serve_app.api.backend import Backend
 from serve_app.api.multipart import FileForm
+from serve_app.api.uploads import form_body
 from serve_app.config import Limits
 from serve_app.errors import ClientError, invalid
 from serve_app.jobs.job import Job, JobOptions, view
@@ -23,24 +24,12 @@ from serve_app.security.principal import Principal
 MAX_KEY_CHARS = 255
 HOTWORDS = ("hotwords", "hotwords[]")
 
-BODY = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "required": ["file"],
-                    "properties": {
-                        "file": {"type": "string", "format": "binary"},
-                        **JobOptions.model_json_schema()["properties"],
-                        "idempotency_key": {"type": "string"},
-                    },
-                }
-            }
-        },
+BODY = form_body(
+    {
+        **JobOptions.model_json_schema()["properties"],
+        "idempotency_key": {"type": "string"},
     }
-}
+)
 
 
 class Submission:

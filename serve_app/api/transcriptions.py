@@ -15,7 +15,7 @@ from deployments.interfaces import SpeakerTurn, SpeechOptions
 from serve_app.api.backend import Backend
 from serve_app.api.hang_up import while_connected
 from serve_app.api.streamed import DONE, EVENT_STREAM, Streamed, begun, event, with_errors
-from serve_app.api.uploads import Uploads
+from serve_app.api.uploads import Uploads, form_body
 from serve_app.dialects.frames import token_usage
 from serve_app.errors import ClientError, invalid
 from serve_app.jobs.alignment import assign, label, segments, tidied
@@ -24,33 +24,21 @@ from serve_app.live.driver import LiveSessions
 from serve_app.live.options import Engine, check_language, listed, noted, noted_header
 from serve_app.live.transcript import Segment, WordOut, ms, render
 
-BODY = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "required": ["file"],
-                    "properties": {
-                        "file": {"type": "string", "format": "binary"},
-                        "model": {"type": "string"},
-                        "language": {"type": "string"},
-                        "response_format": {
-                            "enum": ["json", "text", "srt", "vtt", "verbose_json", "diarized_json"]
-                        },
-                        "timestamp_granularities[]": {
-                            "type": "array",
-                            "items": {"enum": ["word", "segment"]},
-                        },
-                        "include[]": {"type": "array", "items": {"enum": ["logprobs"]}},
-                        "stream": {"type": "boolean"},
-                    },
-                }
-            }
+BODY = form_body(
+    {
+        "model": {"type": "string"},
+        "language": {"type": "string"},
+        "response_format": {
+            "enum": ["json", "text", "srt", "vtt", "verbose_json", "diarized_json"]
         },
+        "timestamp_granularities[]": {
+            "type": "array",
+            "items": {"enum": ["word", "segment"]},
+        },
+        "include[]": {"type": "array", "items": {"enum": ["logprobs"]}},
+        "stream": {"type": "boolean"},
     }
-}
+)
 TEXT_FORMS = {"text": "txt", "srt": "srt", "vtt": "vtt"}
 MIN_CONFIDENCE = 1e-10
 """The lowest confidence, so that its logarithm is finite."""

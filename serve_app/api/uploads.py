@@ -1,17 +1,31 @@
 """A recording in a request's body, as a temporary file."""
 
 import tempfile
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 from fastapi import Request
 from starlette.datastructures import FormData
 
-from serve_app.api.multipart import FileForm, is_form
+from serve_app.api.multipart import MULTIPART, FileForm, is_form
 from serve_app.config import Limits
 from serve_app.errors import ClientError
 from serve_app.security.concurrency import ConcurrencyLimit
+
+
+def form_body(
+    fields: Mapping[str, object] | None = None, or_the_file: bool = False
+) -> dict[str, object]:
+    """OpenAPI's description of a body with a recording: a form with `file` and other `fields`, or,
+    if allowed, the file itself."""
+    file = {"type": "string", "format": "binary"}
+    properties = {"file": file, **(fields or {})}
+    schema = {"type": "object", "required": ["file"], "properties": properties}
+    content: dict[str, object] = {MULTIPART: {"schema": schema}}
+    if or_the_file:
+        content["application/octet-stream"] = {"schema": file}
+    return {"requestBody": {"required": True, "content": content}}
 
 
 class Uploads:

@@ -31,7 +31,7 @@ from deployments.transcriber.voxtral_realtime import VoxtralRealtime
 from deployments.transcriber.voxtral_transformers import VoxtralTransformers
 from serve_app.config import Config, engine_settings
 from serve_app.config.weighted import HasWeights, OnVllm
-from serve_app.live.options import Engine, Engines
+from serve_app.live.options import EngineInfo, Engines
 from serve_app.models import weights
 from serve_app.models.gpu_plan import memory_share
 
@@ -94,8 +94,8 @@ def configured_engines(config: Config) -> Engines:
     return Engines(*(_known(kind, config) for kind in Engines._fields))
 
 
-def _known(kind: str, config: Config) -> Engine:
+def _known(kind: str, config: Config) -> EngineInfo:
     name, _ = config.engines[kind]
     engine = engine_class(kind, name)
     languages = getattr(engine, "languages", None)
-    return Engine(name, options_of(engine), languages, getattr(engine, "revises", True))
+    return EngineInfo(name, options_of(engine), languages, getattr(engine, "revises", True))

@@ -25,7 +25,7 @@ from deployments.vad import Vad
 from serve_app.api import Backend, create_app
 from serve_app.config import Config
 from serve_app.jobs.worker import Worker
-from serve_app.live.options import Engine, Engines
+from serve_app.live.options import EngineInfo, Engines
 from tests.waiting import wait_for
 
 
@@ -158,10 +158,10 @@ def models(**given: Any) -> Backend:
         speaker=LocalReplicaSet(sim=speaker),
         diarizer=given.get("diarizer") or LocalReplicaSet(sim=Diarizer(SimDiarizer(5.0, 2))),
         engines=Engines(
-            Engine(name, options["transcriber"], given.get("languages"), revises),
-            Engine("sim", options["chat"]),
-            Engine("sim", options["speaker"]),
-            Engine("sim"),
+            EngineInfo(name, options["transcriber"], given.get("languages"), revises),
+            EngineInfo("sim", options["chat"]),
+            EngineInfo("sim", options["speaker"]),
+            EngineInfo("sim"),
         ),
         voices=speaker.voices,
         generated=generated,

@@ -157,6 +157,16 @@ def test_deployments_know_nothing_of_the_application(path: Path) -> None:
         assert "serve_app" not in {f for node in ast.walk(tree(path)) for f in imports(node)}
 
 
+def test_public_classes_are_named_once() -> None:
+    """Two classes of one name are read as one."""
+    found: dict[str, list[str]] = {}
+    for path in SOURCES:
+        for node in tree(path).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                found.setdefault(node.name, []).append(name(path))
+    assert {it: where for it, where in found.items() if len(where) > 1} == {}
+
+
 def test_functions_are_short() -> None:
     lengths = sorted(
         node.end_lineno - node.lineno + 1

@@ -13,7 +13,7 @@ import numpy as np
 
 from deployments.diarizer.cepstra import COEFFICIENTS, FRAME, HOP, cepstra
 from deployments.diarizer.gaussians import (
-    Cluster,
+    GaussianCluster,
     agglomerate,
     closest,
     cluster_of,
@@ -150,7 +150,7 @@ def turns_of(voice: _Voice, speakers: SpeakerCount, enough: float) -> list[Speak
     return _turns(path, positions)
 
 
-def _least_apart(found: list[Cluster]) -> tuple[float, int, int]:
+def _least_apart(found: list[GaussianCluster]) -> tuple[float, int, int]:
     """The separation of the two clusters that are most likely one speaker, and which two. A cluster
     with little speech counts as part of another."""
     total = sum(it.frames for it in found)
@@ -162,7 +162,7 @@ def _least_apart(found: list[Cluster]) -> tuple[float, int, int]:
     return (0.0, small, min(pairs)[1])
 
 
-def _refine(frames: Any, found: list[Cluster]) -> tuple[Any, list[Cluster]]:
+def _refine(frames: Any, found: list[GaussianCluster]) -> tuple[Any, list[GaussianCluster]]:
     """The speaker of each frame, and the speakers computed from those frames; some may vanish."""
     path = np.zeros(len(frames), np.int16)
     for _ in range(PASSES if len(found) > 1 else 0):
@@ -189,7 +189,7 @@ def segments_of(positions: Any) -> list[tuple[int, int]]:
     return segments
 
 
-def _begin(clusters: list[Cluster], most: int) -> list[Cluster]:
+def _begin(clusters: list[GaussianCluster], most: int) -> list[GaussianCluster]:
     """Cluster each part, then the clusters of all parts."""
     while len(clusters) > PART:
         parts = [clusters[at : at + PART] for at in range(0, len(clusters), PART)]

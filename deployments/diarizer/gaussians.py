@@ -17,7 +17,7 @@ RIDGE = 1e-2
 FAR = np.inf
 
 
-class Cluster(NamedTuple):
+class GaussianCluster(NamedTuple):
     """Sufficient statistics of frames, and the segments that they belong to."""
 
     frames: int
@@ -26,14 +26,14 @@ class Cluster(NamedTuple):
     members: tuple[int, ...]
 
 
-def cluster_of(frames: Any, member: int) -> Cluster:
+def cluster_of(frames: Any, member: int) -> GaussianCluster:
     """Of frames x dimensions."""
     exact = frames.astype(np.float64)
-    return Cluster(len(exact), exact.sum(axis=0), exact.T @ exact, (member,))
+    return GaussianCluster(len(exact), exact.sum(axis=0), exact.T @ exact, (member,))
 
 
-def merge(one: Cluster, other: Cluster) -> Cluster:
-    return Cluster(
+def merge(one: GaussianCluster, other: GaussianCluster) -> GaussianCluster:
+    return GaussianCluster(
         one.frames + other.frames,
         one.total + other.total,
         one.squares + other.squares,
@@ -41,13 +41,13 @@ def merge(one: Cluster, other: Cluster) -> Cluster:
     )
 
 
-def covariance(cluster: Cluster) -> Any:
+def covariance(cluster: GaussianCluster) -> Any:
     mean = cluster.total / cluster.frames
     spread = cluster.squares / cluster.frames - np.outer(mean, mean)
     return spread + RIDGE * np.eye(len(mean))
 
 
-def agglomerate(clusters: Sequence[Cluster], most: int) -> list[Cluster]:
+def agglomerate(clusters: Sequence[GaussianCluster], most: int) -> list[GaussianCluster]:
     """Merge the two most similar clusters by BIC until `most` are left."""
     alive = list(clusters)
     cost = [_cost(one) for one in alive]
@@ -67,7 +67,7 @@ def agglomerate(clusters: Sequence[Cluster], most: int) -> list[Cluster]:
     return [alive[number] for number in sorted(left)]
 
 
-def closest(clusters: Sequence[Cluster]) -> tuple[float, int, int]:
+def closest(clusters: Sequence[GaussianCluster]) -> tuple[float, int, int]:
     """The smallest separation of any two, and which two.
 
     It is the delta BIC of two Gaussians instead of one, divided by the harmonic mean of their
@@ -82,11 +82,13 @@ def closest(clusters: Sequence[Cluster]) -> tuple[float, int, int]:
     return best
 
 
-def _cost(cluster: Cluster) -> float:
+def _cost(cluster: GaussianCluster) -> float:
     return float(np.linalg.slogdet(covariance(cluster))[1]) * cluster.frames
 
 
-def _gains(alive: Sequence[Cluster], cost: Sequence[float], one: int, others: Sequence[int]) -> Any:
+def _gains(
+    alive: Sequence[GaussianCluster], cost: Sequence[float], one: int, others: Sequence[int]
+) -> Any:
     """Delta BIC of `one` with each of the others; below 0, one Gaussian is enough for both."""
     if not len(others):
         return np.zeros(0)
@@ -103,7 +105,7 @@ def _gains(alive: Sequence[Cluster], cost: Sequence[float], one: int, others: Se
     return 0.5 * (both - apart) - 0.5 * parameters * np.log(frames)
 
 
-def likelihoods(frames: Any, clusters: Sequence[Cluster]) -> Any:
+def likelihoods(frames: Any, clusters: Sequence[GaussianCluster]) -> Any:
     """Log-likelihood of every frame under each cluster's Gaussian: frames x clusters."""
     columns = []
     for cluster in clusters:

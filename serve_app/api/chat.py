@@ -27,7 +27,7 @@ from serve_app.api.streamed import DONE, EVENT_STREAM, Streamed, begun, event, w
 from serve_app.config import Limits
 from serve_app.conversation.driver import Conversations
 from serve_app.errors import ClientError
-from serve_app.live.options import Engine, check_tool_choice, listed, noted, unsupported
+from serve_app.live.options import EngineInfo, check_tool_choice, listed, noted, unsupported
 from serve_app.security.concurrency import ConcurrencyLimit
 from serve_app.security.json_bounds import LARGEST
 
@@ -133,7 +133,7 @@ OPTIONS = {
 """Fields that clients send by default, and the option that an engine needs for them."""
 
 
-def _ignored(asked: ChatAsked, engine: Engine) -> Iterator[str]:
+def _ignored(asked: ChatAsked, engine: EngineInfo) -> Iterator[str]:
     for name, option in OPTIONS.items():
         if getattr(asked, name) and option not in engine.options:
             yield name
@@ -143,7 +143,7 @@ def _ignored(asked: ChatAsked, engine: Engine) -> Iterator[str]:
     yield from (name for name, value in (asked.model_extra or {}).items() if value is not None)
 
 
-def _check_format(format_: ResponseFormat | None, engine: Engine) -> None:
+def _check_format(format_: ResponseFormat | None, engine: EngineInfo) -> None:
     if format_ is None or format_.type == "text":
         return
     if format_.type == "json_schema" or Option.JSON not in engine.options:
@@ -151,7 +151,7 @@ def _check_format(format_: ResponseFormat | None, engine: Engine) -> None:
         raise ClientError(refused.code, refused.message, param="response_format")
 
 
-def _ask(asked: ChatAsked, limits: Limits, engine: Engine) -> ChatRequest:
+def _ask(asked: ChatAsked, limits: Limits, engine: EngineInfo) -> ChatRequest:
     _check_format(asked.response_format, engine)
     check_tool_choice(
         _choice(asked.tool_choice), [tool.function.name for tool in asked.tools or ()], engine

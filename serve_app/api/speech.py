@@ -17,18 +17,13 @@ from serve_app.api.backend import Backend
 from serve_app.api.hang_up import while_connected
 from serve_app.api.streamed import EVENT_STREAM, Streamed, begun, event, with_errors
 from serve_app.conversation.driver import Conversations
+from serve_app.dialects.realtime_shapes import VoiceId
 from serve_app.errors import ClientError
-from serve_app.live.options import Engine, listed, noted, noted_header, unsupported
+from serve_app.live.options import EngineInfo, listed, noted, noted_header, unsupported
 from serve_app.security.concurrency import ConcurrencyLimit
 
 RAW = ("wav", "pcm")
 """Formats that need no encoder; the others are encoded in a thread."""
-
-
-class VoiceId(BaseModel):
-    model_config = ConfigDict(strict=True)
-
-    id: str
 
 
 class SpeechAsked(BaseModel):
@@ -91,7 +86,7 @@ def router(backend: Backend, conversations: Conversations, limit: ConcurrencyLim
     return routes
 
 
-def _ignored(asked: SpeechAsked, engine: Engine) -> list[str]:
+def _ignored(asked: SpeechAsked, engine: EngineInfo) -> list[str]:
     """Raises `ClientError` for a speed that the engine does not support."""
     if asked.speed != 1 and Option.SPEED not in engine.options:
         raise unsupported("speed", engine)

@@ -21,7 +21,7 @@ from serve_app.errors import ClientError, invalid
 from serve_app.jobs.alignment import assign, label, segments, tidied
 from serve_app.jobs.foreground import Recording, Recordings
 from serve_app.live.driver import LiveSessions
-from serve_app.live.options import Engine, check_language, listed, noted, noted_header
+from serve_app.live.options import EngineInfo, check_language, listed, noted, noted_header
 from serve_app.live.transcript import Segment, WordOut, ms, render
 
 BODY = form_body(
@@ -76,7 +76,7 @@ class TranscriptionAsked(BaseModel):
     def diarized(self) -> bool:
         return self.response_format == "diarized_json"
 
-    def ignored(self, engine: Engine) -> list[str]:
+    def ignored(self, engine: EngineInfo) -> list[str]:
         """Fields that have no effect."""
         unused = {
             "language": not engine.takes(self.language),
@@ -138,7 +138,7 @@ def router(
     return routes
 
 
-def _only_language(engine: Engine) -> str:
+def _only_language(engine: EngineInfo) -> str:
     """The language of an engine that recognises only one, else ""."""
     languages = engine.languages or ()
     return languages[0] if len(languages) == 1 else ""

@@ -111,7 +111,7 @@ def transcribe(
 ) -> None:
     """Transcribe recordings live, with partial results on the terminal."""
     form = _one_form({"json": as_json, "srt": srt, "vtt": vtt, "txt": txt})
-    from serve_app.cli.transcribe import Session
+    from serve_app.cli.transcribe import TranscribeOptions
     from serve_app.cli.transcribe import transcribe as transcribe_files
 
     start = {
@@ -119,7 +119,7 @@ def transcribe(
         "hotwords": hotword or [],
         "grammar": grammar.read_text() if grammar else None,
     }
-    transcribe_files(Session(server, realtime, form, start), files, out)
+    transcribe_files(TranscribeOptions(server, realtime, form, start), files, out)
 
 
 @app.command()

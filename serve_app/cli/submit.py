@@ -26,7 +26,7 @@ class Results(NamedTuple):
     out: Path | None
 
 
-class Recording(NamedTuple):
+class LocalFile(NamedTuple):
     file: Path
     target: Path
     """Its result, relative to the output folder."""
@@ -53,17 +53,17 @@ def submit_recordings(
         raise typer.Exit(FAILED)
 
 
-def _recordings(paths: Iterable[Path]) -> Iterator[Recording]:
+def _recordings(paths: Iterable[Path]) -> Iterator[LocalFile]:
     """All files given, and the recordings in folders; other files are reported."""
     for path in paths:
         if not path.is_dir():
-            yield Recording(path, Path(path.name))
+            yield LocalFile(path, Path(path.name))
             continue
         for file in sorted(it for it in path.rglob("*") if not it.is_dir()):
             if reason := _reason_to_skip(file):
                 console.print(f"skipped {file}: {reason}", style="yellow", markup=False)
             else:
-                yield Recording(file, file.relative_to(path))
+                yield LocalFile(file, file.relative_to(path))
 
 
 def _reason_to_skip(file: Path) -> str | None:
@@ -73,8 +73,8 @@ def _reason_to_skip(file: Path) -> str | None:
 
 
 def _sent(
-    rest: Rest, recordings: Sequence[Recording], fields: dict[str, Any]
-) -> Iterator[tuple[str, Recording]]:
+    rest: Rest, recordings: Sequence[LocalFile], fields: dict[str, Any]
+) -> Iterator[tuple[str, LocalFile]]:
     """Each job's id and recording; refused recordings are reported."""
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn())
     quiet = not console.is_terminal

@@ -21,7 +21,7 @@ CHUNK_BYTES = 3_200
 ANY_LENGTH = Bounds(max_s=1e9, cpu_s=1e9)
 
 
-class Session(NamedTuple):
+class TranscribeOptions(NamedTuple):
     """The options of each recording."""
 
     server: str
@@ -30,13 +30,13 @@ class Session(NamedTuple):
     start: dict[str, Any]
 
 
-def transcribe(session: Session, files: Sequence[Path], out: Path | None) -> None:
+def transcribe(options: TranscribeOptions, files: Sequence[Path], out: Path | None) -> None:
     """If one recording fails, the others are still printed, but `out` is not written."""
     failed = False
     with output(out) as written:
         for file in files:
             try:
-                written.write(asyncio.run(_transcribe(session, file)).encode())
+                written.write(asyncio.run(_transcribe(options, file)).encode())
                 written.flush()
             except NoServer:
                 raise
@@ -47,9 +47,9 @@ def transcribe(session: Session, files: Sequence[Path], out: Path | None) -> Non
             raise typer.Exit(FAILED)
 
 
-async def _transcribe(session: Session, file: Path) -> str:
+async def _transcribe(options: TranscribeOptions, file: Path) -> str:
     captions = Captions(file.name, duration_s(file))
-    server, realtime, form, start = session
+    server, realtime, form, start = options
     with captions.shown():
         await run_session(server, start, _chunks(file), captions.on_event, realtime)
     if captions.failed:

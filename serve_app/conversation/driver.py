@@ -32,7 +32,7 @@ from serve_app.conversation.reply import ReplySettings
 from serve_app.conversation.turn import Turn
 from serve_app.conversation.voices import VoiceCatalog
 from serve_app.errors import ClientError
-from serve_app.lanes.pool import Lanes, LaneTimings, ReplicaSet
+from serve_app.lanes.pool import LanePool, LaneTimings, ReplicaSet
 from serve_app.lanes.requests import Call, Calls
 from serve_app.live.backlog import ReaderTooSlow
 from serve_app.live.driver import LANE_TIMEOUT_S, LiveSession, LiveSessions, watch_lanes
@@ -312,5 +312,5 @@ class Conversations:
 def _calls(
     replica_set: ReplicaSet, batch_interval_ms: float, request: type, timeout_s: float, failure: str
 ) -> Calls:
-    lanes = Lanes(replica_set, LaneTimings(batch_interval_ms / 1000, LANE_TIMEOUT_S), request)
+    lanes = LanePool(replica_set, LaneTimings(batch_interval_ms / 1000, LANE_TIMEOUT_S), request)
     return Calls(lanes, timeout_s, failure)

@@ -37,7 +37,7 @@ INCOMPLETE = {"length": "max_output_tokens", "content_filter": "content_filter"}
 """Why a reply is incomplete, by the finish reason of the chat engine."""
 
 
-class Outbox:
+class TurnOutbox:
     """What a turn orders because of one fact, the time of that fact, and ids for new items."""
 
     __slots__ = ("_ids", "_prefix", "now", "orders")
@@ -62,7 +62,7 @@ class Outbox:
 class Replies:
     __slots__ = ("_history", "_outbox", "_spoken", "_withheld", "current", "number", "withholding")
 
-    def __init__(self, history: History, outbox: Outbox) -> None:
+    def __init__(self, history: History, outbox: TurnOutbox) -> None:
         self._history = history
         self._outbox = outbox
         self.number = 0

@@ -43,7 +43,7 @@ from serve_app.conversation.events import (
     TurnStarted,
 )
 from serve_app.conversation.history import History, Item
-from serve_app.conversation.replies import Outbox, Replies
+from serve_app.conversation.replies import Replies, TurnOutbox
 from serve_app.conversation.reply import Reply, ReplySettings
 from serve_app.errors import ClientError, ProtocolViolation
 from serve_app.live.events import (
@@ -86,7 +86,7 @@ class Turn:
     def __init__(self, settings: ReplySettings, max_items: int, prefix: str) -> None:
         self.settings = settings
         self.history = History(max_items)
-        self._outbox = Outbox(prefix)
+        self._outbox = TurnOutbox(prefix)
         self._replies = Replies(self.history, self._outbox)
         self._speech: _Speech | None = None
         self._pending: dict[int, _Speech] = {}

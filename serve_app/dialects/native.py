@@ -30,7 +30,7 @@ from serve_app.live.events import (
     TranscriptUpdate,
     UtteranceFailed,
 )
-from serve_app.live.options import Engine, check_options
+from serve_app.live.options import EngineInfo, check_options
 from serve_app.live.transcript import confidence, ms
 
 TYPES = ("start", "audio_chunk", "finalize", "keepalive", "stop")
@@ -58,7 +58,7 @@ class Start(BaseModel):
 class NativeDialect:
     """One connection's side of the protocol."""
 
-    def __init__(self, limits: Limits, session_id: str, engine: Engine) -> None:
+    def __init__(self, limits: Limits, session_id: str, engine: EngineInfo) -> None:
         self.session_id = session_id
         self._limits = limits
         self._engine = engine

@@ -22,7 +22,7 @@ from serve_app.dialects.realtime_shapes import (
 from serve_app.errors import ClientError, invalid
 from serve_app.live.events import Listening
 from serve_app.live.options import (
-    Engine,
+    EngineInfo,
     Engines,
     check_tool_choice,
     not_in_force,
@@ -224,7 +224,7 @@ NULLABLE = frozenset({"turn_detection", "transcription", "noise_reduction"})
 """`null` turns these off; elsewhere it means the default."""
 
 
-def _unfollowed(instructions: str | None, chat: Engine) -> list[str]:
+def _unfollowed(instructions: str | None, chat: EngineInfo) -> list[str]:
     return ["instructions"] if instructions and Option.INSTRUCTIONS not in chat.options else []
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field
 
 from deployments.audio import Encoding
-from serve_app.live.options import Engine
+from serve_app.live.options import EngineInfo
 
 EAGERNESS_MS = {"low": 1000, "medium": 500, "high": 300, "auto": 500}
 """The silence that ends a turn for a client that requests semantic_vad; it gets server_vad."""
@@ -67,7 +67,7 @@ class Input(BaseModel):
     noise_reduction: dict[str, Any] | None = None
     turn_detection: TurnDetection | None = ServerVad(type="server_vad")
 
-    def in_force(self, transcriber: Engine) -> "Input":
+    def in_force(self, transcriber: EngineInfo) -> "Input":
         """Without the options that have no effect."""
         update: dict[str, Any] = {"noise_reduction": None, "turn_detection": self.detection}
         if self.transcription:

@@ -13,7 +13,7 @@ from deployments.interfaces import (
 )
 from serve_app.errors import ClientError
 from serve_app.jobs.recogniser import TranscriptionFailed
-from serve_app.lanes.pool import Lanes, LaneStream
+from serve_app.lanes.pool import LanePool, LaneStream
 
 AHEAD = 60 * RATE
 """Samples that may be sent ahead of what the diarizer has heard."""
@@ -29,7 +29,7 @@ class _Elsewhere(Exception):
 class _Recording:
     """A recording as a lane's owner."""
 
-    def __init__(self, lanes: Lanes, timeout_s: float) -> None:
+    def __init__(self, lanes: LanePool, timeout_s: float) -> None:
         self._timeout_s = timeout_s
         self._moved = asyncio.Event()
         self._attachments = 0
@@ -99,7 +99,7 @@ class _Recording:
 class Diarization:
     """What a worker asks for speakers."""
 
-    def __init__(self, lanes: Lanes, timeout_s: float) -> None:
+    def __init__(self, lanes: LanePool, timeout_s: float) -> None:
         self._lanes = lanes
         self._timeout_s = timeout_s
 

@@ -11,7 +11,7 @@ from serve_app.jobs.job import Job, JobOptions, JobState
 from serve_app.jobs.persistence import persistently
 from serve_app.jobs.quality import Quality
 from serve_app.jobs.queue import Ending, LeaseLost, Submitted, new_id
-from serve_app.jobs.result import Heard, Result, result
+from serve_app.jobs.result import Result, StageResults, result
 from serve_app.jobs.submission import Jobs
 from serve_app.live.events import Event
 from serve_app.live.recording import Collector
@@ -114,8 +114,8 @@ class LiveRecordings:
 
 
 def _result(collector: Collector, audio_ms: int, engine: str) -> Result:
-    heard = Heard([it.spoken for it in collector.words], collector.language, None, None)
+    found = StageResults([it.spoken for it in collector.words], collector.language, None, None)
     engines = {"transcriber": engine, "diarizer": None}
-    whole = result(heard, Quality.unknown(audio_ms * RATE // 1000), [], engines, True)
+    whole = result(found, Quality.unknown(audio_ms * RATE // 1000), [], engines, True)
     whole.quality = {}
     return whole

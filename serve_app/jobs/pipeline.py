@@ -19,8 +19,8 @@ from serve_app.jobs.prepare import Preparation, Prepared, audio, stretches
 from serve_app.jobs.recogniser import Recogniser
 from serve_app.jobs.recognition import heard, transcribed, windows
 from serve_app.jobs.report import Report
-from serve_app.jobs.result import Heard, Result, result
-from serve_app.jobs.timing import Timing
+from serve_app.jobs.result import Result, StageResults, result
+from serve_app.jobs.timing import StageTimer
 from serve_app.jobs.windowing import Window
 
 DECODER_WAIT_S = 1200.0
@@ -46,7 +46,7 @@ class Pipeline:
         self._config = config
         self._engines = engines
         self._setup = setup
-        self._timing = Timing()
+        self._timing = StageTimer()
         self._resumed = 0
         self.report = Report()
         self._checkpoints = Checkpoints(job, objects, self.report)
@@ -173,12 +173,12 @@ class Pipeline:
             warnings, words = self.report.warnings, self._job.options.words
             return result(heard_, prepared.quality, warnings, self._engines, words)
 
-    def _heard(self, found: list[Transcribed], turns: list[SpeakerTurn] | None) -> Heard:
+    def _heard(self, found: list[Transcribed], turns: list[SpeakerTurn] | None) -> StageResults:
         language = self._job.options.language or language_of(found)
         if self._job.options.channels == "mix":
-            return Heard(joined(found), language, turns, None)
+            return StageResults(joined(found), language, turns, None)
         numbers = sorted({window.channel for window in found})
         by_channel = {
             number: joined(it for it in found if it.channel == number) for number in numbers
         }
-        return Heard((), language, None, by_channel)
+        return StageResults((), language, None, by_channel)

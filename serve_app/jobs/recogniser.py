@@ -4,7 +4,7 @@ import asyncio
 
 from deployments.interfaces import Hypothesis, SpeechOptions, Word
 from serve_app.errors import ClientError
-from serve_app.lanes.pool import Lanes, LaneStream
+from serve_app.lanes.pool import LanePool, LaneStream
 
 MOST_LANES = 64
 
@@ -21,7 +21,7 @@ class _Window:
     """One window as a lane's owner: a session of one utterance, asked for again elsewhere when
     its replica is lost."""
 
-    def __init__(self, lanes: Lanes, pcm: bytes, options: SpeechOptions) -> None:
+    def __init__(self, lanes: LanePool, pcm: bytes, options: SpeechOptions) -> None:
         self._pcm = pcm
         self._options = options
         self._words: list[Word] = []
@@ -58,7 +58,7 @@ class _Window:
 class Recogniser:
     """What recordings are transcribed with."""
 
-    def __init__(self, lanes: Lanes, windows_at_once: int, timeout_s: float) -> None:
+    def __init__(self, lanes: LanePool, windows_at_once: int, timeout_s: float) -> None:
         self._lanes = lanes
         self._windows_at_once = windows_at_once
         self._timeout_s = timeout_s

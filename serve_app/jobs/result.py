@@ -46,7 +46,7 @@ class Result(BaseModel):
     performance_metrics: dict[str, float]
 
 
-class Heard(NamedTuple):
+class StageResults(NamedTuple):
     """What the stages have found. Positions are samples."""
 
     words: Sequence[Word]
@@ -58,17 +58,17 @@ class Heard(NamedTuple):
 
 
 def result(
-    heard: Heard,
+    found: StageResults,
     quality: Quality,
     warnings: Sequence[str],
     engines: dict[str, str | None],
     words: bool,
 ) -> Result:
     """All but `performance_metrics`, which are known last."""
-    spoken, turns = _spoken(heard)
+    spoken, turns = _spoken(found)
     return Result(
         full_text=" ".join(it.word.text for it in spoken),
-        language=heard.language,
+        language=found.language,
         duration_ms=ms(quality.samples),
         segments=_segments(spoken),
         aligned_segments=[
@@ -100,13 +100,13 @@ def _segments(spoken: Sequence[AttributedWord]) -> list[Segment]:
     return [Segment(**_fields(n, it)) for n, it in enumerate(segments(spoken, False))]
 
 
-def _spoken(heard: Heard) -> tuple[list[AttributedWord], list[SpeakerTurn]]:
-    if heard.channels is not None:
-        return _by_channel(heard.channels)
-    if heard.turns is None:
-        return [AttributedWord(word, None) for word in heard.words], []
-    turns = tidied(heard.turns)
-    return assign(heard.words, turns), turns
+def _spoken(found: StageResults) -> tuple[list[AttributedWord], list[SpeakerTurn]]:
+    if found.channels is not None:
+        return _by_channel(found.channels)
+    if found.turns is None:
+        return [AttributedWord(word, None) for word in found.words], []
+    turns = tidied(found.turns)
+    return assign(found.words, turns), turns
 
 
 def _by_channel(

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 
-class Timing:
+class StageTimer:
     """Seconds by stage; a stage that is timed several times adds up."""
 
     def __init__(self) -> None:

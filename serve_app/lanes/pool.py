@@ -86,10 +86,10 @@ class LaneStream:
 
     __slots__ = ("_lanes", "key", "lane", "owner", "suspect")
 
-    def __init__(self, lanes: "Lanes", owner: StreamOwner) -> None:
+    def __init__(self, lanes: "LanePool", owner: StreamOwner) -> None:
         self._lanes = lanes
         self.owner = owner
-        self.lane: Lane | None = None
+        self.lane: ReplicaLane | None = None
         self.key = 0
         self.suspect = False
 
@@ -107,7 +107,7 @@ class LaneStream:
         self._lanes.leave(self)
 
 
-class Lane:
+class ReplicaLane:
     """All streams to one replica."""
 
     def __init__(self, name: str, timings: LaneTimings, item_type: Any) -> None:
@@ -187,14 +187,14 @@ class Lane:
         return batch, left
 
 
-class Lanes:
+class LanePool:
     """All lanes to one deployment; they exist while `run` runs."""
 
     def __init__(self, replica_set: ReplicaSet, timings: LaneTimings, item_type: type) -> None:
         self._replica_set = replica_set
         self._timings = timings
         self._item_type = item_type
-        self._lanes: dict[str, Lane] = {}
+        self._lanes: dict[str, ReplicaLane] = {}
         self._waiting: dict[LaneStream, None] = {}
         self._changed = asyncio.Event()
         self._closed_until: dict[str, float] = {}
@@ -238,7 +238,7 @@ class Lanes:
         now = asyncio.get_running_loop().time()
         for name in names:
             if name not in self._lanes and self._closed_until.get(name, 0.0) < now:
-                lane = self._lanes[name] = Lane(name, self._timings, self._item_type)
+                lane = self._lanes[name] = ReplicaLane(name, self._timings, self._item_type)
                 tasks.create_task(self._carry(lane))
         for name in self._lanes.keys() - set(names):
             self._lanes[name].drain()
@@ -246,7 +246,7 @@ class Lanes:
         for stream in waiting:
             self.attach(stream)
 
-    async def _carry(self, lane: Lane) -> None:
+    async def _carry(self, lane: ReplicaLane) -> None:
         try:
             await lane.run(self._replica_set)
         except Exception as error:  # a replica can fail in any way; its streams move on
@@ -254,7 +254,7 @@ class Lanes:
             busy = [stream for stream in lane.streams.values() if stream.owner.busy()]
             self._lose(lane, [] if _name(error) == Drained.__name__ else busy)
 
-    def _lose(self, lane: Lane, busy: list[LaneStream]) -> None:
+    def _lose(self, lane: ReplicaLane, busy: list[LaneStream]) -> None:
         """`busy`: the streams whose work may have crashed the replica."""
         self.losses += 1
         now = asyncio.get_running_loop().time()

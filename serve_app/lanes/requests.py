@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from serve_app.errors import ClientError
-from serve_app.lanes.pool import Lanes, LaneStream
+from serve_app.lanes.pool import LanePool, LaneStream
 
 QUARANTINED = object()
 MAX_REFUSED = 1024
@@ -89,7 +89,7 @@ def request_quarantined() -> ClientError:
 class Calls:
     """All requests from this ingress to one deployment."""
 
-    def __init__(self, lanes: Lanes, timeout_s: float, failure: str) -> None:
+    def __init__(self, lanes: LanePool, timeout_s: float, failure: str) -> None:
         self.lanes = lanes
         self.timeout_s = timeout_s
         self._refused: dict[int, None] = {}

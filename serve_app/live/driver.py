@@ -14,7 +14,7 @@ import anyio
 from deployments.interfaces import Hypothesis, Speech, VadInput, VadResult
 from serve_app.config import Config, Limits
 from serve_app.errors import ClientError
-from serve_app.lanes.pool import Lanes, LaneStream, LaneTimings, ReplicaSet
+from serve_app.lanes.pool import LanePool, LaneStream, LaneTimings, ReplicaSet
 from serve_app.live.backlog import ReaderTooSlow
 from serve_app.live.events import (
     ClientVanished,
@@ -117,7 +117,7 @@ class LiveSession:
     def awaits_words(self) -> bool:
         return self._session.awaits_words
 
-    def join(self, vad: Lanes, transcriber: Lanes) -> None:
+    def join(self, vad: LanePool, transcriber: LanePool) -> None:
         # Attaching feeds the session, which may put audio on either stream: both must exist first.
         vad_owner = _SessionStream(self, VadAttached(), lambda: False)  # no audio ends a VAD
         self._vad = LaneStream(vad, vad_owner)
@@ -184,10 +184,10 @@ class LiveSessions:
         self._config = config
         self._metrics = metrics
         self._open: set[LiveSession] = set()
-        self.vad = Lanes(
+        self.vad = LanePool(
             vad, LaneTimings(config.vad.batch_interval_ms / 1000, LANE_TIMEOUT_S), VadInput
         )
-        self.transcriber = Lanes(
+        self.transcriber = LanePool(
             transcriber,
             LaneTimings(config.transcriber.batch_interval_ms / 1000, LANE_TIMEOUT_S),
             Speech,
@@ -281,6 +281,6 @@ class LiveSessions:
                     live.fail("client_too_slow")
 
 
-def watch_lanes(metrics: Metrics, deployment: str, lanes: Lanes) -> None:
+def watch_lanes(metrics: Metrics, deployment: str, lanes: LanePool) -> None:
     metrics.watch(LANES, lambda: lanes.count, deployment)
     metrics.watch(LANES_LOST, lambda: lanes.losses, deployment)

@@ -18,7 +18,7 @@ IGNORED_HEADER = "x-voxray-ignored"
 """Lists the ignored options, separated by commas, for answers that are not JSON."""
 
 
-class Engine(NamedTuple):
+class EngineInfo(NamedTuple):
     """The properties of an engine that are known without a call to it."""
 
     name: str
@@ -37,17 +37,17 @@ class Engine(NamedTuple):
 class Engines(NamedTuple):
     """One of each kind."""
 
-    transcriber: Engine
-    chat: Engine
-    speaker: Engine
-    diarizer: Engine
+    transcriber: EngineInfo
+    chat: EngineInfo
+    speaker: EngineInfo
+    diarizer: EngineInfo
 
     def names(self) -> dict[str, str]:
         """Each kind's engine by its name."""
         return {kind: engine.name for kind, engine in self._asdict().items()}
 
 
-def check_options(options: SpeechOptions, engine: Engine, limits: Limits) -> None:
+def check_options(options: SpeechOptions, engine: EngineInfo, limits: Limits) -> None:
     """Raises `ClientError` for options that the engine does not support or the limits forbid."""
     check_language(options.language, engine)
     if not engine.takes(options.language):
@@ -59,7 +59,7 @@ def check_options(options: SpeechOptions, engine: Engine, limits: Limits) -> Non
         raise unsupported("grammar", engine)
 
 
-def check_language(language: str | None, engine: Engine) -> None:
+def check_language(language: str | None, engine: EngineInfo) -> None:
     """Raises `ClientError` for a language that the engine does not know."""
     primary = (language or "").split("-")[0].lower()
     if primary and engine.languages is not None and primary not in engine.languages:
@@ -71,7 +71,7 @@ def check_language(language: str | None, engine: Engine) -> None:
         )
 
 
-def check_tool_choice(choice: str, tools: Sequence[str], engine: Engine) -> None:
+def check_tool_choice(choice: str, tools: Sequence[str], engine: EngineInfo) -> None:
     """Raises `ClientError` for a tool call that is required but impossible."""
     if choice in ("auto", "none"):
         return
@@ -82,7 +82,7 @@ def check_tool_choice(choice: str, tools: Sequence[str], engine: Engine) -> None
         raise ClientError("invalid_value", reason, param="tool_choice")
 
 
-def unsupported(param: str, engine: Engine) -> ClientError:
+def unsupported(param: str, engine: EngineInfo) -> ClientError:
     """The error for an option that the engine does not support; it names those it supports."""
     used = ", ".join(sorted(engine.options)) or "no options"
     reason = f"engine {engine.name} does not support {param}; it supports {used}"

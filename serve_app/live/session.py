@@ -49,7 +49,7 @@ from serve_app.live.events import (
     VadAttached,
 )
 from serve_app.live.tally import Tally
-from serve_app.live.utterances import Utterances
+from serve_app.live.utterances import SessionUtterances
 
 NORMAL_CLOSURE = 1000
 ENGINE_TIMEOUT_CLOSURE = 1011
@@ -94,7 +94,7 @@ class Session:
         self._listening = listening
         self._tally = Tally()
         self._audio = AudioBuffer()
-        self._utterances = Utterances(self._tally)
+        self._utterances = SessionUtterances(self._tally)
         self._created = self._last_message = self._closing_since = self._now = now
         self._close_code = NORMAL_CLOSURE
         self._orders: list[Order] = []

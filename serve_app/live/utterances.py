@@ -25,7 +25,7 @@ from serve_app.live.tally import Tally
 
 
 @dataclass(slots=True)
-class Utterance:
+class SessionUtterance:
     """Positions are samples of the session; `length` and `recognized` count from `start`."""
 
     number: int
@@ -59,7 +59,7 @@ class Utterance:
         return b"".join(self.pcm)
 
 
-class Utterances:
+class SessionUtterances:
     """Oldest first; at most one, the last, is `running`: the person is still speaking it."""
 
     __slots__ = ("_attempts", "_pending", "_tally", "options", "running")
@@ -67,8 +67,8 @@ class Utterances:
     def __init__(self, tally: Tally) -> None:
         self.options = SpeechOptions()
         """Of the next utterance."""
-        self.running: Utterance | None = None
-        self._pending: dict[int, Utterance] = {}
+        self.running: SessionUtterance | None = None
+        self._pending: dict[int, SessionUtterance] = {}
         self._attempts = 0
         self._tally = tally
 
@@ -94,7 +94,7 @@ class Utterances:
         start = until - len(pcm) // BYTES_PER_SAMPLE
         number = self._tally.utterances
         self._tally.utterances += 1
-        utterance = Utterance(number, start, self._next_attempt(), self.options)
+        utterance = SessionUtterance(number, start, self._next_attempt(), self.options)
         utterance.append(pcm)
         self.running = self._pending[number] = utterance
         orders: list[Order] = [UtteranceOpened(number, start)]
@@ -102,7 +102,7 @@ class Utterances:
             orders.append(SpeechConfirmed())
         return [*orders, Recognize(utterance.attempt, pcm, False, utterance.options)]
 
-    def extend(self, utterance: Utterance, pcm: bytes) -> list[Order]:
+    def extend(self, utterance: SessionUtterance, pcm: bytes) -> list[Order]:
         utterance.append(pcm)
         return [] if utterance.paused else [Recognize(utterance.attempt, pcm, False, None)]
 
@@ -130,7 +130,7 @@ class Utterances:
             Recognize(utterance.attempt, utterance.audio(), False, utterance.options),
         ]
 
-    def end(self, utterance: Utterance, now: float) -> list[Order]:
+    def end(self, utterance: SessionUtterance, now: float) -> list[Order]:
         self.running = None
         self._tally.speech += utterance.length
         utterance.ended_at = now
@@ -181,7 +181,7 @@ class Utterances:
             return []
         return [_transcript(utterance, False, utterance.start + utterance.recognized)]
 
-    def _on_final(self, utterance: Utterance, final: Hypothesis, now: float) -> list[Order]:
+    def _on_final(self, utterance: SessionUtterance, final: Hypothesis, now: float) -> list[Order]:
         utterance.final = final
         if utterance.ended_at is None:
             return [EagerFinal(utterance.number, tuple(utterance.words))]
@@ -199,7 +199,7 @@ class Utterances:
             orders.append(self._outcome(utterance, utterance.final))
         return orders
 
-    def _outcome(self, utterance: Utterance, final: Hypothesis) -> Order:
+    def _outcome(self, utterance: SessionUtterance, final: Hypothesis) -> Order:
         if final.failure:
             self._tally.failures += 1
             code = "request_quarantined" if utterance.quarantined else "utterance_failed"
@@ -207,7 +207,7 @@ class Utterances:
             return UtteranceFailed(utterance.number, ClientError(code, reason))
         return _transcript(utterance, True, utterance.end, final.language)
 
-    def _attempted(self, attempt: int) -> Utterance | None:
+    def _attempted(self, attempt: int) -> SessionUtterance | None:
         for utterance in self._pending.values():
             if utterance.attempt == attempt:
                 return utterance
@@ -218,12 +218,12 @@ class Utterances:
         return self._attempts - 1
 
 
-def _end_attempt(utterance: Utterance) -> list[Order]:
+def _end_attempt(utterance: SessionUtterance) -> list[Order]:
     return [] if utterance.paused else [Recognize(utterance.attempt, b"", True, None)]
 
 
 def _transcript(
-    utterance: Utterance, final: bool, until: int, language: str | None = None
+    utterance: SessionUtterance, final: bool, until: int, language: str | None = None
 ) -> TranscriptUpdate:
     words = tuple(utterance.words)
     return TranscriptUpdate(utterance.number, final, utterance.start, until, words, language)

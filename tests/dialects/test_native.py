@@ -22,10 +22,10 @@ from serve_app.live.events import (
     StopRequested,
     TranscriptUpdate,
 )
-from serve_app.live.options import Engine
+from serve_app.live.options import EngineInfo
 
 PCM = bytes(320)
-SPHINX = Engine(
+SPHINX = EngineInfo(
     "pocketsphinx", frozenset({Option.LANGUAGE, Option.HOTWORDS, Option.GRAMMAR}), ("en",)
 )
 
@@ -66,7 +66,7 @@ def test_a_frame_becomes_facts_for_the_session(frame: str | bytes, facts: list[A
     "options", [{"language": "en"}, {"hotwords": ["go"]}, {"grammar": "#JSGF V1.0;"}]
 )
 def test_options_that_the_engine_does_not_support_are_refused(options: dict[str, Any]) -> None:
-    plain = NativeDialect(Limits(), "an-id", Engine("voxtral-realtime"))
+    plain = NativeDialect(Limits(), "an-id", EngineInfo("voxtral-realtime"))
     with pytest.raises(ClientError) as refused:
         plain.parse(start(**options))
     assert refused.value.code == "unsupported_option" and refused.value.param == next(iter(options))

@@ -5,15 +5,15 @@ import pytest
 from deployments.interfaces import Option
 from serve_app.dialects.realtime_session import RealtimeSession, ReplyShape
 from serve_app.errors import ClientError
-from serve_app.live.options import Engine, Engines
+from serve_app.live.options import EngineInfo, Engines
 
 ENGINES = Engines(
-    Engine("transcriber"),
-    Engine("chat", frozenset(Option)),
-    Engine("speaker", frozenset({Option.SPEED})),
-    Engine("diarizer"),
+    EngineInfo("transcriber"),
+    EngineInfo("chat", frozenset(Option)),
+    EngineInfo("speaker", frozenset({Option.SPEED})),
+    EngineInfo("diarizer"),
 )
-ONE_PACE = ENGINES._replace(speaker=Engine("speaker"))
+ONE_PACE = ENGINES._replace(speaker=EngineInfo("speaker"))
 
 
 def reply_session(response: dict[str, Any], engines: Engines = ENGINES) -> RealtimeSession:

@@ -9,7 +9,7 @@ import pytest
 from deployments.interfaces import Endpoint, Resume, VadInput, VadResult
 from deployments.vad import Vad
 from serve_app.lanes import pool as lanes_module
-from serve_app.lanes.pool import Lanes, LaneStream, LaneTimings
+from serve_app.lanes.pool import LanePool, LaneStream, LaneTimings
 from tests.fakes import LocalReplicaSet
 from tests.waiting import unchanged, until
 
@@ -53,7 +53,7 @@ class StreamOwner:
         self.answers.append(answer)
 
 
-def attached(lanes: Lanes) -> tuple[LaneStream, StreamOwner]:
+def attached(lanes: LanePool) -> tuple[LaneStream, StreamOwner]:
     owner = StreamOwner()
     stream = LaneStream(lanes, owner)
     lanes.attach(stream)
@@ -62,12 +62,12 @@ def attached(lanes: Lanes) -> tuple[LaneStream, StreamOwner]:
 
 def ride(
     replica_set: LocalReplicaSet,
-    test: Callable[[Lanes], Awaitable[None]],
+    test: Callable[[LanePool], Awaitable[None]],
     tick_s: float = 0.02,
     patience_s: float = 1.0,
 ) -> None:
     async def go() -> None:
-        lanes = Lanes(replica_set, LaneTimings(tick_s, patience_s), VadInput)
+        lanes = LanePool(replica_set, LaneTimings(tick_s, patience_s), VadInput)
         running = asyncio.create_task(lanes.run())
         try:
             await test(lanes)
@@ -80,7 +80,7 @@ def ride(
 def test_one_call_a_tick_carries_all_sessions() -> None:
     echo, tick_s = Echo(), 0.05
 
-    async def test(lanes: Lanes) -> None:
+    async def test(lanes: LanePool) -> None:
         owners = [attached(lanes) for _ in range(50)]
         await until(lambda: all(owner.attachments for _, owner in owners))
         began = time.monotonic()
@@ -96,7 +96,7 @@ def test_one_call_a_tick_carries_all_sessions() -> None:
 
 
 def test_something_urgent_does_not_wait_for_the_tick() -> None:
-    async def test(lanes: Lanes) -> None:
+    async def test(lanes: LanePool) -> None:
         stream, owner = attached(lanes)
         await until(lambda: bool(owner.attachments))
         stream.put((b"12", None))
@@ -115,7 +115,7 @@ def answered(owners: list[tuple[LaneStream, StreamOwner]], until: int) -> bool:
 def test_sessions_are_spread_and_stay_where_they_are() -> None:
     one, two = Echo(), Echo()
 
-    async def test(lanes: Lanes) -> None:
+    async def test(lanes: LanePool) -> None:
         await until(lambda: lanes.count == 2)
         owners = [attached(lanes) for _ in range(10)]
         for number in range(1, 4):
@@ -130,7 +130,7 @@ def test_sessions_are_spread_and_stay_where_they_are() -> None:
 def test_riders_wait_for_the_first_replica() -> None:
     replica_set = LocalReplicaSet()
 
-    async def test(lanes: Lanes) -> None:
+    async def test(lanes: LanePool) -> None:
         stream, owner = attached(lanes)
         stream.put((b"dropped: attaching will ask for everything again", None))
         assert await unchanged(lambda: owner.attachments, 0.1) == 0
@@ -144,7 +144,7 @@ def test_riders_wait_for_the_first_replica() -> None:
 def test_a_replica_that_dies_or_freezes_loses_its_riders_to_another(how: str) -> None:
     replica_set = LocalReplicaSet(one=Echo())
 
-    async def test(lanes: Lanes) -> None:
+    async def test(lanes: LanePool) -> None:
         stream, owner = attached(lanes)
         await until(lambda: owner.attachments == 1)
         replica_set.models["two"] = Echo()
@@ -167,7 +167,7 @@ def test_a_replica_that_drains_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lanes_module, "SURVEY_S", 0.05)
     replica_set = LocalReplicaSet(one=Echo())
 
-    async def test(lanes: Lanes) -> None:
+    async def test(lanes: LanePool) -> None:
         _, owner = attached(lanes)
         await until(lambda: owner.attachments == 1)
         del replica_set.models["one"]
@@ -180,7 +180,7 @@ def test_a_replica_that_drains_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_rider_that_leaves_is_told_of() -> None:
     echo = Echo()
 
-    async def test(lanes: Lanes) -> None:
+    async def test(lanes: LanePool) -> None:
         stream, owner = attached(lanes)
         await until(lambda: owner.attachments == 1)
         key = stream.key
@@ -195,7 +195,7 @@ def test_a_rider_that_leaves_is_told_of() -> None:
 def test_a_session_that_leaves_with_audio_on_its_way_harms_nobody() -> None:
     """Its last piece was gathered with the news that it left: the VAD would not know it."""
 
-    async def test(lanes: Lanes) -> None:
+    async def test(lanes: LanePool) -> None:
         begin = Resume(0, False, Endpoint())
         (leaving, gone), (staying, owner) = attached(lanes), attached(lanes)
         await until(lambda: bool(gone.attachments and owner.attachments))

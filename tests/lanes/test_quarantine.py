@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from deployments.interfaces import AudioDelta, SpeechRequest
 from serve_app.errors import ClientError
-from serve_app.lanes.pool import Lanes, LaneTimings
+from serve_app.lanes.pool import LanePool, LaneTimings
 from serve_app.lanes.quarantine import Quarantine
 from serve_app.lanes.requests import Calls
 from tests.waiting import until
@@ -100,7 +100,7 @@ def test_a_request_that_ends_its_engine_twice_is_refused_from_then_on() -> None:
 
     async def go() -> None:
         replica_set = Supervised()
-        lanes = Lanes(replica_set, LaneTimings(0.005, 1.0), SpeechRequest)
+        lanes = LanePool(replica_set, LaneTimings(0.005, 1.0), SpeechRequest)
         calls = Calls(lanes, 20.0, "speech_failed")
         running = asyncio.create_task(lanes.run())
         await until(lambda: lanes.count)

@@ -15,7 +15,7 @@ from deployments.interfaces import NO_OPTIONS, Option, SpeechOptions
 from loadtest.speech import wav
 from serve_app.config import Limits
 from serve_app.errors import ClientError
-from serve_app.live.options import Engine, check_options, listed, not_in_force
+from serve_app.live.options import EngineInfo, check_options, listed, not_in_force
 from tests.fakes import models, served
 
 TOOL = {"type": "function", "function": {"name": "look_up", "parameters": {"type": "object"}}}
@@ -227,11 +227,11 @@ def test_an_utterance_over_ws_names_what_it_ignored(address: str, speech: bytes)
 
 
 def test_one_language_may_be_named_to_an_engine_that_knows_no_other() -> None:
-    check_options(SpeechOptions("en-GB"), Engine("own", NO_OPTIONS, ("en",)), Limits())
+    check_options(SpeechOptions("en-GB"), EngineInfo("own", NO_OPTIONS, ("en",)), Limits())
     with pytest.raises(ClientError, match="does not know language 'fr'"):
-        check_options(SpeechOptions("fr"), Engine("own", NO_OPTIONS, ("en",)), Limits())
+        check_options(SpeechOptions("fr"), EngineInfo("own", NO_OPTIONS, ("en",)), Limits())
     with pytest.raises(ClientError, match="does not support hotwords; it supports grammar"):
-        grammars = Engine("own", frozenset({Option.GRAMMAR}))
+        grammars = EngineInfo("own", frozenset({Option.GRAMMAR}))
         check_options(SpeechOptions(hotwords=("go",)), grammars, Limits())
 
 

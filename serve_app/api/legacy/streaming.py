@@ -29,7 +29,7 @@ AHEAD_SHARE = 0.5
 UPLOAD = {"requestBody": {"required": False, "content": {"application/octet-stream": {}}}}
 
 
-class StreamOptions(BaseModel):
+class LegacyStreamOptions(BaseModel):
     """The query: the audio format, and the language."""
 
     model_config = ConfigDict(extra="forbid")
@@ -44,7 +44,9 @@ def router(backend: Backend, sessions: LiveSessions) -> APIRouter:
     routes = APIRouter(prefix="/transcribe", tags=["older paths"])
 
     @routes.post("/stream", openapi_extra=UPLOAD)
-    async def stream(request: Request, options: Annotated[StreamOptions, Query()]) -> Response:
+    async def stream(
+        request: Request, options: Annotated[LegacyStreamOptions, Query()]
+    ) -> Response:
         """Raw samples in a chunked body; the answers of `WS /v1/transcribe/stream` as events."""
         dialect = NativeDialect(sessions.limits, uuid.uuid4().hex, backend.engines.transcriber)
         start = {"type": "start", **options.model_dump(), "language": options.language or None}

@@ -49,7 +49,11 @@ def create_app(
     app = _app(server)
     app.add_middleware(HeadRequests)
     app.add_middleware(
-        RequestMiddleware, config=config, metrics=server.metrics, adds_id=not serve_adds_id
+        RequestMiddleware,
+        limits=config.limits,
+        jobs=config.jobs,
+        metrics=server.metrics,
+        adds_id=not serve_adds_id,
     )
     app.add_middleware(CountRequests, metrics=server.metrics)  # the outermost, to count everything
     errors.install(app, server.metrics)

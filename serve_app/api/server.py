@@ -11,6 +11,7 @@ from serve_app.api.sockets.tcp import TcpPort
 from serve_app.api.submission import Submission
 from serve_app.api.uploads import Uploads
 from serve_app.config import Config
+from serve_app.config.engines import DiarizerConfig
 from serve_app.config.runtime import RuntimeSettings
 from serve_app.conversation.driver import Conversations
 from serve_app.conversation.voices import VoiceCatalog
@@ -39,14 +40,14 @@ class Server:
         )
         settings.follow(self.conversations.configure)
         limits, retry = config.limits, self.retry_after_s
-        self.submission = Submission(backend, Jobs(config), limits, retry)
+        self.submission = Submission(backend, Jobs(config.storage, config.jobs), limits, retry)
         transcriber = backend.engines.transcriber.name
         self.live_recordings = LiveRecordings(self.submission.jobs, transcriber)
         self.uploads = Uploads(limits, retry)
         self.requests = ConcurrencyLimit(
             limits.max_requests, "too_many_requests", "requests", retry
         )
-        self._diarizers = _diarizers(backend, config, metrics)
+        self._diarizers = _diarizers(backend, config.diarizer, metrics)
         self.recordings = self._recordings()
 
     def retry_after_s(self) -> int:
@@ -88,8 +89,8 @@ def _voices(backend: Backend, config: Config) -> VoiceCatalog:
     )
 
 
-def _diarizers(backend: Backend, config: Config, metrics: Metrics) -> LanePool:
-    timings = LaneTimings(config.diarizer.batch_interval_ms / 1000, LANE_TIMEOUT_S)
+def _diarizers(backend: Backend, config: DiarizerConfig, metrics: Metrics) -> LanePool:
+    timings = LaneTimings(config.batch_interval_ms / 1000, LANE_TIMEOUT_S)
     lanes = LanePool(backend.diarizer, timings, DiarizationInput)
     watch_lanes(metrics, "Diarizer", lanes)
     return lanes

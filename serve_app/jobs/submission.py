@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import AsyncIterator, Callable
 from typing import NamedTuple
 
-from serve_app.config import Config
+from serve_app.config import JobsConfig, StorageConfig
 from serve_app.errors import ClientError
 from serve_app.jobs.database import Database
 from serve_app.jobs.job import Job, JobOptions, JobState
@@ -72,12 +72,12 @@ class _Measured:
 class Jobs:
     """What clients may do with jobs. Everything raises `ClientError`."""
 
-    def __init__(self, config: Config) -> None:
-        self.config = config.jobs
-        self._database = Database(config.storage.database_url)
-        self.objects = Objects(config.storage)
-        self.queue = Queue(self._database, config.jobs.lease_s)
-        self.webhooks = Webhooks(self._database, config.jobs.webhook)
+    def __init__(self, storage: StorageConfig, config: JobsConfig) -> None:
+        self.config = config
+        self._database = Database(storage.database_url)
+        self.objects = Objects(storage)
+        self.queue = Queue(self._database, config.lease_s)
+        self.webhooks = Webhooks(self._database, config.webhook)
 
     async def submit(self, upload: Upload) -> tuple[Job, bool]:
         """The job, and whether it is new."""

@@ -6,7 +6,7 @@ import logging
 import re
 import time
 
-from serve_app.config import Config
+from serve_app.config import JobsConfig
 from serve_app.errors import ClientError
 from serve_app.jobs.job import JobState
 from serve_app.jobs.objects import Objects
@@ -34,13 +34,15 @@ class Sweeping:
 
     def __init__(
         self,
-        config: Config,
+        config: JobsConfig,
+        max_session_s: float,
         queue: Queue,
         cache: ResultCache,
         objects: Objects,
         webhooks: Webhooks,
     ) -> None:
         self._config = config
+        self._max_session_s = max_session_s
         self._queue = queue
         self._cache = cache
         self._objects = objects
@@ -57,15 +59,15 @@ class Sweeping:
             await asyncio.sleep(SWEEP_S)
 
     async def _sweep_once(self) -> None:
-        for job in await self._queue.expired(self._config.jobs.retention_s):
+        for job in await self._queue.expired(self._config.retention_s):
             await self._queue.cancel(job)
             await self._objects.delete(f"{job.tenant}/{job.id}")
-        for job in await self._queue.lost_sessions(self._config.max_session_s + LOST_S):
+        for job in await self._queue.lost_sessions(self._max_session_s + LOST_S):
             with contextlib.suppress(LeaseLost):
                 reason = "the session ended without a transcript"
                 await self._queue.end(job, Ending(JobState.FAILED, "session_lost", reason))
-        await self._cache.forget(self._config.jobs.cache_entries)
-        await self._webhooks.forget(self._config.jobs.retention_s)
+        await self._cache.forget(self._config.cache_entries)
+        await self._webhooks.forget(self._config.retention_s)
         await self._sweep_orphans()
 
     async def _sweep_orphans(self) -> None:

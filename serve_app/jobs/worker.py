@@ -60,7 +60,9 @@ class Worker:
         self._queue = Queue(self._database, jobs.lease_s)
         self._cache = ResultCache(self._database)
         self._webhooks = Webhooks(self._database, jobs.webhook)
-        self._sweeping = Sweeping(config, self._queue, self._cache, self._objects, self._webhooks)
+        self._sweeping = Sweeping(
+            jobs, config.max_session_s, self._queue, self._cache, self._objects, self._webhooks
+        )
         listening = LaneTimings(config.transcriber.batch_interval_ms / 1000, LANE_TIMEOUT_S)
         telling_apart = LaneTimings(config.diarizer.batch_interval_ms / 1000, LANE_TIMEOUT_S)
         self._transcriber = LanePool(transcriber, listening, Speech)

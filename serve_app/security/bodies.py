@@ -7,7 +7,7 @@ from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive
 
-from serve_app.config import Config
+from serve_app.config import JobsConfig, Limits
 from serve_app.errors import ClientError
 
 FORM_BYTES = 1 << 20
@@ -35,8 +35,7 @@ class BodyBounds(NamedTuple):
             )
 
 
-def bounds_of_json(config: Config) -> BodyBounds:
-    limits = config.limits
+def bounds_of_json(limits: Limits) -> BodyBounds:
     return BodyBounds(
         limits.max_json_bytes,
         limits.json_timeout_s,
@@ -46,9 +45,8 @@ def bounds_of_json(config: Config) -> BodyBounds:
     )
 
 
-def bounds_of_uploads(config: Config) -> dict[str, BodyBounds]:
+def bounds_of_uploads(limits: Limits, jobs: JobsConfig) -> dict[str, BodyBounds]:
     """By path."""
-    limits, jobs = config.limits, config.jobs
     pace = limits.min_body_bytes_per_s, limits.slow_body_s, "upload_too_large"
     recording = BodyBounds(limits.max_upload_bytes, limits.upload_timeout_s, *pace)
     job = BodyBounds(jobs.max_upload_bytes + FORM_BYTES, jobs.upload_timeout_s, *pace)

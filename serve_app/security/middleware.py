@@ -13,7 +13,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serve_app.config import Config
+from serve_app.config import JobsConfig, Limits
 from serve_app.errors import ClientError
 from serve_app.observability.metrics import Metrics
 from serve_app.security.bodies import Body, bounds_of_json, bounds_of_uploads, declared_bytes, whole
@@ -29,12 +29,12 @@ class RequestMiddleware:
     """ASGI middleware."""
 
     def __init__(
-        self, app: ASGIApp, config: Config, metrics: Metrics, adds_id: bool = True
+        self, app: ASGIApp, limits: Limits, jobs: JobsConfig, metrics: Metrics, adds_id: bool = True
     ) -> None:
         self._app = app
         self._adds_id = adds_id
-        self._json = bounds_of_json(config)
-        self._uploads = bounds_of_uploads(config)
+        self._json = bounds_of_json(limits)
+        self._uploads = bounds_of_uploads(limits, jobs)
         self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -102,7 +102,7 @@ def router(backend: Backend, conversations: Conversations, limit: ConcurrencyLim
     async def completions(request: Request, asked: ChatAsked) -> Response:
         """A reply to a conversation, whole or as server-sent events."""
         engine = backend.engines.chat
-        ask = _ask(asked, conversations.config.limits, engine)
+        ask = _ask(asked, conversations.sessions.limits, engine)
         written = _written(conversations, ask, limit)
         ignored = listed(_ignored(asked, engine))
         head = {

@@ -13,7 +13,7 @@ from serve_app.api.uploads import Uploads
 from serve_app.config import Config
 from serve_app.config.engines import DiarizerConfig
 from serve_app.config.runtime import RuntimeSettings
-from serve_app.conversation.driver import Conversations
+from serve_app.conversation.driver import Conversations, chat_calls, speech_calls
 from serve_app.conversation.voices import VoiceCatalog
 from serve_app.jobs.diarization import Diarization
 from serve_app.jobs.foreground import Recordings
@@ -33,12 +33,23 @@ class Server:
         self, backend: Backend, config: Config, metrics: Metrics, settings: RuntimeSettings
     ) -> None:
         self.backend, self.config, self.metrics, self.settings = backend, config, metrics, settings
-        self.sessions = LiveSessions(config, backend.vad, backend.transcriber, metrics)
+        self.sessions = LiveSessions(
+            config.limits,
+            config.vad,
+            config.transcriber,
+            backend.vad,
+            backend.transcriber,
+            metrics,
+        )
         settings.follow(self.sessions.configure)
         self.conversations = Conversations(
-            config, self.sessions, backend.chat, backend.speaker, _voices(backend, config), metrics
+            config.conversation,
+            self.sessions,
+            chat_calls(backend.chat, config.chat),
+            speech_calls(backend.speaker, config.speaker),
+            _voices(backend, config),
+            metrics,
         )
-        settings.follow(self.conversations.configure)
         limits, retry = config.limits, self.retry_after_s
         self.submission = Submission(backend, Jobs(config.storage, config.jobs), limits, retry)
         transcriber = backend.engines.transcriber.name

@@ -48,7 +48,7 @@ class SpeechAsked(BaseModel):
 
 def router(backend: Backend, conversations: Conversations, limit: ConcurrencyLimit) -> APIRouter:
     routes = APIRouter(prefix="/v1/audio", tags=["speech"])
-    max_chars = conversations.config.limits.max_speech_chars
+    max_chars = conversations.sessions.limits.max_speech_chars
 
     @routes.post("/speech", response_class=Response)
     async def speech(request: Request, asked: SpeechAsked) -> Response:

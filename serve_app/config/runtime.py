@@ -5,7 +5,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from serve_app.config import Config
+from serve_app.config import Config, Limits
+from serve_app.config.engines import VadConfig
 from serve_app.errors import ClientError, invalid
 
 RUNNING: dict[str, tuple[str, ...]] = {
@@ -26,6 +27,9 @@ sessions. Everything else is fixed at the start."""
 
 Changes = Mapping[str, Mapping[str, Any]]
 
+Follower = Callable[[Limits, VadConfig], None]
+"""Gets the sections that may change, on every change."""
+
 
 class RuntimeSettings:
     """The configuration with the changes since the start. Followers are called on every change."""
@@ -33,7 +37,7 @@ class RuntimeSettings:
     def __init__(self, config: Config) -> None:
         self._config = self._current = config
         self._changes: dict[str, dict[str, Any]] = {}
-        self._followers: list[Callable[[Config], None]] = []
+        self._followers: list[Follower] = []
 
     @property
     def current(self) -> Config:
@@ -43,7 +47,7 @@ class RuntimeSettings:
     def changes(self) -> Changes:
         return self._changes
 
-    def follow(self, follower: Callable[[Config], None]) -> None:
+    def follow(self, follower: Follower) -> None:
         self._followers.append(follower)
 
     def checked(self, asked: Any) -> dict[str, dict[str, Any]]:
@@ -79,7 +83,7 @@ class RuntimeSettings:
         self._changes = {section: dict(values) for section, values in changes.items()}
         self._current = config
         for follower in self._followers:
-            follower(config)
+            follower(config.limits, config.vad)
 
     def _with(self, changes: Changes) -> Config:
         tree = self._config.model_dump()

@@ -14,7 +14,8 @@ from contextlib import aclosing
 from typing import Any, NamedTuple
 
 from deployments.interfaces import ChatRequest, Endpoint, SpeechRequest
-from serve_app.config import Config, Limits
+from serve_app.config import ConversationConfig, Limits, SpeakerConfig
+from serve_app.config.engines import ChatConfig, EngineConfig
 from serve_app.conversation.events import (
     AudioDeltaReceived,
     Cancel,
@@ -187,10 +188,10 @@ class Conversations:
 
     def __init__(
         self,
-        config: Config,
+        config: ConversationConfig,
         sessions: LiveSessions,
-        chat: ReplicaSet,
-        speaker: ReplicaSet,
+        chat: Calls,
+        speaker: Calls,
         voices: VoiceCatalog,
         metrics: Metrics,
     ) -> None:
@@ -198,24 +199,12 @@ class Conversations:
         self.sessions = sessions
         self.voices = voices
         self.metrics = metrics
-        self.chat = _calls(
-            chat, config.chat.batch_interval_ms, ChatRequest, config.chat.timeout_s, "reply_failed"
-        )
-        self.speaker = _calls(
-            speaker,
-            config.speaker.batch_interval_ms,
-            SpeechRequest,
-            config.speaker.timeout_s,
-            "speech_failed",
-        )
+        self.chat = chat
+        self.speaker = speaker
         watch_lanes(metrics, "Chat", self.chat.lanes)
         watch_lanes(metrics, "Speaker", self.speaker.lanes)
         self._tasks: asyncio.TaskGroup | None = None
         self._open: set[Conversation] = set()
-
-    def configure(self, config: Config) -> None:
-        """For new conversations; open ones keep their configuration."""
-        self.config = config
 
     @property
     def ready(self) -> bool:
@@ -234,7 +223,7 @@ class Conversations:
 
     def admit(self) -> None:
         """Raises `ClientError` when no conversation is free."""
-        limits = self.config.limits
+        limits = self.sessions.limits
         if len(self._open) >= limits.max_conversations:
             self.metrics.count(SESSIONS_REFUSED)
             raise ClientError(
@@ -246,7 +235,7 @@ class Conversations:
 
     def settings(self) -> ReplySettings:
         """The defaults of a conversation."""
-        config = self.config.conversation
+        config = self.config
         return ReplySettings(
             instructions=config.instructions,
             voice=self.voices.default,
@@ -256,9 +245,9 @@ class Conversations:
         )
 
     def listening(self) -> Listening:
-        config = self.config.conversation
+        config = self.config
         endpoint = Endpoint(
-            self.config.vad.aggressiveness,
+            self.sessions.vad_config.aggressiveness,
             config.min_speech_ms,
             config.min_silence_ms,
             min(config.pause_ms, config.min_silence_ms - 20),
@@ -279,7 +268,7 @@ class Conversations:
         Raises `ClientError` when none is free.
         """
         self.admit()
-        turn = Turn(settings, self.config.limits.max_items, prefix)
+        turn = Turn(settings, self.sessions.limits.max_items, prefix)
         conversation = Conversation(self, turn, sink)
         live = self.sessions.open(conversation.on_event, abandon, self._limits(), listening)
         conversation.live = live
@@ -297,8 +286,8 @@ class Conversations:
         self.metrics.active_conversations = len(self._open)
 
     def _limits(self) -> Limits:
-        config = self.config.conversation
-        return self.config.limits.model_copy(
+        config = self.config
+        return self.sessions.limits.model_copy(
             update={
                 "max_session_s": config.max_session_s,
                 "max_silence_s": config.max_session_s,
@@ -309,8 +298,14 @@ class Conversations:
         )
 
 
-def _calls(
-    replica_set: ReplicaSet, batch_interval_ms: float, request: type, timeout_s: float, failure: str
-) -> Calls:
-    lanes = LanePool(replica_set, LaneTimings(batch_interval_ms / 1000, LANE_TIMEOUT_S), request)
-    return Calls(lanes, timeout_s, failure)
+def chat_calls(replicas: ReplicaSet, config: ChatConfig) -> Calls:
+    return Calls(_lanes(replicas, config, ChatRequest), config.timeout_s, "reply_failed")
+
+
+def speech_calls(replicas: ReplicaSet, config: SpeakerConfig) -> Calls:
+    return Calls(_lanes(replicas, config, SpeechRequest), config.timeout_s, "speech_failed")
+
+
+def _lanes(replicas: ReplicaSet, config: EngineConfig, request: type) -> LanePool:
+    timings = LaneTimings(config.batch_interval_ms / 1000, LANE_TIMEOUT_S)
+    return LanePool(replicas, timings, request)

@@ -12,7 +12,8 @@ from collections.abc import Callable, Sequence
 import anyio
 
 from deployments.interfaces import Hypothesis, Speech, VadInput, VadResult
-from serve_app.config import Config, Limits
+from serve_app.config import Limits
+from serve_app.config.engines import TranscriberConfig, VadConfig
 from serve_app.errors import ClientError
 from serve_app.lanes.pool import LanePool, LaneStream, LaneTimings, ReplicaSet
 from serve_app.live.backlog import ReaderTooSlow
@@ -179,29 +180,33 @@ class LiveSessions:
     """All live sessions of this ingress: admission, clock, lanes."""
 
     def __init__(
-        self, config: Config, vad: ReplicaSet, transcriber: ReplicaSet, metrics: Metrics
+        self,
+        limits: Limits,
+        vad_config: VadConfig,
+        transcriber_config: TranscriberConfig,
+        vad: ReplicaSet,
+        transcriber: ReplicaSet,
+        metrics: Metrics,
     ) -> None:
-        self._config = config
+        self.limits = limits
+        self.vad_config = vad_config
         self._metrics = metrics
         self._open: set[LiveSession] = set()
         self.vad = LanePool(
-            vad, LaneTimings(config.vad.batch_interval_ms / 1000, LANE_TIMEOUT_S), VadInput
+            vad, LaneTimings(vad_config.batch_interval_ms / 1000, LANE_TIMEOUT_S), VadInput
         )
         self.transcriber = LanePool(
             transcriber,
-            LaneTimings(config.transcriber.batch_interval_ms / 1000, LANE_TIMEOUT_S),
+            LaneTimings(transcriber_config.batch_interval_ms / 1000, LANE_TIMEOUT_S),
             Speech,
         )
         watch_lanes(metrics, "Vad", self.vad)
         watch_lanes(metrics, "Transcriber", self.transcriber)
 
-    def configure(self, config: Config) -> None:
+    def configure(self, limits: Limits, vad: VadConfig) -> None:
         """For new sessions; open ones keep their configuration."""
-        self._config = config
-
-    @property
-    def limits(self) -> Limits:
-        return self._config.limits
+        self.limits = limits
+        self.vad_config = vad
 
     @property
     def count(self) -> int:
@@ -233,7 +238,7 @@ class LiveSessions:
         Raises `ClientError` when no session is free.
         """
         self.admit()
-        vad = self._config.vad
+        vad = self.vad_config
         listening = listening or Listening(vad.endpoint(), vad.prefix_padding_ms)
         session = Session(limits or self.limits, listening, time.monotonic())
         live = LiveSession(session, sink, abandon, self._metrics.count_final)

@@ -6,7 +6,7 @@ import pytest
 
 from serve_app.config import Config
 from serve_app.config.runtime import RUNNING, RuntimeSettings
-from serve_app.conversation.driver import Conversations
+from serve_app.conversation.driver import Conversations, chat_calls, speech_calls
 from serve_app.conversation.voices import VoiceCatalog
 from serve_app.errors import ClientError
 from serve_app.live.driver import LiveSessions
@@ -24,6 +24,9 @@ LIMITS: dict[str, Any] = {
     "max_utterance_s": 7.5,
     "retry_after_s": 7,
 }
+OF_CONVERSATIONS = {"idle_timeout_s", "max_buffered_audio_s", "max_silence_s", "max_utterance_s"}
+"""Limits that conversations have of their own: conversation.idle_timeout_s, ..."""
+
 VAD = {"aggressiveness": 3, "min_silence_ms": 700, "min_speech_ms": 700, "prefix_padding_ms": 700}
 
 
@@ -31,11 +34,13 @@ def changed(section: str, **values: Any) -> tuple[RuntimeSettings, LiveSessions,
     """Everybody who goes by the settings, after these have changed."""
     config, there, metrics = Config(profile="sim"), models(), Metrics()
     settings = RuntimeSettings(config)
-    sessions = LiveSessions(config, there.vad, there.transcriber, metrics)
+    sessions = LiveSessions(
+        config.limits, config.vad, config.transcriber, there.vad, there.transcriber, metrics
+    )
     voices = VoiceCatalog(there.voices, "sim", {}, {}, False)
-    conversations = Conversations(config, sessions, there.chat, there.speaker, voices, metrics)
+    chat, speech = chat_calls(there.chat, config.chat), speech_calls(there.speaker, config.speaker)
+    conversations = Conversations(config.conversation, sessions, chat, speech, voices, metrics)
     settings.follow(sessions.configure)
-    settings.follow(conversations.configure)
     settings.apply(settings.checked({section: values}))
     return settings, sessions, conversations
 
@@ -49,8 +54,10 @@ def test_a_limit_reaches_sessions_and_conversations(key: str, value: Any) -> Non
     settings, sessions, conversations = changed("limits", **{key: value})
     assert getattr(settings.current.limits, key) == value
     live = sessions.open(lambda event: None, lambda code: None)
-    for limits in (sessions.limits, conversations.config.limits, live._session._limits):
+    for limits in (sessions.limits, live._session._limits):
         assert getattr(limits, key) == value
+    if key not in OF_CONVERSATIONS:
+        assert getattr(conversations._limits(), key) == value
 
 
 @pytest.mark.parametrize(("key", "value"), VAD.items())

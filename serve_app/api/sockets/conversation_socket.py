@@ -27,7 +27,7 @@ PATH = "/ws"
 
 def route(backend: Backend, conversations: Conversations, metrics: Metrics) -> Route:
     """Each handshake opens a conversation, or gets 503 with Retry-After."""
-    max_bytes = conversations.config.limits.max_event_bytes
+    max_bytes = conversations.sessions.limits.max_event_bytes
 
     def accept(request: WSUpgradeRequest) -> WSUpgradeResponseWithListener:
         try:

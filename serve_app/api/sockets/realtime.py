@@ -59,7 +59,7 @@ def router(backend: Backend, conversations: Conversations) -> APIRouter:
 
 def route(backend: Backend, conversations: Conversations, metrics: Metrics) -> Route:
     """Each handshake opens a session, or gets 401 for an invalid secret, or 503 if none is free."""
-    max_bytes = conversations.config.limits.max_event_bytes
+    max_bytes = conversations.sessions.limits.max_event_bytes
 
     def accept(request: WSUpgradeRequest) -> WSUpgradeResponseWithListener:
         protocols = _protocols(request)
@@ -112,7 +112,7 @@ def _is_used(name: str, value: str) -> bool:
 def _session(
     backend: Backend, conversations: Conversations, update: dict[str, Any]
 ) -> RealtimeSession:
-    session = RealtimeSession(instructions=conversations.config.conversation.instructions)
+    session = RealtimeSession(instructions=conversations.config.instructions)
     return session.merged(update, backend.engines)
 
 

@@ -80,8 +80,8 @@ class TcpPort:
     async def _read(self, reader: asyncio.StreamReader) -> bytes | None:
         """The next message; None at the end. Raises `ClientError` for a length or pace that is
         not allowed: the rest of the stream cannot be read then."""
-        idle_s = self._conversations.config.conversation.idle_timeout_s
-        longest = self._conversations.config.limits.max_event_bytes
+        idle_s = self._conversations.config.idle_timeout_s
+        longest = self._conversations.sessions.limits.max_event_bytes
         try:
             async with asyncio.timeout(idle_s):
                 length = await read_length(reader, longest)

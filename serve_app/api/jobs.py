@@ -112,6 +112,6 @@ def webhook_router(submission: Submission) -> APIRouter:
     @routes.post("/{id}/retry", status_code=202)
     async def retry(caller: Caller, id_: Id) -> dict[str, Any]:
         """Try a dead delivery again."""
-        return (await submission.jobs.webhooks.again(caller.tenant, id_)).view()
+        return (await submission.jobs.webhooks.retry(caller.tenant, id_)).view()
 
     return routes

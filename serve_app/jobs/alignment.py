@@ -42,13 +42,15 @@ def segments(words: Sequence[AttributedWord], by_speaker: bool) -> list[list[Att
     """Words in groups that are read together: by pauses, sentences and, if asked, speakers."""
     groups: list[list[AttributedWord]] = []
     for spoken in words:
-        if not groups or _parts(groups[-1], spoken, by_speaker):
+        if not groups or _starts_segment(groups[-1], spoken, by_speaker):
             groups.append([])
         groups[-1].append(spoken)
     return groups
 
 
-def _parts(group: Sequence[AttributedWord], spoken: AttributedWord, by_speaker: bool) -> bool:
+def _starts_segment(
+    group: Sequence[AttributedWord], spoken: AttributedWord, by_speaker: bool
+) -> bool:
     last = group[-1]
     long = spoken.word.end - group[0].word.start
     return (

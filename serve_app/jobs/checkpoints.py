@@ -46,7 +46,7 @@ class Checkpoints:
 
     async def put_speech(self, blocks: AsyncIterator[bytes]) -> None:
         """Raises what `blocks` raises, too; then nothing is kept."""
-        await self._objects.put_stream(self._job.place(SPEECH), self._job.sealed_key, blocks)
+        await self._objects.put_stream(self._job.path(SPEECH), self._job.sealed_key, blocks)
 
     async def prepared(self) -> Prepared | None:
         return await self._read(PREPARED, Prepared)
@@ -57,7 +57,7 @@ class Checkpoints:
     async def windows(self) -> dict[int, Transcribed]:
         """Those that were heard, by number."""
         known = {}
-        for name, _ in await self._objects.names(self._job.place(WINDOWS)):
+        for name, _ in await self._objects.names(self._job.path(WINDOWS)):
             number = int(name.rsplit("/", 1)[1])
             if window := await self._read(window_name(number), Transcribed):
                 known[number] = window

@@ -22,7 +22,7 @@ Open = Callable[[], AsyncGenerator[bytes]]
 """Gives the recording from its beginning: pieces of 16 kHz mono pcm_s16le."""
 
 
-class _Elsewhere(Exception):
+class _ReplicaLost(Exception):
     """The replica was lost: another one hears the recording from its beginning."""
 
 
@@ -33,8 +33,8 @@ class _Recording:
         self._timeout_s = timeout_s
         self._moved = asyncio.Event()
         self._attachments = 0
-        self._told: DiarizationResult | None = None
-        self._guilty = False
+        self._answer: DiarizationResult | None = None
+        self._quarantined = False
         self.sent = 0
         self.stream = LaneStream(lanes, self)
         lanes.attach(self.stream)
@@ -44,47 +44,47 @@ class _Recording:
         self._moved.set()
 
     def answered(self, answer: DiarizationResult) -> None:
-        self._told = answer
+        self._answer = answer
         self._moved.set()
 
     def busy(self) -> bool:
-        return not (self._told and (self._told.final or self._told.failure))
+        return not (self._answer and (self._answer.final or self._answer.failure))
 
     def quarantined(self) -> None:
-        self._guilty = True
+        self._quarantined = True
         self._moved.set()
 
     async def begin(self) -> None:
         """Until there is a replica that has heard nothing."""
         while not self.stream.lane:
             await self._wait()
-        self._told, self.sent, self._begun = None, 0, self._attachments
+        self._answer, self.sent, self._begun = None, 0, self._attachments
         self._moved.clear()
 
     async def put(self, pcm: bytes, ended: bool, speakers: SpeakerCount) -> None:
-        """Raises `_Elsewhere`."""
+        """Raises `_ReplicaLost`."""
         self._check()  # before: another replica must not get what is not the beginning
         self.stream.put((pcm, ended, speakers), urgent=ended)
         self.sent += len(pcm) // BYTES_PER_SAMPLE
-        while self.sent - (self._told.until if self._told else 0) > AHEAD:
+        while self.sent - (self._answer.until if self._answer else 0) > AHEAD:
             await self._wait()
             self._check()
 
     async def turns(self) -> tuple[SpeakerTurn, ...]:
-        """Raises `_Elsewhere`."""
-        while not (self._told and self._told.final):
+        """Raises `_ReplicaLost`."""
+        while not (self._answer and self._answer.final):
             self._check()
             await self._wait()
-        return self._told.turns
+        return self._answer.turns
 
     def _check(self) -> None:
-        if self._guilty:
+        if self._quarantined:
             reason = "this recording ended the diarizer twice"
             raise ClientError("request_quarantined", reason)
-        if self._told and self._told.failure:
-            raise TranscriptionFailed(self._told.failure)
+        if self._answer and self._answer.failure:
+            raise TranscriptionFailed(self._answer.failure)
         if self._attachments != self._begun:
-            raise _Elsewhere
+            raise _ReplicaLost
 
     async def _wait(self) -> None:
         try:
@@ -114,7 +114,7 @@ class Diarization:
                 try:
                     await self._feed(recording, open_(), speakers, on_progress)
                     return list(await recording.turns())
-                except _Elsewhere:
+                except _ReplicaLost:
                     continue
         finally:
             recording.stream.leave()

@@ -119,6 +119,6 @@ def last_chunk(size: int) -> int:
     return max(0, -(-size // CHUNK_BYTES) - 1)
 
 
-def place_of(chunk: int) -> int:
+def offset_of(chunk: int) -> int:
     """Where a chunk begins in the sealed object."""
     return HEADER_BYTES + chunk * SEALED_CHUNK_BYTES

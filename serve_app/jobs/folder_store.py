@@ -75,7 +75,7 @@ class FolderStore:
 
     def _files(self, folder: Path) -> Iterator[Path]:
         """All files below; what vanishes meanwhile is left out."""
-        return (Path(place, name) for place, _, names in os.walk(folder) for name in names)
+        return (Path(parent, name) for parent, _, names in os.walk(folder) for name in names)
 
     def _remove(self, file: Path) -> None:
         with contextlib.suppress(OSError):

@@ -14,7 +14,7 @@ from serve_app.jobs.diarization import Diarization
 from serve_app.jobs.joining import Joining, Transcribed, language_of
 from serve_app.jobs.prepare import Preparation, Stretch, audio
 from serve_app.jobs.recogniser import Recogniser, TranscriptionFailed
-from serve_app.jobs.recognition import heard, transcribed, windows
+from serve_app.jobs.recognition import transcribed, transcribed_windows, windows
 from serve_app.jobs.result import segments_of
 from serve_app.jobs.windowing import Window
 from serve_app.live.events import SessionMetrics
@@ -65,12 +65,14 @@ class Recording:
     async def words_of(self, options: SpeechOptions) -> AsyncGenerator[Sequence[Word]]:
         """The words in order, as soon as nothing can change them any more."""
 
-        async def hear(_: int, window: Window) -> Transcribed:
+        async def transcribe(_: int, window: Window) -> Transcribed:
             return await transcribed(self._recogniser, window, options, None)
 
         joining = Joining()
         with _failures():
-            found = heard(windows(self._stretches()), hear, lambda: self._recogniser.places)
+            found = transcribed_windows(
+                windows(self._stretches()), transcribe, lambda: self._recogniser.parallel_windows
+            )
             async with aclosing(found):
                 async for window in found:
                     self._windows.append(window)

@@ -115,7 +115,7 @@ class Job(NamedTuple):
     def ended(self) -> bool:
         return self.state in ENDED
 
-    def place(self, name: str) -> str:
+    def path(self, name: str) -> str:
         """The path of one of its objects."""
         return f"{self.tenant}/{self.id}/{name}"
 

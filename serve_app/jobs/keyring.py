@@ -1,7 +1,7 @@
 """The operator's keys, which wrap jobs' keys: the first one seals, every one opens. Pure, but for
 the randomness of nonces.
 
-    wrapped key = "VXK1" | key id (8) | nonce (12) | key, encrypted (48)     AAD key id | place
+    wrapped key = "VXK1" | key id (8) | nonce (12) | key, encrypted (48)     AAD key id | path
 """
 
 import base64
@@ -47,17 +47,17 @@ class Keyring:
             raise ValueError("there is no key")
         return cls(keys)
 
-    def seal(self, secret: bytes, place: str) -> bytes:
-        """`secret` under the newest key, of use only in this place."""
+    def seal(self, secret: bytes, path: str) -> bytes:
+        """`secret` under the newest key, of use only in this path."""
         id_ = key_id(self._newest)
-        return MAGIC + bytes.fromhex(id_) + wrap(self._newest, secret, f"{id_}|{place}")
+        return MAGIC + bytes.fromhex(id_) + wrap(self._newest, secret, f"{id_}|{path}")
 
-    def open(self, sealed: bytes, place: str) -> bytes:
+    def open(self, sealed: bytes, path: str) -> bytes:
         """Raises `KeyMissing` and `Damaged`."""
         id_ = id_of(sealed)
         if id_ not in self._keys:
             raise KeyMissing(id_)
-        return unwrap(self._keys[id_], sealed[HEADER_BYTES:], f"{id_}|{place}")
+        return unwrap(self._keys[id_], sealed[HEADER_BYTES:], f"{id_}|{path}")
 
 
 def id_of(sealed: bytes) -> str:

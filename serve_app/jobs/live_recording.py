@@ -64,7 +64,7 @@ class LiveRecordings:
         job, _ = await self._jobs.queue.submit(asked, self._jobs.config.max_waiting)
         return job
 
-    def kept(self, owner: Principal, id_: str) -> LiveRecording:
+    def recording(self, owner: Principal, id_: str) -> LiveRecording:
         """The session that comes for it."""
         return LiveRecording(self, owner, id_)
 

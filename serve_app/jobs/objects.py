@@ -60,13 +60,13 @@ class Stored:
     async def _open(self, seal: Seal, start: int, end: int) -> bytes:
         chunks = encryption.chunks_of(start, end, self.size)
         last = encryption.last_chunk(self.size)
-        begin = encryption.place_of(chunks[0])
-        until = encryption.place_of(chunks[-1] + 1)
+        begin = encryption.offset_of(chunks[0])
+        until = encryption.offset_of(chunks[-1] + 1)
         sealed = await _range(self._store, self._name, begin, until)
         plain = bytearray()
         try:
-            for place, number in enumerate(chunks):
-                at = place * encryption.SEALED_CHUNK_BYTES
+            for index, number in enumerate(chunks):
+                at = index * encryption.SEALED_CHUNK_BYTES
                 chunk = sealed[at : at + encryption.SEALED_CHUNK_BYTES]
                 plain += seal.open(chunk, number, number == last)
         except Damaged as error:
@@ -83,11 +83,11 @@ class Objects:
         self._keys = keys_of(config)
         self._encrypt = config.encrypt
 
-    def new_key(self, place: str) -> bytes | None:
-        """A new job's key, wrapped; None where nothing is sealed. `place` is `tenant/job`."""
+    def new_key(self, path: str) -> bytes | None:
+        """A new job's key, wrapped; None where nothing is sealed. `path` is `tenant/job`."""
         if not (self._encrypt and self._keys):
             return None
-        return self._keys.seal(encryption.new_key(), place)
+        return self._keys.seal(encryption.new_key(), path)
 
     def check_room(self, wanted: int) -> None:
         """Raises `ClientError` when a local disk cannot take so many bytes more."""
@@ -99,34 +99,34 @@ class Objects:
         async def pieces() -> AsyncIterator[bytes]:
             yield body
 
-        await self.put_stream(job.place(name), job.sealed_key, pieces())
+        await self.put_stream(job.path(name), job.sealed_key, pieces())
 
     async def put_stream(
-        self, place: str, sealed_key: bytes | None, pieces: AsyncIterator[bytes]
+        self, path: str, sealed_key: bytes | None, pieces: AsyncIterator[bytes]
     ) -> None:
         """Raises what `pieces` raises, too; then nothing is stored."""
         raised: list[BaseException] = []
 
         async def watched() -> AsyncIterator[bytes]:
             try:
-                async for piece in self._sealed(place, sealed_key, pieces):
+                async for piece in self._sealed(path, sealed_key, pieces):
                     yield piece
             except BaseException as error:
                 raised.append(error)
                 raise
 
         try:
-            await self._store.put(place, watched())
+            await self._store.put(path, watched())
         except OSError as error:
             raise raised[0] if raised else failure(error) from error
 
     async def open(self, job: Job, name: str) -> Stored | None:
         """None where there is no such object."""
-        place = job.place(name)
+        path = job.path(name)
         try:
-            size = await self._store.size(place)
-            seal = await self._seal_of(job, place) if job.sealed_key else None
-            return Stored(self._store, place, size, seal)
+            size = await self._store.size(path)
+            seal = await self._seal_of(job, path) if job.sealed_key else None
+            return Stored(self._store, path, size, seal)
         except FileNotFoundError:
             return None
         except Damaged as error:
@@ -162,30 +162,30 @@ class Objects:
                 raise failure(error) from error
 
     async def _sealed(
-        self, place: str, sealed_key: bytes | None, pieces: AsyncIterator[bytes]
+        self, path: str, sealed_key: bytes | None, pieces: AsyncIterator[bytes]
     ) -> AsyncIterator[bytes]:
         if not sealed_key:
             async for piece in pieces:
                 yield piece
             return
-        seal, header = Seal.new(self._job_key(place, sealed_key), place)
+        seal, header = Seal.new(self._job_key(path, sealed_key), path)
         yield header
-        sealing_ = Encryption(seal)
+        encryption_ = Encryption(seal)
         async for piece in pieces:
-            for chunk in sealing_.push(piece):
+            for chunk in encryption_.push(piece):
                 yield chunk
-        yield sealing_.finish()
+        yield encryption_.finish()
 
-    async def _seal_of(self, job: Job, place: str) -> Seal:
+    async def _seal_of(self, job: Job, path: str) -> Seal:
         assert job.sealed_key
-        header = await _range(self._store, place, 0, HEADER_BYTES)
-        return Seal.of(self._job_key(place, job.sealed_key), place, header)
+        header = await _range(self._store, path, 0, HEADER_BYTES)
+        return Seal.of(self._job_key(path, job.sealed_key), path, header)
 
-    def _job_key(self, place: str, sealed_key: bytes) -> bytes:
+    def _job_key(self, path: str, sealed_key: bytes) -> bytes:
         try:
             if not self._keys:
                 raise KeyMissing(id_of(sealed_key))
-            return self._keys.open(sealed_key, "/".join(place.split("/")[:2]))
+            return self._keys.open(sealed_key, "/".join(path.split("/")[:2]))
         except KeyMissing as error:
             raise ClientError("storage_key_missing", f"the job cannot be read: {error}") from error
         except Damaged as error:

@@ -17,7 +17,7 @@ class Partials:
 
     def __init__(self, objects: Objects) -> None:
         self._objects = objects
-        self._told = 0
+        self._sent = 0
 
     async def new(self, job: Job) -> list[dict[str, Any]]:
         """Those that came since the last time."""
@@ -28,17 +28,17 @@ class Partials:
             window = msgspec.msgpack.decode(body, type=Transcribed)
             found.append(
                 {
-                    "window": self._told,
+                    "window": self._sent,
                     "start_ms": ms(window.start),
                     "end_ms": ms(window.end),
                     "text": " ".join(word.text for word in window.words),
                 }
             )
-            self._told += 1
+            self._sent += 1
         return found
 
     async def _read(self, job: Job) -> bytes | None:
         try:
-            return await self._objects.read(job, window_name(self._told))
+            return await self._objects.read(job, window_name(self._sent))
         except ClientError:
             return None  # the next look may find it

@@ -17,7 +17,7 @@ from serve_app.jobs.objects import Objects
 from serve_app.jobs.persistence import persistently
 from serve_app.jobs.prepare import Preparation, Prepared, audio, stretches
 from serve_app.jobs.recogniser import Recogniser
-from serve_app.jobs.recognition import heard, transcribed, windows
+from serve_app.jobs.recognition import transcribed, transcribed_windows, windows
 from serve_app.jobs.report import Report
 from serve_app.jobs.result import Result, StageResults, result
 from serve_app.jobs.timing import StageTimer
@@ -112,19 +112,23 @@ class Pipeline:
         known = await self._checkpoints.windows()
         self._resumed = len(known)
 
-        async def hear(number: int, window: Window) -> Transcribed:
-            return known.get(number) or await self._hear(number, window, prepared)
+        async def transcribe(number: int, window: Window) -> Transcribed:
+            return known.get(number) or await self._transcribe_window(number, window, prepared)
 
         with self._timing.timed("transcribe"):
             found = windows(stretches(prepared, await self._checkpoints.speech()))
-            async with aclosing(heard(found, hear, lambda: self._recogniser.places)) as all_:
+            async with aclosing(
+                transcribed_windows(found, transcribe, lambda: self._recogniser.parallel_windows)
+            ) as all_:
                 done = [window async for window in all_]
         self.report.skip("transcribe")
         if any(window.music for window in done):
             self.report.warn("music")
         return done
 
-    async def _hear(self, number: int, window: Window, prepared: Prepared) -> Transcribed:
+    async def _transcribe_window(
+        self, number: int, window: Window, prepared: Prepared
+    ) -> Transcribed:
         asked = self._job.options
         options = SpeechOptions(
             asked.language, False, tuple(asked.hotwords), asked.grammar, asked.prompt, True
@@ -149,12 +153,12 @@ class Pipeline:
         turns = await self._checkpoints.turns()
         if turns is None:
             with self._timing.timed("diarize"):
-                turns = await self._told_apart(prepared)
+                turns = await self._find_turns(prepared)
             await self._checkpoints.put(TURNS, turns)
         self.report.skip("diarize")
         return turns
 
-    async def _told_apart(self, prepared: Prepared) -> list[SpeakerTurn]:
+    async def _find_turns(self, prepared: Prepared) -> list[SpeakerTurn]:
         speech = await self._checkpoints.speech()
         return await self._diarization.turns(
             lambda: audio(prepared, speech),
@@ -169,11 +173,13 @@ class Pipeline:
     ) -> Result:
         with self._timing.timed("align"):
             speakers = turns if prepared.quality.speech or turns is None else []
-            heard_ = self._heard(found, speakers)
+            results = self._stage_results(found, speakers)
             warnings, words = self.report.warnings, self._job.options.words
-            return result(heard_, prepared.quality, warnings, self._engines, words)
+            return result(results, prepared.quality, warnings, self._engines, words)
 
-    def _heard(self, found: list[Transcribed], turns: list[SpeakerTurn] | None) -> StageResults:
+    def _stage_results(
+        self, found: list[Transcribed], turns: list[SpeakerTurn] | None
+    ) -> StageResults:
         language = self._job.options.language or language_of(found)
         if self._job.options.channels == "mix":
             return StageResults(joined(found), language, turns, None)

@@ -93,7 +93,7 @@ class Preparation:
             self._begin(recording.info)
             async with aclosing(recording.windows()) as windows:
                 async for pcm in windows:
-                    yield await _in_thread(self._hear, pcm)
+                    yield await _in_thread(self._second, pcm)
         if not self._samples:
             raise Undecodable("unreadable_audio", "the recording holds no sound")
         if last := self._blocks.finish():
@@ -101,7 +101,7 @@ class Preparation:
 
     def prepared(self) -> Prepared:
         """After the last second."""
-        quality = self._listening.quality(self._info.channels)
+        quality = self._meter.quality(self._info.channels)
         spans = [it.found for it in self._spans]
         info = self._info
         return Prepared(quality, info.format, info.codec, spans, self._blocks.sizes)
@@ -114,18 +114,18 @@ class Preparation:
         self._vads = [webrtcvad.Vad(VAD_AGGRESSIVENESS) for _ in range(info.channels)]
         self._spans = [Spans() for _ in range(info.channels)]
         self._blocks = Blocks(info.channels)
-        self._listening = QualityMeter()
+        self._meter = QualityMeter()
         self._samples = 0
 
-    def _hear(self, pcm: bytes) -> Second:
+    def _second(self, pcm: bytes) -> Second:
         pcm = pcm[: len(pcm) - len(pcm) % (BYTES_PER_SAMPLE * len(self._vads))]  # it may have died
-        channels = _apart(pcm, len(self._vads))
+        channels = _split(pcm, len(self._vads))
         stretch = [
             (one, voiced(vad.is_speech, one)) for one, vad in zip(channels, self._vads, strict=True)
         ]
         for spans, (_, flags) in zip(self._spans, stretch, strict=True):
             spans.push(flags)
-        self._listening.push(pcm, stretch)
+        self._meter.push(pcm, stretch)
         self._samples += len(channels[0]) // BYTES_PER_SAMPLE
         return Second(stretch, self._blocks.push(pcm), self._samples)
 
@@ -134,28 +134,28 @@ async def _in_thread(do: Callable[[bytes], Result], data: bytes) -> Result:
     return await asyncio.get_running_loop().run_in_executor(_THREAD, do, data)
 
 
-async def stretches(prepared: Prepared, kept: Source) -> AsyncGenerator[Stretch]:
+async def stretches(prepared: Prepared, stored: Source) -> AsyncGenerator[Stretch]:
     """The recording again, ten seconds at a time."""
     flags = [_flags(spans, prepared.samples // FRAME_SAMPLES) for spans in prepared.spans]
     at = frame = 0
     for size in prepared.blocks:
-        block = await kept.read(at, at + size)
+        block = await stored.read(at, at + size)
         pcm = await _in_thread(blocks.decoded, block)
-        channels = _apart(pcm, len(flags))
+        channels = _split(pcm, len(flags))
         until = frame + BLOCK_SAMPLES // FRAME_SAMPLES
         yield [(one, its[frame:until]) for one, its in zip(channels, flags, strict=True)]
         at, frame = at + size, until
 
 
-async def audio(prepared: Prepared, kept: Source) -> AsyncGenerator[bytes]:
+async def audio(prepared: Prepared, stored: Source) -> AsyncGenerator[bytes]:
     """The recording again, of one channel, a second at a time."""
-    async with aclosing(stretches(prepared, kept)) as found:
+    async with aclosing(stretches(prepared, stored)) as found:
         async for ((pcm, _),) in found:
             for at in range(0, len(pcm), WINDOW_BYTES):
                 yield pcm[at : at + WINDOW_BYTES]
 
 
-def _apart(pcm: bytes, channels: int) -> list[bytes]:
+def _split(pcm: bytes, channels: int) -> list[bytes]:
     samples = np.frombuffer(pcm, np.int16).reshape(-1, channels)
     return [samples[:, number].tobytes() for number in range(channels)]
 

@@ -48,9 +48,9 @@ class Quality(NamedTuple):
         return [name for name, is_so in found.items() if is_so]
 
     def shown(self) -> dict[str, Any]:
-        told = self._asdict()
-        del told["samples"], told["fingerprint"]
-        return {name: round(value, 4) for name, value in told.items()}
+        fields = self._asdict()
+        del fields["samples"], fields["fingerprint"]
+        return {name: round(value, 4) for name, value in fields.items()}
 
 
 class QualityMeter:

@@ -206,7 +206,7 @@ class Queue:
         values = {**changes, "lease_until": now() + self._lease_s}
         return (await self._write(job, values)).state
 
-    async def again(self, job: Job, delay_s: float, attempts: int) -> None:
+    async def requeue(self, job: Job, delay_s: float, attempts: int) -> None:
         """Back to the queue, to be claimed no sooner than after a while. Raises `LeaseLost`."""
         waiting = sa.case((jobs.c.state == JobState.RUNNING, JobState.QUEUED), else_=jobs.c.state)
         values = {

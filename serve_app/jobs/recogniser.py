@@ -64,11 +64,11 @@ class Recogniser:
         self._timeout_s = timeout_s
 
     @property
-    def places(self) -> int:
+    def parallel_windows(self) -> int:
         """Windows that one recording may have at work now."""
         return self._windows_at_once * min(MOST_LANES, max(1, self._lanes.count))
 
-    async def hear(self, pcm: bytes, options: SpeechOptions) -> Hypothesis:
+    async def transcribe(self, pcm: bytes, options: SpeechOptions) -> Hypothesis:
         """The final of 16 kHz mono pcm. Cancelling it stops the model.
 
         Raises `TranscriptionFailed` when the engine fails or says nothing for too long,

@@ -17,9 +17,9 @@ from serve_app.jobs.windowing import Window, Windowing
 
 log = logging.getLogger("voxray.jobs")
 
-WINDOW_TRIES = 3
+WINDOW_ATTEMPTS = 3
 
-Hear = Callable[[int, Window], Coroutine[Any, Any, Transcribed]]
+Transcribe = Callable[[int, Window], Coroutine[Any, Any, Transcribed]]
 """What a window, by its number, comes to."""
 
 
@@ -37,12 +37,12 @@ async def windows(stretches: AsyncGenerator[Stretch]) -> AsyncGenerator[Window]:
             yield window
 
 
-async def heard(
-    found: AsyncGenerator[Window], hear: Hear, at_once: Callable[[], int]
+async def transcribed_windows(
+    found: AsyncGenerator[Window], transcribe: Transcribe, at_once: Callable[[], int]
 ) -> AsyncGenerator[Transcribed]:
     """What the windows come to, in their order; `at_once` of them are heard at a time.
 
-    Raises what `hear` raises. Closing it stops the model.
+    Raises what `transcribe` raises. Closing it stops the model.
     """
     asked: deque[asyncio.Task[Transcribed]] = deque()
     number = 0
@@ -53,7 +53,7 @@ async def heard(
                     await _some_done(asked)
                 while asked and asked[0].done():
                     yield asked.popleft().result()
-                asked.append(asyncio.create_task(hear(number, window)))
+                asked.append(asyncio.create_task(transcribe(number, window)))
                 number += 1
         while asked:
             await _some_done(asked)
@@ -89,7 +89,7 @@ async def transcribed(
     if noise_db is not None:
         pcm = await asyncio.to_thread(denoised, pcm, noise_db)
     music = await asyncio.to_thread(is_music, pcm)
-    answer = None if music else await _tried(recogniser, pcm, options)
+    answer = None if music else await _with_retries(recogniser, pcm, options)
     words = (
         word._replace(
             start=min(window.end, window.start + word.start),
@@ -101,13 +101,13 @@ async def transcribed(
     return Transcribed(*where, tuple(words), answer.language if answer else None, music)
 
 
-async def _tried(recogniser: Recogniser, pcm: bytes, options: SpeechOptions) -> Hypothesis:
+async def _with_retries(recogniser: Recogniser, pcm: bytes, options: SpeechOptions) -> Hypothesis:
     """An engine that fails is asked again, because that may pass."""
-    for _ in range(WINDOW_TRIES - 1):
+    for _ in range(WINDOW_ATTEMPTS - 1):
         try:
-            return await recogniser.hear(pcm, options)
+            return await recogniser.transcribe(pcm, options)
         except TranscriptionFailed as failure:
             if failure.code != "utterance_failed":
                 raise
             log.warning("a window is tried again: %s", failure)
-    return await recogniser.hear(pcm, options)
+    return await recogniser.transcribe(pcm, options)

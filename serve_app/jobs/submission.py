@@ -83,11 +83,11 @@ class Jobs:
         """The job, and whether it is new."""
         self.objects.check_room(upload.expected_bytes)
         id_ = new_id()
-        place = f"{upload.tenant}/{id_}"
-        sealed_key = self.objects.new_key(place)
+        path = f"{upload.tenant}/{id_}"
+        sealed_key = self.objects.new_key(path)
         measured = _Measured(upload.pieces, self.config.max_upload_bytes)
         pieces = aiter(measured)
-        await self.objects.put_stream(f"{place}/audio", sealed_key, pieces)
+        await self.objects.put_stream(f"{path}/audio", sealed_key, pieces)
         try:
             filename, options, idempotency_key = upload.particulars()
             asked = Submitted(
@@ -103,10 +103,10 @@ class Jobs:
             )
             job, is_new = await self.queue.submit(asked, self.config.max_waiting)
         except BaseException:
-            await self.objects.delete(place)
+            await self.objects.delete(path)
             raise
         if not is_new:
-            await self.objects.delete(place)
+            await self.objects.delete(path)
         return job, is_new
 
     async def delete(self, job: Job) -> Job | None:

@@ -79,10 +79,10 @@ class Sweeping:
         await self._objects.forget_unfinished(old)
         names = await self._objects.names("")
         found = [OURS.match(name) for name, written in names if written < old]
-        places = sorted({it[0]: it["job"] for it in found if it}.items())
-        for at in range(0, len(places), SWEPT_AT_ONCE):
-            some = places[at : at + SWEPT_AT_ONCE]
+        paths = sorted({it[0]: it["job"] for it in found if it}.items())
+        for at in range(0, len(paths), SWEPT_AT_ONCE):
+            some = paths[at : at + SWEPT_AT_ONCE]
             known = await self._queue.known([job for _, job in some])
-            for place, job in some:
+            for path, job in some:
                 if job not in known:
-                    await self._objects.delete(place)
+                    await self._objects.delete(path)

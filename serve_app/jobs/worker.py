@@ -100,7 +100,7 @@ class Worker:
             if job is None:
                 await asyncio.sleep(self._config.jobs.poll_s)
             else:
-                await self._see_through(job)
+                await self._run_job(job)
 
     async def _count(self) -> None:
         while True:
@@ -111,7 +111,7 @@ class Worker:
                     self._metrics.set(JOBS, count, state.value)
             await asyncio.sleep(self._config.jobs.poll_s)
 
-    async def _see_through(self, job: Job) -> None:
+    async def _run_job(self, job: Job) -> None:
         """Whatever happens, the job's row says what came of it."""
         log.info("job %s: claimed", job.id)
         pipeline = self._pipeline(job)
@@ -121,12 +121,12 @@ class Worker:
             await asyncio.wait({work, keeper}, return_when=asyncio.FIRST_COMPLETED)
         except asyncio.CancelledError:
             await _cancelled(work, keeper)
-            await self._give_back(job)
+            await self._release(job)
             raise
-        told_to_end = keeper.done()
-        await _cancelled(keeper, *([work] if told_to_end else []))
+        stopped = keeper.done()
+        await _cancelled(keeper, *([work] if stopped else []))
         try:
-            ending = keeper.result() if told_to_end else work.result()
+            ending = keeper.result() if stopped else work.result()
             if ending:
                 await self._end(job, ending, self._changes(pipeline))
         except LeaseLost:
@@ -191,7 +191,7 @@ class Worker:
         delay_s = backoff_s(self._config.jobs.retry_backoff_s, attempts)
         log.warning("job %s: %s, tried again in %.1f s", job.id, code, delay_s)
         self._metrics.count(JOBS_RETRIED, code)
-        await persistently(lambda: self._queue.again(job, delay_s, attempts))
+        await persistently(lambda: self._queue.requeue(job, delay_s, attempts))
         return None
 
     async def _keep_lease(self, job: Job, pipeline: Pipeline) -> Ending:
@@ -222,12 +222,12 @@ class Worker:
         if ending.state is JobState.CANCELLED:
             await persistently(lambda: self._objects.delete(f"{job.tenant}/{job.id}"))
         else:
-            await persistently(lambda: self._objects.delete(job.place(CHECKPOINTS)))
+            await persistently(lambda: self._objects.delete(job.path(CHECKPOINTS)))
 
-    async def _give_back(self, job: Job) -> None:
+    async def _release(self, job: Job) -> None:
         """This worker goes away: another one takes the job at once."""
         with contextlib.suppress(ClientError, LeaseLost):
-            await self._queue.again(job, 0.0, job.attempts)
+            await self._queue.requeue(job, 0.0, job.attempts)
 
     def _pipeline(self, job: Job) -> Pipeline:
         engines = self._engines if job.options.diarize else {**self._engines, "diarizer": None}

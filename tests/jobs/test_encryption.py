@@ -33,7 +33,7 @@ def opened(data: bytes, name: str = "a/job/audio", key: bytes = KEY) -> bytes:
     size = encryption.plain_size(len(data))
     last = encryption.last_chunk(size)
     return b"".join(
-        seal.open(data[encryption.place_of(n) : encryption.place_of(n + 1)], n, n == last)
+        seal.open(data[encryption.offset_of(n) : encryption.offset_of(n + 1)], n, n == last)
         for n in encryption.chunks_of(0, max(1, size), size)
     )
 

@@ -148,7 +148,7 @@ def test_every_step_is_written_down_as_it_begins(
     """Not only when progress is written next: here that is never. The stages wait until somebody
     can read that they have begun."""
     steps: list[str] = []
-    renew, hear, turns = Queue.renew, Recogniser.hear, Diarization.turns
+    renew, transcribe, turns = Queue.renew, Recogniser.transcribe, Diarization.turns
 
     async def noted(queue: Queue, job: Job, **changes: Any) -> JobState:
         state = await renew(queue, job, **changes)
@@ -158,9 +158,9 @@ def test_every_step_is_written_down_as_it_begins(
     async def told(step: str) -> None:
         await until(lambda: step in steps)
 
-    async def heard(*args: Any) -> Any:
+    async def transcribed(*args: Any) -> Any:
         await told("transcribe")
-        return await hear(*args)
+        return await transcribe(*args)
 
     async def diarized(*args: Any) -> Any:
         found = await turns(*args)
@@ -169,7 +169,7 @@ def test_every_step_is_written_down_as_it_begins(
 
     monkeypatch.setattr(worker, "PROGRESS_S", 1000.0)
     monkeypatch.setattr(Queue, "renew", noted)
-    monkeypatch.setattr(Recogniser, "hear", heard)
+    monkeypatch.setattr(Recogniser, "transcribe", transcribed)
     monkeypatch.setattr(Diarization, "turns", diarized)
     with running(config(tmp_path, lease_s=3600)) as client:
         client.done(wav(talk))

@@ -68,7 +68,7 @@ def play(story: Callable[[], Coroutine[Any, Any, None]]) -> None:
 def test_any_range_of_an_object_can_be_read(objects: Objects) -> None:
     async def story() -> None:
         job = job_of(objects)
-        await objects.put_stream(job.place("audio"), job.sealed_key, pieces(BODY))
+        await objects.put_stream(job.path("audio"), job.sealed_key, pieces(BODY))
         stored = await objects.open(job, "audio")
         assert stored and stored.size == len(BODY)
         for start, end in (
@@ -90,7 +90,7 @@ def test_an_upload_that_fails_leaves_nothing_behind(objects: Objects) -> None:
     async def story() -> None:
         job = job_of(objects, "job_failed")
         with pytest.raises(ClientError) as refused:
-            await objects.put_stream(job.place("audio"), job.sealed_key, pieces(BODY, 200_000))
+            await objects.put_stream(job.path("audio"), job.sealed_key, pieces(BODY, 200_000))
         assert refused.value.code == "upload_too_large"
         assert await objects.names("a/job_failed") == []
 
@@ -120,10 +120,10 @@ def test_sealed_objects_belong_to_their_job_and_key(
     async def story() -> None:
         mine, theirs = job_of(objects), job_of(objects, "job_2", "b")
         await objects.put(mine, "audio", BODY)
-        store, name = objects._store, mine.place("audio")
+        store, name = objects._store, mine.path("audio")
         raw = await store.read(name, 0, await store.size(name))
         assert BODY[:64] not in raw
-        await store.put(theirs.place("audio"), pieces(raw))
+        await store.put(theirs.path("audio"), pieces(raw))
         with pytest.raises(ClientError) as refused:
             await objects.read(theirs, "audio")
         assert refused.value.code == "storage_damaged"
@@ -228,7 +228,7 @@ def test_a_folder_keeps_no_trace_of_what_was_deleted_cut_short_or_cancelled(tmp_
         job = job_of(objects)
         for name in ("audio", "window/000001"):
             await objects.put(job, name, b"1")
-        upload = asyncio.create_task(objects.put_stream(job.place("result"), None, endless()))
+        upload = asyncio.create_task(objects.put_stream(job.path("result"), None, endless()))
         await at_work.wait()
         staged = found(tmp_path, "a/job_1/result#*")[0]
         assert {name for name, _ in await objects.names("")} == {

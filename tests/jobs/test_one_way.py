@@ -20,7 +20,7 @@ from loadtest.speech import wav
 from serve_app.jobs import blocks, prepare
 from serve_app.jobs.joining import Joining, Transcribed, joined
 from serve_app.jobs.prepare import Preparation, Prepared, audio, stretches
-from serve_app.jobs.recognition import heard
+from serve_app.jobs.recognition import transcribed_windows
 from serve_app.jobs.windowing import Window
 from tests.fakes import LocalReplicaSet, models, served, sim_transcriber, working
 from tests.jobs.test_jobs import ENDED, Client, config, long, slow
@@ -161,7 +161,7 @@ def test_finals_come_in_order_and_a_failure_stops_the_others() -> None:
         for number in range(6):
             yield Window(0, number, 0, b"")
 
-    async def hear(number: int, window_: Window) -> Transcribed:
+    async def transcribe(number: int, window_: Window) -> Transcribed:
         going.add(number)
         try:
             await asyncio.sleep(0.05 / (number + 1))
@@ -172,7 +172,7 @@ def test_finals_come_in_order_and_a_failure_stops_the_others() -> None:
             going.discard(number)
 
     async def all_() -> list[Transcribed]:
-        return [it async for it in heard(found(), hear, lambda: 3)]
+        return [it async for it in transcribed_windows(found(), transcribe, lambda: 3)]
 
     fails = -1
     assert [it.start for it in asyncio.run(all_())] == [n * 28 * RATE for n in range(6)]

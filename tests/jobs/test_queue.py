@@ -103,7 +103,7 @@ def test_a_job_whose_worker_is_no_more_is_anothers_and_it_writes_nothing_more(ur
         assert (mine.id, mine.losses) == (job.id, 1) and mine.lease != dead.lease
         for write in (
             queue.renew(dead),
-            queue.again(dead, 0, 1),
+            queue.requeue(dead, 0, 1),
             queue.end(dead, Ending(JobState.FAILED)),
         ):
             with pytest.raises(LeaseLost):
@@ -125,7 +125,7 @@ def test_a_worker_whose_clock_is_wrong_takes_no_others_job(
         with monkeypatch.context() as patch:
             patch.setattr(time, "time", lambda: right() + wrong_s)
             assert await queue.claim() is None
-            await queue.again(mine, 0, 1)
+            await queue.requeue(mine, 0, 1)
         assert (await claim(queue)).id == mine.id
 
     play(url, story)
@@ -166,7 +166,7 @@ def test_what_is_tried_again_waits(url: str) -> None:
     async def story(queue: Queue) -> None:
         await submit(queue)
         mine = await claim(queue)
-        await queue.again(mine, 0.4, 1)
+        await queue.requeue(mine, 0.4, 1)
         assert await queue.claim() is None
         assert (await claimed_in_time(queue)).attempts == 1
 

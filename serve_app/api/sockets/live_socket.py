@@ -40,7 +40,7 @@ MAX_MESSAGE_BYTES = 2 << 20
 def _recording(request: WSUpgradeRequest, live_recordings: LiveRecordings) -> LiveRecording | None:
     """The live recording that the query names. Raises `ClientError` for an unknown parameter."""
     id_ = checked_query(request, {"transcription"}).get("transcription")
-    return live_recordings.kept(principal_of(request.headers), id_) if id_ else None
+    return live_recordings.recording(principal_of(request.headers), id_) if id_ else None
 
 
 def route(

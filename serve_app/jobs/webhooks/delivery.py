@@ -51,9 +51,9 @@ class Delivery(NamedTuple):
         return cls(*(row[name] for name in cls._fields))
 
     def view(self) -> dict[str, Any]:
-        told = self._asdict()
-        del told["body"]
-        return told | {"object": "webhook_delivery"}
+        fields = self._asdict()
+        del fields["body"]
+        return fields | {"object": "webhook_delivery"}
 
 
 def sign(secret: bytes, id_: str, timestamp: int, body: str) -> str:
@@ -96,14 +96,14 @@ class Webhooks:
             ) as client,
             asyncio.TaskGroup() as tasks,
         ):
-            places = asyncio.Semaphore(AT_ONCE)
+            slots = asyncio.Semaphore(AT_ONCE)
             while True:
-                await places.acquire()
+                await slots.acquire()
                 if delivery := await self._next():
-                    call = tasks.create_task(self._see_through(client, delivery))
-                    call.add_done_callback(lambda _: places.release())
+                    call = tasks.create_task(self._attempt(client, delivery))
+                    call.add_done_callback(lambda _: slots.release())
                 else:
-                    places.release()
+                    slots.release()
                     await asyncio.sleep(POLL_S)
 
     async def _next(self) -> Delivery | None:
@@ -113,7 +113,7 @@ class Webhooks:
             log.warning("no webhook can be delivered: %s", error.code)
             return None
 
-    async def _see_through(self, client: httpx.AsyncClient, delivery: Delivery) -> None:
+    async def _attempt(self, client: httpx.AsyncClient, delivery: Delivery) -> None:
         failure = await self._deliver(client, delivery)
         try:
             await self._settle(delivery, failure)
@@ -131,7 +131,7 @@ class Webhooks:
             )
             return [Delivery.of(row) for row in rows.mappings().all()]
 
-    async def again(self, tenant: str, id_: str) -> Delivery:
+    async def retry(self, tenant: str, id_: str) -> Delivery:
         """A dead one is tried again from now on. Raises `ClientError` `not_found`."""
         mine = (deliveries.c.tenant == tenant) & (deliveries.c.id == id_)
         values = {"state": "waiting", "attempts": 0, "due": now()}

@@ -1,5 +1,5 @@
 """Recordings as durable jobs: rows that workers claim with a lease, audio and results as objects.
 
-`job` says what a job is, `queue` keeps its row, `objects` its bytes; `worker` claims it and drives
-`pipeline`, whose decisions stand in pure files beside it.
+`job` defines a job, `queue` stores its row, `objects` its bytes; `worker` claims it and runs
+`pipeline`, whose decisions are in pure modules next to it.
 """

@@ -1,4 +1,4 @@
-"""Words and speakers brought together, and words cut into segments. Pure. Positions are samples."""
+"""Assigns words to speakers and splits words into segments. Pure. Positions are samples."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -9,20 +9,20 @@ PAUSE = 6 * RATE // 10
 """Silence between two words that ends a segment."""
 
 LONGEST = 8 * RATE
-"""A segment is ended at a sentence's end, or a word's, before it gets longer."""
+"""Longer segments are ended at a word; from half this length on, at the end of a sentence."""
 
 SENTENCE_ENDS = (".", "?", "!", "…", "\u3002", "\uff1f", "\uff01")
 
 
 class AttributedWord(NamedTuple):
-    """A word, and who said it; None where nobody asked."""
+    """A word and its speaker; None without diarization."""
 
     word: Word
     speaker: int | None
 
 
 def assign(words: Sequence[Word], turns: Sequence[SpeakerTurn]) -> list[AttributedWord]:
-    """Each word to the turn that it overlaps most, else to the nearest; `turns` are in order."""
+    """Assign each word to the turn it overlaps most, or to the nearest; `turns` are in order."""
     spoken, first = [], 0
     for word in words:
         while first < len(turns) - 1 and turns[first].end <= word.start - 10 * RATE:
@@ -34,12 +34,12 @@ def assign(words: Sequence[Word], turns: Sequence[SpeakerTurn]) -> list[Attribut
 
 
 def _overlap(word: Word, turn: SpeakerTurn) -> int:
-    """Samples in common; negative: how far they are apart."""
+    """Samples in common; negative: the distance between them."""
     return min(word.end, turn.end) - max(word.start, turn.start)
 
 
 def segments(words: Sequence[AttributedWord], by_speaker: bool) -> list[list[AttributedWord]]:
-    """Words in groups that are read together: by pauses, sentences and, if asked, speakers."""
+    """Words grouped by pauses, sentences and, with `by_speaker`, speakers."""
     groups: list[list[AttributedWord]] = []
     for spoken in words:
         if not groups or _starts_segment(groups[-1], spoken, by_speaker):
@@ -62,7 +62,7 @@ def _starts_segment(
 
 
 def tidied(turns: Sequence[SpeakerTurn]) -> list[SpeakerTurn]:
-    """In order, neighbours of one speaker joined, speakers numbered as they first speak."""
+    """In order, adjacent turns of one speaker joined, speakers numbered by their first turn."""
     numbers: dict[int, int] = {}
     tidy: list[SpeakerTurn] = []
     for turn in sorted(turns, key=lambda turn: (turn.start, turn.end)):
@@ -75,7 +75,7 @@ def tidied(turns: Sequence[SpeakerTurn]) -> list[SpeakerTurn]:
 
 
 def label(speaker: int | None) -> str | None:
-    """`A`, `B`, … `Z`, `AA`: as OpenAI's `diarized_json` names speakers."""
+    """`A`, `B`, … `Z`, `AA`: the speaker names of OpenAI's `diarized_json`."""
     if speaker is None:
         return None
     letters = chr(ord("A") + speaker % 26)
@@ -83,7 +83,7 @@ def label(speaker: int | None) -> str | None:
 
 
 def number_of(label_: str) -> int:
-    """The speaker of a label."""
+    """The speaker number of a label."""
     number = 0
     for letter in label_:
         number = number * 26 + ord(letter) - ord("A") + 1

@@ -1,4 +1,4 @@
-"""Decoded audio as FLAC, lossless, in blocks that each can be read without the others."""
+"""Decoded audio as lossless FLAC, in blocks that can be read independently."""
 
 import io
 from typing import Any
@@ -9,7 +9,7 @@ from deployments.interfaces import BYTES_PER_SAMPLE, RATE
 
 BLOCK_SAMPLES = 10 * RATE
 FLAC_SAMPLES = 4096
-"""In one frame of FLAC."""
+"""Samples in one FLAC frame."""
 
 LAYOUTS = ("mono", "stereo")
 COMPRESSION = {"compression_level": "1"}
@@ -25,7 +25,7 @@ class Blocks:
         """Bytes of each block so far."""
 
     def push(self, pcm: bytes) -> bytes:
-        """The blocks that are full now, which may be none."""
+        """The blocks that are now full; may be empty."""
         self._pcm += pcm
         full = BLOCK_SAMPLES * BYTES_PER_SAMPLE * self._channels
         out = b""
@@ -35,7 +35,7 @@ class Blocks:
         return out
 
     def finish(self) -> bytes:
-        """The last block, where there is one."""
+        """The last block, if there is one."""
         return self._block(bytes(self._pcm)) if self._pcm else b""
 
     def _block(self, pcm: bytes) -> bytes:

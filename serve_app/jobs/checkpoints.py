@@ -1,4 +1,4 @@
-"""What a job's stages leave behind, so that another worker goes on from there."""
+"""What a job's stages have stored, so that another worker can continue from there."""
 
 from collections.abc import AsyncIterator
 from typing import Any, TypeVar
@@ -16,7 +16,7 @@ from serve_app.jobs.report import Report
 
 AUDIO = "audio"
 FOLDER = "checkpoints"
-"""What is in it is of no use once a job has ended."""
+"""Its contents are deleted when a job has ended."""
 
 SPEECH, PREPARED, TURNS = f"{FOLDER}/speech", f"{FOLDER}/prepared", f"{FOLDER}/turns"
 WINDOWS = f"{FOLDER}/windows"
@@ -29,7 +29,7 @@ def window_name(number: int) -> str:
 
 
 class Checkpoints:
-    """One job's. Written as soon as the store can. Raises `ClientError`."""
+    """One job's checkpoints; writes are retried until they succeed. Raises `ClientError`."""
 
     def __init__(self, job: Job, objects: Objects, report: Report) -> None:
         self._job = job
@@ -37,7 +37,7 @@ class Checkpoints:
         self._report = report
 
     async def recording(self) -> Stored:
-        """As it was handed in."""
+        """As it was uploaded."""
         return await self._stored(AUDIO)
 
     async def speech(self) -> Stored:
@@ -45,7 +45,7 @@ class Checkpoints:
         return await self._stored(SPEECH)
 
     async def put_speech(self, blocks: AsyncIterator[bytes]) -> None:
-        """Raises what `blocks` raises, too; then nothing is kept."""
+        """Raises what `blocks` raises, too; then nothing is stored."""
         await self._objects.put_stream(self._job.path(SPEECH), self._job.sealed_key, blocks)
 
     async def prepared(self) -> Prepared | None:
@@ -55,7 +55,7 @@ class Checkpoints:
         return await self._read(TURNS, list[SpeakerTurn])
 
     async def windows(self) -> dict[int, Transcribed]:
-        """Those that were heard, by number."""
+        """Those that have been transcribed, by number."""
         known = {}
         for name, _ in await self._objects.names(self._job.path(WINDOWS)):
             number = int(name.rsplit("/", 1)[1])
@@ -75,5 +75,5 @@ class Checkpoints:
     async def _stored(self, name: str) -> Stored:
         stored = await self._objects.open(self._job, name)
         if stored is None:
-            raise ClientError("storage_damaged", "the recording is no longer there")
+            raise ClientError("storage_damaged", "the stored recording is missing")
         return stored

@@ -1,8 +1,8 @@
-"""The database: SQLite in a file, or PostgreSQL by URL; whatever fails there has one of two names.
+"""The database: SQLite in a file, or PostgreSQL by URL; its failures have one of two error codes.
 
-Transactions that write begin as such in SQLite (`BEGIN IMMEDIATE`): one that only finds out later
-that it writes fails when another did meanwhile. SQLite runs in WAL mode and syncs every commit:
-what was answered is on disk.
+In SQLite, write transactions begin with `BEGIN IMMEDIATE`: a read transaction that later writes
+fails if another has written since. SQLite runs in WAL mode and syncs every commit: confirmed
+changes are on disk.
 """
 
 import asyncio
@@ -27,26 +27,28 @@ RETRY_AFTER_S = 5
 CONNECT_TIMEOUT_S = 3.0
 COMMAND_TIMEOUT_S = 10.0
 LOCK_TIMEOUT_S = 20.0
-"""SQLite has one writer at a time, and a worker that writes gives way to live speech."""
+"""SQLite has one writer at a time; a writing worker has a lower priority than live speech."""
 
 MIGRATION_LOCK = 0x766F78  # "vox"
 FOREIGN = ("no such column", "no such table", "has no column")
-"""What SQLite says of tables that another version of voxray made."""
+"""SQLite errors for tables of another version of voxray."""
 
 FULL = ("disk is full", "no space left", "os error 28", "disk quota", "disk full")
 
 
 def away(what: str) -> ClientError:
-    return ClientError("storage_unavailable", f"the {what} cannot be reached now", RETRY_AFTER_S)
+    return ClientError(
+        "storage_unavailable", f"the {what} is unavailable; retry later", RETRY_AFTER_S
+    )
 
 
 def full() -> ClientError:
-    return ClientError("storage_full", "there is no room left for recordings here")
+    return ClientError("storage_full", "the storage for recordings is full")
 
 
 @contextmanager
 def storage_errors(what: str) -> Iterator[None]:
-    """Raises `ClientError` `storage_full` or `storage_unavailable` for what a store fails with."""
+    """Raises a store's errors as `ClientError` `storage_full` or `storage_unavailable`."""
     try:
         yield
     except (sa.exc.IntegrityError, ClientError):
@@ -54,7 +56,7 @@ def storage_errors(what: str) -> Iterator[None]:
     except (sa.exc.DBAPIError, OSError, TimeoutError) as error:
         message = str(error).lower()
         if isinstance(error, sa.exc.ProgrammingError) or any(it in message for it in FOREIGN):
-            raise  # waiting does not help: the tables are not ours, or a query is wrong
+            raise  # a retry does not help: wrong tables, or a wrong query
         raise (full() if any(text in message for text in FULL) else away(what)) from error
 
 
@@ -76,8 +78,8 @@ def _now_in_postgresql(*_: Any, **__: Any) -> str:
 
 
 class _Lite(sqlite3.Connection):
-    """SQLite itself ends a transaction, and gives the lock free, only when nobody knows the
-    statements of a closed connection any more: a cancelled task's traceback does."""
+    """Rolls back when it is closed: SQLite keeps the transaction and its lock while anything, for
+    example a cancelled task's traceback, references a statement of a closed connection."""
 
     def close(self) -> None:
         with contextlib.suppress(sqlite3.Error):
@@ -89,7 +91,7 @@ class Database:
     """Connections to the database of `url`, migrated before it is first used."""
 
     def __init__(self, url: str) -> None:
-        """Raises `MissingExtra` where the URL needs a package that is not installed."""
+        """Raises `MissingExtra` if the URL needs a package that is not installed."""
         self._url = make_url(url)
         self._lite = self._url.get_backend_name() == "sqlite"
         check_driver(url)
@@ -111,7 +113,7 @@ class Database:
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
-        """A connection to read with. Raises `ClientError` when the database is away."""
+        """A connection to read with. Raises `ClientError` if the database is unavailable."""
         with storage_errors("database"):
             await self.migrate()
             async with self._engine.connect() as connection:
@@ -120,14 +122,14 @@ class Database:
 
     @asynccontextmanager
     async def write(self) -> AsyncIterator[AsyncConnection]:
-        """A transaction, committed at the end. Raises `ClientError` when the database is away."""
+        """A transaction, committed at the end. Raises `ClientError` if it is unavailable."""
         with storage_errors("database"):
             await self.migrate()
             async with self._engine.begin() as connection:
                 yield connection
 
     async def migrate(self) -> None:
-        """Bring the tables up to date, once; one process at a time does."""
+        """Bring the tables up to date, once; one process at a time."""
         async with self._migrating:
             if not self._migrated:
                 async with self._alone(), self._engine.begin() as connection:
@@ -154,13 +156,13 @@ class Database:
 
 
 def check_driver(url: str) -> None:
-    """Raises `MissingExtra` where the URL needs a package that is not installed."""
+    """Raises `MissingExtra` if the URL needs a package that is not installed."""
     if make_url(url).drivername == "postgresql+asyncpg":
         module_of(POSTGRES)
 
 
 def _prepare_sqlite(connection: Any, _: Any) -> None:
-    connection.isolation_level = None  # we say BEGIN ourselves
+    connection.isolation_level = None  # `_begin_sqlite` sends BEGIN
     for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
         connection.execute(f"PRAGMA {pragma}")
 
@@ -171,7 +173,7 @@ def _begin_sqlite(connection: sa.Connection) -> None:
 
 
 def _upgrade(connection: sa.Connection) -> None:
-    from alembic import command  # a quarter of a second that only the first use needs
+    from alembic import command  # takes 250 ms
     from alembic.config import Config as Alembic
 
     config = Alembic()

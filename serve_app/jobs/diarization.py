@@ -1,4 +1,4 @@
-"""A recording's speakers over a lane: fed in order, with a bound on what the diarizer is behind."""
+"""Diarizes a recording over a lane: audio in order, and at most `AHEAD` unprocessed."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable
@@ -16,18 +16,18 @@ from serve_app.jobs.recogniser import TranscriptionFailed
 from serve_app.lanes.pool import LanePool, LaneStream
 
 AHEAD = 60 * RATE
-"""Samples that may be sent ahead of what the diarizer has heard."""
+"""Samples that may be sent before the diarizer has processed them."""
 
 Open = Callable[[], AsyncGenerator[bytes]]
-"""Gives the recording from its beginning: pieces of 16 kHz mono pcm_s16le."""
+"""Opens the recording at its beginning: pieces of 16 kHz mono pcm_s16le."""
 
 
 class _ReplicaLost(Exception):
-    """The replica was lost: another one hears the recording from its beginning."""
+    """The replica was lost: another one gets the recording from its beginning."""
 
 
 class _Recording:
-    """A recording as a lane's owner."""
+    """One recording as a stream on a lane."""
 
     def __init__(self, lanes: LanePool, timeout_s: float) -> None:
         self._timeout_s = timeout_s
@@ -55,7 +55,7 @@ class _Recording:
         self._moved.set()
 
     async def begin(self) -> None:
-        """Until there is a replica that has heard nothing."""
+        """Wait for a replica, which gets the recording from its beginning."""
         while not self.stream.lane:
             await self._wait()
         self._answer, self.sent, self._begun = None, 0, self._attachments
@@ -63,7 +63,7 @@ class _Recording:
 
     async def put(self, pcm: bytes, ended: bool, speakers: SpeakerCount) -> None:
         """Raises `_ReplicaLost`."""
-        self._check()  # before: another replica must not get what is not the beginning
+        self._check()  # first: a new replica must get the beginning
         self.stream.put((pcm, ended, speakers), urgent=ended)
         self.sent += len(pcm) // BYTES_PER_SAMPLE
         while self.sent - (self._answer.until if self._answer else 0) > AHEAD:
@@ -79,7 +79,7 @@ class _Recording:
 
     def _check(self) -> None:
         if self._quarantined:
-            reason = "this recording ended the diarizer twice"
+            reason = "this recording crashed the diarizer twice"
             raise ClientError("request_quarantined", reason)
         if self._answer and self._answer.failure:
             raise TranscriptionFailed(self._answer.failure)
@@ -91,13 +91,13 @@ class _Recording:
             async with asyncio.timeout(self._timeout_s):
                 await self._moved.wait()
         except TimeoutError as error:
-            reason = f"the diarizer said nothing for {self._timeout_s:g} s"
+            reason = f"the diarizer sent no answer for {self._timeout_s:g} s"
             raise TranscriptionFailed(reason, "engine_timeout") from error
         self._moved.clear()
 
 
 class Diarization:
-    """What a worker asks for speakers."""
+    """Finds the speakers of recordings."""
 
     def __init__(self, lanes: LanePool, timeout_s: float) -> None:
         self._lanes = lanes
@@ -106,7 +106,7 @@ class Diarization:
     async def turns(
         self, open_: Open, speakers: SpeakerCount, on_progress: Callable[[int], None]
     ) -> list[SpeakerTurn]:
-        """Who spoke when. Raises `TranscriptionFailed` when the engine fails."""
+        """The turns of all speakers. Raises `TranscriptionFailed` if the engine fails."""
         recording = _Recording(self._lanes, self._timeout_s)
         try:
             while True:

@@ -1,15 +1,15 @@
-"""Objects sealed with AES-256-GCM in chunks, so that any range of one can be read. Pure, but for
-the randomness of keys and nonces.
+"""Objects encrypted with AES-256-GCM in chunks, so that any range can be read. Pure, except for
+random keys and nonces.
 
 A key-encryption key (from the environment or a file) wraps each job's key; that wraps a data key
-for each of its objects, which stands in the object's header. A chunk is bound to tenant, object,
-its number and whether it is the last one, so changing, cutting off, reordering or swapping is
-noticed. Who deletes a job's row deletes its key, and with it whatever copies are left anywhere.
+for each of its objects, which is in the object's header. A chunk is bound to tenant, object, its
+number and whether it is the last one, so changes, truncation, reordering and swapping are detected.
+Deleting a job's row deletes its key, and makes all remaining copies of its objects unreadable.
 
     header = "VXR1" | nonce (12) | data key, wrapped (48)        AAD "object key|" object
     chunk  = nonce (12) | ciphertext (up to 64 KiB) | tag (16)   AAD object | number | last
 
-NIST SP 800-38D: random 96-bit nonces, far below 2^32 of them for any one key.
+NIST SP 800-38D: random 96-bit nonces, far below 2^32 for any key.
 """
 
 import secrets
@@ -27,7 +27,7 @@ HEADER_BYTES = len(MAGIC) + NONCE_BYTES + KEY_BYTES + TAG_BYTES
 
 
 class Damaged(Exception):
-    """What is there is not what was sealed, or not with this key."""
+    """The data was changed, or was encrypted with another key."""
 
 
 def new_key() -> bytes:
@@ -35,7 +35,7 @@ def new_key() -> bytes:
 
 
 def wrap(key: bytes, secret: bytes, bound_to: str) -> bytes:
-    """`secret` under `key`, of use only where `bound_to` says."""
+    """`secret` encrypted with `key`; it can be decrypted only with the same `bound_to`."""
     nonce = secrets.token_bytes(NONCE_BYTES)
     return nonce + AESGCM(key).encrypt(nonce, secret, bound_to.encode())
 
@@ -46,11 +46,11 @@ def unwrap(key: bytes, wrapped: bytes, bound_to: str) -> bytes:
     try:
         return AESGCM(key).decrypt(nonce, sealed, bound_to.encode())
     except InvalidTag as error:
-        raise Damaged("the data does not belong to its key, or was changed") from error
+        raise Damaged("the data was changed, or has another key") from error
 
 
 class Seal:
-    """One object's data key, and the object it is for."""
+    """The data key of one object."""
 
     def __init__(self, key: bytes, name: str) -> None:
         self._key = key
@@ -58,7 +58,7 @@ class Seal:
 
     @classmethod
     def new(cls, job_key: bytes, name: str) -> "tuple[Seal, bytes]":
-        """A seal and the header to begin the object with."""
+        """A seal, and the header of the object."""
         key = new_key()
         return cls(key, name), MAGIC + wrap(job_key, key, f"object key|{name}")
 
@@ -66,7 +66,7 @@ class Seal:
     def of(cls, job_key: bytes, name: str, header: bytes) -> "Seal":
         """Raises `Damaged`."""
         if len(header) != HEADER_BYTES or not header.startswith(MAGIC):
-            raise Damaged("this is not a sealed object")
+            raise Damaged("this is not an encrypted object")
         return cls(unwrap(job_key, header[len(MAGIC) :], f"object key|{name}"), name)
 
     def close(self, plain: bytes, number: int, last: bool) -> bytes:
@@ -81,7 +81,7 @@ class Seal:
 
 
 class Encryption:
-    """Seals a stream of pieces of any size; `finish` gives the last chunk."""
+    """Encrypts a stream of pieces of any size; `finish` returns the last chunk."""
 
     def __init__(self, seal: Seal) -> None:
         self._seal = seal
@@ -90,7 +90,7 @@ class Encryption:
 
     def push(self, piece: bytes) -> Iterator[bytes]:
         self._waiting += piece
-        while len(self._waiting) > CHUNK_BYTES:  # a full one may yet be the last
+        while len(self._waiting) > CHUNK_BYTES:  # a full one may be the last
             plain = bytes(self._waiting[:CHUNK_BYTES])
             del self._waiting[:CHUNK_BYTES]
             yield self._seal.close(plain, self._number, last=False)
@@ -101,11 +101,11 @@ class Encryption:
 
 
 def plain_size(sealed: int) -> int:
-    """Bytes in a sealed object of so many bytes. Raises `Damaged`."""
+    """Plain bytes in an encrypted object of `sealed` bytes. Raises `Damaged`."""
     body = sealed - HEADER_BYTES
     chunks = -(-body // SEALED_CHUNK_BYTES)
     if body < NONCE_BYTES + TAG_BYTES:
-        raise Damaged("the object is cut off")
+        raise Damaged("the object is truncated")
     return body - chunks * (NONCE_BYTES + TAG_BYTES)
 
 
@@ -120,5 +120,5 @@ def last_chunk(size: int) -> int:
 
 
 def offset_of(chunk: int) -> int:
-    """Where a chunk begins in the sealed object."""
+    """The byte at which a chunk begins in the encrypted object."""
     return HEADER_BYTES + chunk * SEALED_CHUNK_BYTES

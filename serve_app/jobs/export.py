@@ -1,4 +1,4 @@
-"""A result in the forms that people read and other programs take. Pure."""
+"""Results in the formats of documents, captions and other programs. Pure."""
 
 import io
 from collections.abc import Callable
@@ -31,7 +31,7 @@ def _json(result: Result) -> bytes:
 
 
 def _tsv(result: Result) -> bytes:
-    """As whisper writes it, start and end in ms, with the speaker as a column more."""
+    """Whisper's format, start and end in ms, with an additional column for the speaker."""
     lines = ["start\tend\tspeaker\ttext"]
     lines += [
         f"{it.start_ms}\t{it.end_ms}\t{it.speaker or ''}\t{it.text.replace(chr(9), ' ')}"
@@ -55,12 +55,12 @@ def _docx(result: Result) -> bytes:
 
 
 def _printable(text: str) -> str:
-    """XML takes no control characters."""
+    """XML does not allow control characters."""
     return "".join(letter for letter in text if letter.isprintable())
 
 
 def _captioned(result: Result) -> list[Segment]:
-    """With the speaker before the text, where there are speakers."""
+    """With the speaker before the text, if it is known."""
     return [it.model_copy(update={"text": _said(it)}) for it in result.aligned_segments]
 
 

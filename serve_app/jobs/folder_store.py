@@ -1,7 +1,7 @@
 """Objects as files in a local folder.
 
-A file is written beside its name as `NAME#number`, synced and renamed: it appears whole, and stays
-when the power fails. What a killed process left behind has that `#` and is not listed.
+A file is written as `NAME#number`, synced and renamed: it appears whole, and survives a power
+failure. What a killed process left has that `#` and is not listed.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ STAGED = re.compile(r"#\d+$")
 
 
 class FolderStore:
-    """Every method raises `OSError`; `FileNotFoundError` where there is no such object."""
+    """Every method raises `OSError`; `FileNotFoundError` if there is no such object."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -57,7 +57,7 @@ class FolderStore:
         self._remove_empty((self._folder / name).parent)
 
     async def forget_unfinished(self, before: float) -> None:
-        """What killed processes left before that time, in seconds since 1970."""
+        """Delete what killed processes left before that time, in seconds since 1970."""
         await asyncio.to_thread(self._remove_unfinished, before)
 
     def _listed(self, prefix: str) -> Iterator[tuple[str, float]]:
@@ -74,7 +74,7 @@ class FolderStore:
                         self._remove(file)
 
     def _files(self, folder: Path) -> Iterator[Path]:
-        """All files below; what vanishes meanwhile is left out."""
+        """All files below; those deleted meanwhile are left out."""
         return (Path(parent, name) for parent, _, names in os.walk(folder) for name in names)
 
     def _remove(self, file: Path) -> None:
@@ -83,14 +83,14 @@ class FolderStore:
         self._remove_empty(file.parent)
 
     def _remove_empty(self, folder: Path) -> None:
-        with contextlib.suppress(OSError):  # it is not empty, or gone already
+        with contextlib.suppress(OSError):  # it is not empty, or already deleted
             while folder != self._folder:
                 folder.rmdir()
                 folder = folder.parent
 
 
 def _create(file: Path) -> IO[bytes]:
-    """A deletion beside it may remove the folder before the file is in it."""
+    """A concurrent deletion may remove the folder before the file is created."""
     for _ in range(10):
         with contextlib.suppress(FileNotFoundError):
             file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)

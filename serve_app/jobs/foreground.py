@@ -1,4 +1,4 @@
-"""Recordings that a client waits for: the stages of a job, of which nothing is kept."""
+"""Recordings that a client waits for: the stages of a job, without storing anything."""
 
 import tempfile
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
@@ -38,7 +38,7 @@ class _Blocks:
 
 
 class Recording:
-    """One recording on its way to words. Everything raises `ClientError`."""
+    """One recording being transcribed. All methods raise `ClientError`."""
 
     def __init__(
         self,
@@ -63,7 +63,7 @@ class Recording:
                 continue
 
     async def words_of(self, options: SpeechOptions) -> AsyncGenerator[Sequence[Word]]:
-        """The words in order, as soon as nothing can change them any more."""
+        """The words in order, as soon as they cannot change any more."""
 
         async def transcribe(_: int, window: Window) -> Transcribed:
             return await transcribed(self._recogniser, window, options, None)
@@ -80,7 +80,7 @@ class Recording:
             yield self._settled(joining.finish())
 
     async def turns(self) -> list[SpeakerTurn]:
-        """Who spoke when, once its words are known."""
+        """The turns of all speakers; call it after the words."""
         prepared = self._preparation.prepared()
         with _failures():
             return await self._diarization.turns(
@@ -109,7 +109,7 @@ class Recording:
         return ms(self.samples)
 
     def metrics(self) -> SessionMetrics:
-        """As of a session whose utterances are the recording's windows."""
+        """As for a session whose utterances are the recording's windows."""
         found = len(self._windows)
         return SessionMetrics(audio_ms=self.audio_ms, utterances=found, words=len(self.spoken))
 
@@ -146,7 +146,7 @@ class Recordings:
 
 @contextmanager
 def _failures() -> Iterator[None]:
-    """As clients know them."""
+    """Failures as `ClientError`."""
     try:
         yield
     except (Undecodable, TranscriptionFailed) as error:

@@ -1,4 +1,4 @@
-"""What a job is: its options, its states, and what its owner is shown. Pure."""
+"""A job: its options, its states, and what the API shows of it. Pure."""
 
 import json
 from collections.abc import Mapping
@@ -24,22 +24,24 @@ CLAIMED = frozenset({JobState.RUNNING, JobState.CANCELLING})
 
 MOST_SPEAKERS = 20
 STEP_SHARES = {"prepare": 5.0, "transcribe": 75.0, "diarize": 15.0, "align": 5.0}
-"""What each step is of the progress, in per cent."""
+"""The share of each step in the progress, in per cent."""
 
 
 class JobOptions(BaseModel):
-    """What a client asks of a job."""
+    """The options of a job."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     language: str | None = Field(None, max_length=35)
-    speakers: int | None = Field(None, ge=1, le=MOST_SPEAKERS, description="Exactly so many.")
+    speakers: int | None = Field(
+        None, ge=1, le=MOST_SPEAKERS, description="The exact number of speakers."
+    )
     min_speakers: int | None = Field(None, ge=1, le=MOST_SPEAKERS)
     max_speakers: int | None = Field(None, ge=1, le=MOST_SPEAKERS)
     diarize: bool = True
     words: bool = Field(True, description="Words with times and confidence in the result.")
     channels: Literal["mix", "speakers"] = Field(
-        "mix", description="`speakers`: every channel is a speaker of its own."
+        "mix", description="`speakers`: each channel is a separate speaker."
     )
     denoise: bool = False
     prompt: str | None = Field(
@@ -54,9 +56,11 @@ class JobOptions(BaseModel):
     def _ordered(self) -> Self:
         low, high = self.min_speakers, self.max_speakers
         if low and high and low > high:
-            raise ValueError("min_speakers must not be above max_speakers")
+            raise ValueError("min_speakers must not be greater than max_speakers")
         if self.speakers and (low or high):
-            raise ValueError("speakers says how many exactly: leave min_ and max_speakers out")
+            raise ValueError(
+                "speakers is an exact number and excludes min_speakers and max_speakers"
+            )
         return self
 
     @property
@@ -67,7 +71,7 @@ class JobOptions(BaseModel):
 
     @property
     def print(self) -> str:
-        """What of the options makes another result."""
+        """The options that change the result."""
         return self.model_dump_json(exclude={"webhook", "priority"})
 
 
@@ -101,7 +105,7 @@ class Job(NamedTuple):
     digest: str
     idempotency_key: str | None
     kind: str
-    """`file`, or `live` for a live session that is kept."""
+    """`file`, or `live` for a recorded live session."""
 
     @classmethod
     def of(cls, row: Any) -> "Job":
@@ -121,16 +125,16 @@ class Job(NamedTuple):
 
 
 class Standing(NamedTuple):
-    """Where a job that waits stands."""
+    """A waiting job's position in the queue."""
 
     position: int
     """1 is next."""
     estimate_s: float | None
-    """Until its end; None while nobody can know."""
+    """Seconds until its end; None if unknown."""
 
 
 def view(job: Job, standing: Standing | None, now: float) -> dict[str, Any]:
-    """What its owner is shown."""
+    """The job as the API shows it."""
     estimate = standing.estimate_s if standing else _remaining_s(job, now)
     error = {"code": job.error_code, "message": job.error_message} if job.error_code else None
     return {
@@ -161,5 +165,5 @@ def _remaining_s(job: Job, now: float) -> float | None:
 
 
 def progress(shares: Mapping[str, float]) -> float:
-    """Per cent of the whole, from the share (0 to 1) of each step that is done."""
+    """Total progress in per cent, from the share (0 to 1) of each step that is done."""
     return sum(STEP_SHARES[step] * min(1.0, share) for step, share in shares.items())

@@ -1,4 +1,4 @@
-"""The words of windows joined, each spoken word once. Pure."""
+"""Joins the words of overlapping windows, each spoken word once. Pure."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -9,15 +9,15 @@ from deployments.transcriber.windows import OVERLAP, ModelWindow, join
 
 
 class Transcribed(NamedTuple):
-    """A window's words, in samples of its channel; as its checkpoint holds them."""
+    """A window's words, in samples of its channel; the format of its checkpoint."""
 
     channel: int
     start: int
     end: int
     overlap: int
-    """Samples at its beginning that stand at the end of the window before, too."""
+    """Samples at its beginning that are also at the end of the previous window."""
     goes_on: bool
-    """Its last `OVERLAP` samples stand in the next window, too."""
+    """Its last `OVERLAP` samples are also in the next window."""
     words: tuple[Word, ...]
     language: str | None
     music: bool = False
@@ -30,12 +30,12 @@ class Joining:
         self._open: list[Word] = []
 
     def push(self, window: Transcribed) -> list[Word]:
-        """The words that are settled now."""
+        """The words that are now final."""
         words = self._joined(window)
         if not window.goes_on:
             self._open = []
             return words
-        border = window.end - OVERLAP - RATE  # `join` leaves alone what ends before
+        border = window.end - OVERLAP - RATE  # `join` does not change what ends before
         settled = next((at for at, word in enumerate(words) if word.end > border), len(words))
         self._open = words[settled:]
         return words[:settled]
@@ -54,14 +54,14 @@ class Joining:
 
 
 def joined(windows: Iterable[Transcribed]) -> Sequence[Word]:
-    """All words of a channel's windows, which are in order."""
+    """All words of a channel; its windows are in order."""
     joining = Joining()
     words = [word for window in windows for word in joining.push(window)]
     return [*words, *joining.finish()]
 
 
 def language_of(windows: Iterable[Transcribed]) -> str | None:
-    """What most words were spoken in, where the engine tells."""
+    """The language of most words, if the engine detects it."""
     languages: Counter[str] = Counter()
     for window in windows:
         if window.language:

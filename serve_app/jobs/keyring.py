@@ -1,5 +1,5 @@
-"""The operator's keys, which wrap jobs' keys: the first one seals, every one opens. Pure, but for
-the randomness of nonces.
+"""The operator's keys, which wrap jobs' keys: the first one encrypts, all can decrypt. Pure, except
+for random nonces.
 
     wrapped key = "VXK1" | key id (8) | nonce (12) | key, encrypted (48)     AAD key id | path
 """
@@ -19,15 +19,15 @@ SEPARATORS = re.compile(r"[\s,]+")
 
 
 class KeyMissing(Exception):
-    """What is there was sealed with a key that is not here."""
+    """The data was encrypted with a key that is not configured."""
 
     def __init__(self, id_: str) -> None:
-        super().__init__(f"the key with id {id_} is not among the configured ones")
+        super().__init__(f"no configured key has the id {id_}")
         self.id = id_
 
 
 def key_id(key: bytes) -> str:
-    """Tells keys apart and says nothing of them."""
+    """Identifies a key without revealing it."""
     return hashlib.sha256(b"voxray key id|" + key).hexdigest()[: 2 * ID_BYTES]
 
 
@@ -44,11 +44,11 @@ class Keyring:
         words = [word for word in SEPARATORS.split(text) if word]
         keys = [_key(word) for word in words]
         if not keys:
-            raise ValueError("there is no key")
+            raise ValueError("no key is given")
         return cls(keys)
 
     def seal(self, secret: bytes, path: str) -> bytes:
-        """`secret` under the newest key, of use only in this path."""
+        """`secret` encrypted with the newest key, bound to `path`."""
         id_ = key_id(self._newest)
         return MAGIC + bytes.fromhex(id_) + wrap(self._newest, secret, f"{id_}|{path}")
 
@@ -61,9 +61,9 @@ class Keyring:
 
 
 def id_of(sealed: bytes) -> str:
-    """The id of the key that sealed it. Raises `Damaged`."""
+    """The id of the key that encrypted it. Raises `Damaged`."""
     if len(sealed) < HEADER_BYTES or not sealed.startswith(MAGIC):
-        raise Damaged("this is not a sealed key")
+        raise Damaged("this is not an encrypted key")
     return sealed[len(MAGIC) : HEADER_BYTES].hex()
 
 
@@ -71,7 +71,7 @@ def _key(text: str) -> bytes:
     try:
         key = base64.b64decode(text, validate=True)
     except binascii.Error as error:
-        raise ValueError("a key is not base64") from error
+        raise ValueError("a key is not valid base64") from error
     if len(key) != KEY_BYTES:
-        raise ValueError(f"a key has {len(key)} bytes")
+        raise ValueError(f"a key has {len(key)} bytes, not {KEY_BYTES}")
     return key

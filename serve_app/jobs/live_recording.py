@@ -1,4 +1,4 @@
-"""Live sessions that are kept: their finals become the result of a job, as a recording's do."""
+"""Recorded live sessions: their finals become the result of a job."""
 
 import asyncio
 import logging
@@ -17,7 +17,7 @@ from serve_app.live.events import Event
 from serve_app.live.recording import Collector
 from serve_app.security.principal import Principal
 
-log = logging.getLogger("voxray.keeping")
+log = logging.getLogger("voxray.jobs")
 
 Refuse = Callable[[ClientError], None]
 
@@ -28,7 +28,7 @@ class _Name(NamedTuple):
 
 
 class LiveRecording:
-    """One session's finals, until it ends."""
+    """Collects one session's finals until it ends."""
 
     def __init__(self, live_recordings: "LiveRecordings", owner: Principal, id_: str) -> None:
         self._live_recordings = live_recordings
@@ -36,7 +36,7 @@ class LiveRecording:
         self._collector = Collector()
 
     def begin(self, refuse: Refuse) -> None:
-        """`refuse` is called soon where there is no such transcription to fill."""
+        """`refuse` is called if no such transcription waits for its session."""
         self._live_recordings.check(self._name, refuse)
 
     def on_event(self, event: Event) -> None:
@@ -47,14 +47,14 @@ class LiveRecording:
 
 
 class LiveRecordings:
-    """Opens transcriptions for live sessions and writes them down; `run` owns the writing."""
+    """Creates transcriptions for live sessions and stores their results, while `run` runs."""
 
     def __init__(self, jobs: Jobs, engine: str) -> None:
         self._jobs = jobs
         self._engine = engine
         self._begun: asyncio.Queue[tuple[_Name, Refuse]] = asyncio.Queue()
         self._ended: asyncio.Queue[tuple[_Name, Collector, int]] = asyncio.Queue()
-        """Both bounded by the sessions that there may be."""
+        """Both are bounded by the limit on sessions."""
 
     async def open(self, owner: Principal, options: JobOptions) -> Job:
         """A transcription that waits for its session. Raises `ClientError`."""
@@ -65,7 +65,7 @@ class LiveRecordings:
         return job
 
     def recording(self, owner: Principal, id_: str) -> LiveRecording:
-        """The session that comes for it."""
+        """The recording of its session."""
         return LiveRecording(self, owner, id_)
 
     def check(self, name: _Name, refuse: Refuse) -> None:
@@ -85,7 +85,9 @@ class LiveRecordings:
             try:
                 await self._waiting(name)
             except ClientError as error:
-                if error.code == "job_not_found":  # else the database is away: there is time
+                if (
+                    error.code == "job_not_found"
+                ):  # else the database is unavailable: `_write` tries again
                     refuse(error)
 
     async def _write_all(self) -> None:
@@ -94,7 +96,7 @@ class LiveRecordings:
             try:
                 await self._write(name, collector, audio_ms)
             except (ClientError, LeaseLost) as error:
-                log.warning("session %s was not kept: %s", name.id, type(error).__name__)
+                log.warning("session %s: result not stored: %s", name.id, type(error).__name__)
 
     async def _write(self, name: _Name, collector: Collector, audio_ms: int) -> None:
         job = await persistently(lambda: self._waiting(name))
@@ -108,7 +110,7 @@ class LiveRecordings:
         """The transcription, if it still waits for its session. Raises `ClientError`."""
         job = await self._jobs.queue.get(name.tenant, name.id)
         if job.kind != "live" or job.ended:
-            reason = f"{name.id[:80]!r} waits for no session: this one is not kept"
+            reason = f"{name.id[:80]!r} is not waiting for a session; this session is not recorded"
             raise ClientError("job_not_found", reason)
         return job
 

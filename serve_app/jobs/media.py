@@ -1,7 +1,7 @@
-"""What kind of recording a file is, by how it begins. Pure.
+"""The media type of a file, from its first bytes. Pure.
 
-The decoder finds out for good; this refuses early what is plainly something else, and says by
-which type a recording is given back: never by one that its sender chose.
+Only the decoder knows for certain; this rejects obvious mistakes early, and sets the type with
+which a recording is downloaded: never one that its sender chose.
 """
 
 from serve_app.errors import ClientError
@@ -22,7 +22,7 @@ ALLOWED = "wav, flac, mp3, ogg, opus, webm, mkv, m4a, mp4, aac, aiff, caf, w64, 
 
 
 def media_type(head: bytes) -> str:
-    """Of a file's first bytes. Raises `ClientError`."""
+    """The media type of a file that begins with `head`. Raises `ClientError`."""
     for start, found in STARTS:
         if head.startswith(start):
             return found
@@ -34,4 +34,6 @@ def media_type(head: bytes) -> str:
         return "audio/mp4"
     if len(head) > 1 and head[0] == 0xFF and head[1] & 0xE0 == 0xE0:
         return "audio/aac" if head[1] & 0x06 == 0 else "audio/mpeg"
-    raise ClientError("unsupported_media", f"this is no recording; taken are {ALLOWED}")
+    raise ClientError(
+        "unsupported_media", f"this is not a recording; supported formats are {ALLOWED}"
+    )

@@ -1,7 +1,7 @@
-"""Tells music from speech, so that music yields no words. Pure.
+"""Distinguishes music from speech, so that music yields no words. Pure.
 
-A note stays where it is: in music the fine structure of the spectrum, its peaks, is still the same
-a tenth of a second later. In speech pitch and formants move all the time.
+A note is steady: in music the peaks of the spectrum are the same a tenth of a second later. In
+speech pitch and formants move all the time.
 """
 
 from typing import Any
@@ -18,20 +18,20 @@ APART = 5
 BAND = slice(300 * FFT // RATE, 4000 * FFT // RATE)
 QUIET = 0.1
 STEADY = 0.65
-"""The median correlation that music has and speech, with at most 0.5, has not."""
+"""The median correlation of music is above this; that of speech is at most 0.5."""
 
 SHORTEST = 2 * RATE
-"""Shorter audio is given to the recogniser whatever it is."""
+"""Shorter audio always goes to the recogniser."""
 
 
 def is_music(pcm: bytes) -> bool:
-    """Of 16 kHz mono pcm_s16le."""
+    """Whether 16 kHz mono pcm_s16le is music."""
     samples = np.frombuffer(pcm, np.int16).astype(np.float32)
     return len(samples) >= SHORTEST and steadiness(samples) > STEADY
 
 
 def steadiness(samples: Any) -> float:
-    """The median correlation of spectra 100 ms apart, of loud frames; 0 where there are none."""
+    """The median correlation of spectra 100 ms apart, of loud frames; 0 without any."""
     frames = np.lib.stride_tricks.sliding_window_view(samples, FFT)[::HOP]
     spectra = np.sqrt(np.abs(np.fft.rfft(frames * np.hanning(FFT), axis=1)[:, BAND]))
     level = np.sqrt(np.square(frames).mean(axis=1))

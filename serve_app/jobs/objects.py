@@ -1,6 +1,6 @@
-"""Audio and results in an object store: a local folder, or S3, GCS, Azure by URL; sealed or not.
+"""Audio and results in an object store: a local folder, or S3, GCS, Azure by URL; encrypted or not.
 
-An object appears whole or not at all. Objects of a job stand under `tenant/job/`.
+An object appears whole or not at all. Objects of a job are under `tenant/job/`.
 """
 
 import os
@@ -19,7 +19,7 @@ from serve_app.jobs.remote_store import RemoteStore
 
 PIECE_BYTES = 1 << 20
 SPARE_BYTES = 64 << 20
-"""Of a local disk is left free: results are written there, too."""
+"""Left free on a local disk, because results are written there, too."""
 
 Store = FolderStore | RemoteStore
 
@@ -29,13 +29,13 @@ def damaged() -> ClientError:
 
 
 def failure(error: Exception) -> ClientError:
-    """What the store failed with, for a client."""
+    """A store's error, for a client."""
     message = str(error).lower()
     return full() if any(text in message for text in FULL) else away("object store")
 
 
 class Stored:
-    """An object that can be read where asked; a `decoding.Source`."""
+    """An object that can be read at any position; a `decoding.Source`."""
 
     def __init__(self, store: Store, name: str, size: int, seal: Seal | None) -> None:
         self._store = store
@@ -53,7 +53,7 @@ class Stored:
         return await self._open(self._seal, start, end)
 
     async def pieces(self, start: int, end: int) -> AsyncIterator[bytes]:
-        """The same, a megabyte at a time."""
+        """The same, in pieces of 1 MiB."""
         for at in range(start, end, PIECE_BYTES):
             yield await self.read(at, min(end, at + PIECE_BYTES))
 
@@ -76,7 +76,7 @@ class Stored:
 
 
 class Objects:
-    """All objects. Every method raises `ClientError` when the store is away, or full."""
+    """All objects. Every method raises `ClientError` if the store is unavailable or full."""
 
     def __init__(self, config: StorageConfig) -> None:
         self._store = store_of(config.objects_url)
@@ -84,13 +84,13 @@ class Objects:
         self._encrypt = config.encrypt
 
     def new_key(self, path: str) -> bytes | None:
-        """A new job's key, wrapped; None where nothing is sealed. `path` is `tenant/job`."""
+        """A new job's key, wrapped; None without encryption. `path` is `tenant/job`."""
         if not (self._encrypt and self._keys):
             return None
         return self._keys.seal(encryption.new_key(), path)
 
     def check_room(self, wanted: int) -> None:
-        """Raises `ClientError` when a local disk cannot take so many bytes more."""
+        """Raises `ClientError` if a local disk has no room for `wanted` bytes."""
         free = self._store.free_bytes()
         if free is not None and free < wanted + SPARE_BYTES:
             raise full()
@@ -121,7 +121,7 @@ class Objects:
             raise raised[0] if raised else failure(error) from error
 
     async def open(self, job: Job, name: str) -> Stored | None:
-        """None where there is no such object."""
+        """None if there is no such object."""
         path = job.path(name)
         try:
             size = await self._store.size(path)
@@ -147,12 +147,12 @@ class Objects:
             raise failure(error) from error
 
     async def forget_unfinished(self, before: float) -> None:
-        """What killed processes left of uploads to a local folder before that time, in seconds
-        since 1970."""
+        """Delete the unfinished uploads to a local folder that killed processes left before that
+        time, in seconds since 1970."""
         await self._store.forget_unfinished(before)
 
     async def delete(self, prefix: str) -> None:
-        """Everything under a prefix; what is not there is no error."""
+        """Everything under a prefix; no error if there is nothing."""
         for name, _ in await self.names(prefix):
             try:
                 await self._store.delete(name)
@@ -187,7 +187,9 @@ class Objects:
                 raise KeyMissing(id_of(sealed_key))
             return self._keys.open(sealed_key, "/".join(path.split("/")[:2]))
         except KeyMissing as error:
-            raise ClientError("storage_key_missing", f"the job cannot be read: {error}") from error
+            raise ClientError(
+                "storage_key_missing", f"the job cannot be decrypted: {error}"
+            ) from error
         except Damaged as error:
             raise damaged() from error
 
@@ -200,14 +202,14 @@ async def _range(store: Store, name: str, start: int, end: int) -> bytes:
 
 
 def store_of(url: str) -> Store:
-    """Raises `MissingExtra` where the URL needs a package that is not installed."""
+    """Raises `MissingExtra` if the URL needs a package that is not installed."""
     return RemoteStore(url) if "://" in url else FolderStore(Path(url))
 
 
 def keys_of(config: StorageConfig) -> Keyring | None:
-    """The keys that wrap jobs' keys: what was sealed is read with them when nothing new is, too.
+    """The keys that wrap jobs' keys; existing objects need them even when `encrypt` is off.
 
-    Raises `ValueError` for what is no key, and where one is wanted and not there.
+    Raises `ValueError` for an invalid key, and for a missing one if `encrypt` is on.
     """
     where = config.key_file or f"${config.key_variable}"
     from_file = Path(config.key_file).read_text() if config.key_file else None

@@ -13,14 +13,14 @@ from serve_app.live.transcript import ms
 
 
 class Partials:
-    """For one who watches: every window once, in order."""
+    """For one watching client: each window once, in order."""
 
     def __init__(self, objects: Objects) -> None:
         self._objects = objects
         self._sent = 0
 
     async def new(self, job: Job) -> list[dict[str, Any]]:
-        """Those that came since the last time."""
+        """Those since the last call."""
         found = []
         if job.state is not JobState.RUNNING:
             return []
@@ -41,4 +41,4 @@ class Partials:
         try:
             return await self._objects.read(job, window_name(self._sent))
         except ClientError:
-            return None  # the next look may find it
+            return None  # the next call tries again

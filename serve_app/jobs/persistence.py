@@ -1,4 +1,4 @@
-"""What a store fails with today and not tomorrow is asked for again, however long that takes."""
+"""Retries an operation while its store is unavailable or full, without limit."""
 
 import asyncio
 import logging
@@ -17,7 +17,7 @@ Result = TypeVar("Result")
 
 
 async def persistently(do: Callable[[], Awaitable[Result]]) -> Result:
-    """The result; a job in progress is not given up because its store is away."""
+    """The result; a running job does not fail because its store is unavailable."""
     attempt = 0
     while True:
         try:
@@ -27,5 +27,5 @@ async def persistently(do: Callable[[], Awaitable[Result]]) -> Result:
                 raise
             attempt += 1
             delay_s = backoff_s(FIRST_RETRY_S, attempt, SLOWEST_RETRY_S)
-            log.warning("%s: tried again in %.1f s", error.code, delay_s)
+            log.warning("%s: next attempt in %.1f s", error.code, delay_s)
             await asyncio.sleep(delay_s)

@@ -1,5 +1,5 @@
-"""A recording's way to its result: prepared once, then windows to words and voices to turns, then
-both together. Every stage leaves a checkpoint, and begins with the one that is there."""
+"""The stages of a job: prepare, then transcribe and diarize in parallel, then align. Each stage
+stores a checkpoint, and continues from an existing one."""
 
 import asyncio
 import hashlib
@@ -24,11 +24,11 @@ from serve_app.jobs.timing import StageTimer
 from serve_app.jobs.windowing import Window
 
 DECODER_WAIT_S = 1200.0
-"""A decoder in the background has only the processor time that live speech leaves."""
+"""A decoder in the background gets only the CPU time that live speech leaves."""
 
 
 class Pipeline:
-    """One job's. Raises `Undecodable`, `TranscriptionFailed` and `ClientError`."""
+    """The stages of one job. Raises `Undecodable`, `TranscriptionFailed` and `ClientError`."""
 
     def __init__(
         self,
@@ -52,7 +52,7 @@ class Pipeline:
         self._checkpoints = Checkpoints(job, objects, self.report)
 
     async def run(self, known: Callable[[Prepared], Awaitable[bytes | None]]) -> bytes:
-        """The result, as JSON. `known` looks whether there is one of the same recording."""
+        """The result, as JSON. `known` looks for a stored result of the same recording."""
         with self._timing.timed("total"):
             prepared = await self._prepared()
             if body := await known(prepared):
@@ -64,7 +64,7 @@ class Pipeline:
         return whole.model_dump_json().encode()
 
     def fingerprint(self, prepared: Prepared) -> str:
-        """Of samples, options and engines, as they are set up: the same gives the same result."""
+        """A hash of samples, options and engine settings: the same hash means the same result."""
         parts = (prepared.quality.fingerprint, self._job.options.print, self._setup)
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
@@ -145,7 +145,7 @@ class Pipeline:
         return self._job.options.denoise and self._job.options.channels == "mix"
 
     async def _diarized(self, prepared: Prepared) -> list[SpeakerTurn] | None:
-        """None where nobody asked, or every channel is a speaker."""
+        """None without diarization, or if each channel is a speaker."""
         options = self._job.options
         if not options.diarize or options.channels == "speakers":
             self.report.skip("diarize")

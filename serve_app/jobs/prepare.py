@@ -1,7 +1,7 @@
-"""A recording decoded and voice-detected once, for whatever is done with it afterwards.
+"""Decodes a recording and detects speech in it, once for all stages.
 
-`Preparation` hands out each second as it is decoded; what it keeps, FLAC and the spans of speech,
-gives the same seconds again (`stretches`) without decoding the recording another time.
+`Preparation` yields each second as it is decoded; from the FLAC and the spans of speech that it
+returns, `stretches` yields the recording again without another decoding.
 """
 
 import asyncio
@@ -23,8 +23,8 @@ from serve_app.jobs.quality import Quality, QualityMeter
 VAD_AGGRESSIVENESS = 2
 
 _THREAD = ThreadPoolExecutor(1, "prepare")
-"""One for the process, 800 times as fast as real time: every thread that FFmpeg's buffers pass
-through keeps memory for them (100 MB, measured)."""
+"""One for the process, 800 times faster than real time: each thread that uses FFmpeg's buffers
+retains memory for them (100 MB, measured)."""
 
 Result = TypeVar("Result")
 Stretch = list[tuple[bytes, list[bool]]]
@@ -32,15 +32,15 @@ Stretch = list[tuple[bytes, list[bool]]]
 
 
 class Prepared(NamedTuple):
-    """What is known of a recording once it was decoded."""
+    """What is known of a recording after decoding."""
 
     quality: Quality
     format: str
     codec: str
     spans: list[list[tuple[int, int]]]
-    """Of each channel, in frames of 20 ms: where somebody speaks."""
+    """The spans of speech of each channel, in frames of 20 ms."""
     blocks: list[int]
-    """Bytes of each of its blocks of FLAC."""
+    """Bytes of each FLAC block."""
 
     @property
     def samples(self) -> int:
@@ -53,13 +53,13 @@ class Second(NamedTuple):
 
     stretch: Stretch
     blocks: bytes
-    """FLAC that is to be kept, as soon as there is some."""
+    """FLAC blocks to store; may be empty."""
     samples: int
-    """Of one channel, up to here."""
+    """Of one channel, so far."""
 
 
 class Spans:
-    """Where one channel is voiced."""
+    """The voiced spans of one channel."""
 
     def __init__(self) -> None:
         self.found: list[tuple[int, int]] = []
@@ -79,13 +79,13 @@ class Spans:
 
 
 class Preparation:
-    """Decodes one recording once, in a process of its own."""
+    """Decodes one recording once, in a separate process."""
 
     def __init__(self, source: Path | Source, bounds: Bounds) -> None:
         self._source = source
         self._bounds = bounds
         self.duration_s: float | None = None
-        """What the file says of itself, once it was opened."""
+        """As the file's header states it, once it is open."""
 
     async def seconds(self) -> AsyncGenerator[Second]:
         """Raises `Undecodable`."""
@@ -95,7 +95,7 @@ class Preparation:
                 async for pcm in windows:
                     yield await _in_thread(self._second, pcm)
         if not self._samples:
-            raise Undecodable("unreadable_audio", "the recording holds no sound")
+            raise Undecodable("unreadable_audio", "the recording contains no audio")
         if last := self._blocks.finish():
             yield Second([(b"", [])] * self._info.channels, last, self._samples)
 
@@ -118,7 +118,9 @@ class Preparation:
         self._samples = 0
 
     def _second(self, pcm: bytes) -> Second:
-        pcm = pcm[: len(pcm) - len(pcm) % (BYTES_PER_SAMPLE * len(self._vads))]  # it may have died
+        pcm = pcm[
+            : len(pcm) - len(pcm) % (BYTES_PER_SAMPLE * len(self._vads))
+        ]  # a killed decoder may cut one off
         channels = _split(pcm, len(self._vads))
         stretch = [
             (one, voiced(vad.is_speech, one)) for one, vad in zip(channels, self._vads, strict=True)

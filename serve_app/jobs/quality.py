@@ -1,7 +1,7 @@
-"""How good a recording is, and what to warn of; and which samples it holds. Pure.
+"""The quality of a recording, its warnings, and the hash of its samples. Pure.
 
-Levels are in dB of full scale. The noise is the level that a tenth of the frames without voice stay
-below; the signal-to-noise ratio is that of the voiced frames' mean power to it.
+Levels are in dBFS. The noise is the 10th percentile of the level of frames without voice; the
+signal-to-noise ratio is the mean power of voiced frames relative to it.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ class Quality(NamedTuple):
     clipping: float
     """The share of samples at full scale."""
     level_db: float
-    """Of speech, or of everything where there is none."""
+    """Of speech, or of everything without speech."""
     noise_db: float
     snr_db: float
     speech: float
@@ -35,7 +35,7 @@ class Quality(NamedTuple):
 
     @classmethod
     def unknown(cls, samples: int) -> "Quality":
-        """Of what nobody listened to."""
+        """The quality of audio that was not measured."""
         return cls(samples, 0.0, 0.0, 0.0, 0.0, 0.0, "")
 
     def warnings(self) -> list[str]:
@@ -54,7 +54,7 @@ class Quality(NamedTuple):
 
 
 class QualityMeter:
-    """Gathers the quality of one recording, all channels together."""
+    """Measures the quality of one recording, all channels together."""
 
     def __init__(self) -> None:
         self._hash = hashlib.sha256()
@@ -104,7 +104,7 @@ def _db(power: float) -> float:
 
 
 def _low(levels: Any) -> float:
-    """The level that a tenth stays below."""
+    """The 10th percentile."""
     from_below = np.cumsum(levels[::-1])
     if not from_below[-1]:
         return float(FLOOR_DB)

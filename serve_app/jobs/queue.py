@@ -1,7 +1,7 @@
 """The rows of jobs: submitted once, claimed with a lease, ended once.
 
-Whatever a worker writes names its lease: a worker whose lease another one has taken writes nothing
-any more (`LeaseLost`), so a result becomes visible once however often it was computed.
+Each write of a worker requires its lease: after another worker has taken the job, its writes fail
+with `LeaseLost`. So a job has one result, even if it was computed twice.
 """
 
 import json
@@ -21,15 +21,15 @@ from serve_app.jobs.tables import jobs
 from serve_app.jobs.webhooks.announcement import announce
 
 MOST_LOSSES = 2
-"""A job that ends so many workers in the same place is not tried again."""
+"""A job that crashes this many workers without progress fails."""
 
 
 class LeaseLost(Exception):
-    """Another worker has the job now."""
+    """Another worker has the job."""
 
 
 class Submitted(NamedTuple):
-    """What a client brings."""
+    """A new job."""
 
     id: str
     tenant: str
@@ -65,7 +65,7 @@ def new_id() -> str:
 
 
 class Queue:
-    """All jobs of all tenants. Every method raises `ClientError` when the database is away."""
+    """All jobs of all tenants. Every method raises `ClientError` if the database is unavailable."""
 
     def __init__(self, database: Database, lease_s: float) -> None:
         self._database = database
@@ -76,7 +76,7 @@ class Queue:
     async def submit(self, asked: Submitted, most_waiting: int) -> tuple[Job, bool]:
         """The job, and whether it is new: the same idempotency key gives the same job.
 
-        Raises `ClientError` when the key stands for another request, or too many jobs wait.
+        Raises `ClientError` if the key was used for another request, or too many jobs wait.
         """
         try:
             return await self._insert(asked, most_waiting), True
@@ -92,7 +92,9 @@ class Queue:
                 .where(jobs.c.tenant == asked.tenant, jobs.c.state == JobState.QUEUED)
             )
             if (waiting or 0) >= most_waiting:
-                raise ClientError("too_many_jobs", f"{most_waiting} jobs wait already", 60)
+                raise ClientError(
+                    "too_many_jobs", f"{most_waiting} jobs are already waiting; retry later", 60
+                )
             fields = asked._asdict() | {
                 "options": asked.options.model_dump_json(),
                 "priority": asked.options.priority,
@@ -110,12 +112,12 @@ class Queue:
         job = Job.of(row) if row else None
         if job is None or (job.digest, job.options) != (asked.digest, asked.options):
             raise ClientError(
-                "idempotency_conflict", "this idempotency key stands for another request"
+                "idempotency_conflict", "this idempotency key was used for another request"
             )
         return job
 
     async def get(self, tenant: str, id_: str) -> Job:
-        """Raises `ClientError` `job_not_found`; another tenant's jobs are not there either."""
+        """Raises `ClientError` `job_not_found`, also for another tenant's job."""
         async with self._database.read() as connection:
             mine = (jobs.c.tenant == tenant) & (jobs.c.id == id_)
             row = (await connection.execute(jobs.select().where(mine))).mappings().first()
@@ -139,7 +141,7 @@ class Queue:
         return [Job.of(row) for row in rows[: asked.limit]], len(rows) > asked.limit
 
     async def standings(self, waiting: Sequence[Job]) -> dict[str, Standing]:
-        """Of the jobs that wait, where they stand."""
+        """The queue positions of those jobs that wait."""
         queued = [job for job in waiting if job.state is JobState.QUEUED]
         if not queued:
             return {}
@@ -148,7 +150,7 @@ class Queue:
             return {job.id: await standing_of(connection, job, mean_s, running) for job in queued}
 
     async def cancel(self, job: Job) -> Job | None:
-        """Ask for the end of a job that goes on; an ended one is forgotten (None)."""
+        """Cancel a job that has not ended; delete one that has (None)."""
         at_work = jobs.c.state.in_(CLAIMED) & (jobs.c.kind == "file")
         next_ = sa.case((at_work, JobState.CANCELLING), else_=JobState.CANCELLED)
         done = sa.case((at_work, sa.null()), else_=now())
@@ -171,7 +173,7 @@ class Queue:
     # For workers.
 
     async def claim(self) -> Job | None:
-        """The next job that waits, or whose worker is no more; its `lease` is the caller's."""
+        """The next job that waits or whose worker is lost; the caller holds its `lease`."""
         lost = jobs.c.state.in_(CLAIMED) & (jobs.c.lease_until < now()) & (jobs.c.kind == "file")
         free = (jobs.c.state == JobState.QUEUED) & (jobs.c.not_before <= now())
         candidate = (
@@ -202,12 +204,12 @@ class Queue:
         return Job.of(claimed) if claimed else None
 
     async def renew(self, job: Job, **changes: Any) -> JobState:
-        """Keep the lease and write down what has changed; the job's state. Raises `LeaseLost`."""
+        """Renew the lease and store the changes; returns the job's state. Raises `LeaseLost`."""
         values = {**changes, "lease_until": now() + self._lease_s}
         return (await self._write(job, values)).state
 
     async def requeue(self, job: Job, delay_s: float, attempts: int) -> None:
-        """Back to the queue, to be claimed no sooner than after a while. Raises `LeaseLost`."""
+        """Put it back; it can be claimed after `delay_s`. Raises `LeaseLost`."""
         waiting = sa.case((jobs.c.state == JobState.RUNNING, JobState.QUEUED), else_=jobs.c.state)
         values = {
             "state": waiting,
@@ -220,9 +222,9 @@ class Queue:
         await self._write(job, values)
 
     async def end(self, job: Job, ending: Ending, **changes: Any) -> None:
-        """The job's last state, and its webhook, in one. Raises `LeaseLost`.
+        """Store the last state and the webhook in one transaction. Raises `LeaseLost`.
 
-        A job whose end was asked for meanwhile is cancelled, whatever it came to.
+        If the job is being cancelled, it ends as cancelled, even with a result.
         """
         state = sa.case(
             (jobs.c.state == JobState.CANCELLING, JobState.CANCELLED), else_=ending.state
@@ -245,14 +247,14 @@ class Queue:
                 await remember(connection, ended, ending.fingerprint)
 
     async def expired(self, retention_s: float) -> list[Job]:
-        """Jobs that ended so long ago."""
+        """Jobs that ended more than `retention_s` ago."""
         old = jobs.c.state.in_(ENDED) & (jobs.c.finished < now() - retention_s)
         async with self._database.read() as connection:
             rows = await connection.execute(jobs.select().where(old).limit(100))
             return [Job.of(row) for row in rows.mappings().all()]
 
     async def lost_sessions(self, longest_s: float) -> list[Job]:
-        """Live sessions whose ingress did not live to see their end."""
+        """Live sessions that lost their ingress replica."""
         old = jobs.c.created < now() - longest_s
         lost = (jobs.c.kind == "live") & (jobs.c.state == JobState.RUNNING) & old
         async with self._database.read() as connection:
@@ -260,17 +262,17 @@ class Queue:
             return [Job.of(row) for row in rows.mappings().all()]
 
     async def known(self, ids: Sequence[str]) -> set[str]:
-        """Which of these jobs there are."""
+        """Those of the ids that exist."""
         async with self._database.read() as connection:
             rows = await connection.execute(sa.select(jobs.c.id).where(jobs.c.id.in_(ids)))
             return set(rows.scalars())
 
     async def load(self) -> int:
-        """Jobs that wait or are at work: what workers are scaled by."""
+        """Jobs that wait or run: workers are scaled by it."""
         return sum((await self.counts()).values())
 
     async def counts(self) -> dict[JobState, int]:
-        """Jobs that wait or are at work, by state."""
+        """Jobs that wait or run, by state."""
         states = (JobState.QUEUED, *sorted(CLAIMED))
         busy = jobs.c.state.in_(states) & (jobs.c.kind == "file")
         counted = sa.select(jobs.c.state, sa.func.count()).where(busy).group_by(jobs.c.state)

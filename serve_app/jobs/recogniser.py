@@ -1,4 +1,4 @@
-"""Windows of recordings over lanes: many at once, on all Transcriber replicas."""
+"""Transcribes windows of recordings over lanes: many in parallel, on all Transcriber replicas."""
 
 import asyncio
 
@@ -10,7 +10,7 @@ MOST_LANES = 64
 
 
 class TranscriptionFailed(Exception):
-    """The engine failed; it may do better the next time. `code` is one of the API's."""
+    """The engine failed; a retry may succeed. `code` is one of the API's error codes."""
 
     def __init__(self, message: str, code: str = "utterance_failed") -> None:
         super().__init__(message)
@@ -18,8 +18,8 @@ class TranscriptionFailed(Exception):
 
 
 class _Window:
-    """One window as a lane's owner: a session of one utterance, asked for again elsewhere when
-    its replica is lost."""
+    """One window as a stream on a lane: one utterance, sent to another replica if its
+    replica is lost."""
 
     def __init__(self, lanes: LanePool, pcm: bytes, options: SpeechOptions) -> None:
         self._pcm = pcm
@@ -48,7 +48,7 @@ class _Window:
 
     def quarantined(self) -> None:
         if not self.answer.done():
-            reason = "a window of this recording ended the engine twice"
+            reason = "a window of this recording crashed the engine twice"
             self.answer.set_exception(ClientError("request_quarantined", reason))
 
     def leave(self) -> None:
@@ -56,7 +56,7 @@ class _Window:
 
 
 class Recogniser:
-    """What recordings are transcribed with."""
+    """Transcribes windows of recordings."""
 
     def __init__(self, lanes: LanePool, windows_at_once: int, timeout_s: float) -> None:
         self._lanes = lanes
@@ -65,21 +65,21 @@ class Recogniser:
 
     @property
     def parallel_windows(self) -> int:
-        """Windows that one recording may have at work now."""
+        """Windows of one recording that may be transcribed in parallel now."""
         return self._windows_at_once * min(MOST_LANES, max(1, self._lanes.count))
 
     async def transcribe(self, pcm: bytes, options: SpeechOptions) -> Hypothesis:
         """The final of 16 kHz mono pcm. Cancelling it stops the model.
 
-        Raises `TranscriptionFailed` when the engine fails or says nothing for too long,
-        `ClientError` when the audio ended it twice.
+        Raises `TranscriptionFailed` if the engine fails or sends no answer within the timeout,
+        `ClientError` if the audio crashed it twice.
         """
         window = _Window(self._lanes, pcm, options)
         try:
             async with asyncio.timeout(self._timeout_s):
                 return await window.answer
         except TimeoutError as error:
-            reason = f"the engine said nothing for {self._timeout_s:g} s"
+            reason = f"the engine sent no answer for {self._timeout_s:g} s"
             raise TranscriptionFailed(reason, "engine_timeout") from error
         finally:
             window.leave()

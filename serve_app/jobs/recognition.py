@@ -1,4 +1,4 @@
-"""From stretches of a recording to the words of its windows: the one way for every recording."""
+"""Transcribes the windows of a recording; for jobs and for recordings that a client waits for."""
 
 import asyncio
 import logging
@@ -20,11 +20,11 @@ log = logging.getLogger("voxray.jobs")
 WINDOW_ATTEMPTS = 3
 
 Transcribe = Callable[[int, Window], Coroutine[Any, Any, Transcribed]]
-"""What a window, by its number, comes to."""
+"""Transcribes a window, given its number."""
 
 
 async def windows(stretches: AsyncGenerator[Stretch]) -> AsyncGenerator[Window]:
-    """Cut where nobody speaks; of several channels in the same order every time."""
+    """Split in pauses; the order of windows of several channels is always the same."""
     cutting: list[Windowing] = []
     async with aclosing(stretches):
         async for stretch in stretches:
@@ -40,7 +40,7 @@ async def windows(stretches: AsyncGenerator[Stretch]) -> AsyncGenerator[Window]:
 async def transcribed_windows(
     found: AsyncGenerator[Window], transcribe: Transcribe, at_once: Callable[[], int]
 ) -> AsyncGenerator[Transcribed]:
-    """What the windows come to, in their order; `at_once` of them are heard at a time.
+    """The transcribed windows in their order; up to `at_once()` are transcribed in parallel.
 
     Raises what `transcribe` raises. Closing it stops the model.
     """
@@ -70,7 +70,7 @@ def _running(asked: Iterable[asyncio.Task[Transcribed]]) -> list[asyncio.Task[Tr
 
 
 async def _some_done(asked: Iterable[asyncio.Task[Transcribed]]) -> None:
-    """Raises what any of them raised."""
+    """Wait until one is done. Raises what any of them raised."""
     if running := _running(asked):
         await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
     for task in asked:
@@ -81,7 +81,7 @@ async def _some_done(asked: Iterable[asyncio.Task[Transcribed]]) -> None:
 async def transcribed(
     recogniser: Recogniser, window: Window, options: SpeechOptions, noise_db: float | None
 ) -> Transcribed:
-    """A window's words in its recording; none of music.
+    """A window's words, positioned in the recording; no words for music.
 
     Raises `TranscriptionFailed` and `ClientError`.
     """
@@ -102,12 +102,12 @@ async def transcribed(
 
 
 async def _with_retries(recogniser: Recogniser, pcm: bytes, options: SpeechOptions) -> Hypothesis:
-    """An engine that fails is asked again, because that may pass."""
+    """Retry if the engine fails."""
     for _ in range(WINDOW_ATTEMPTS - 1):
         try:
             return await recogniser.transcribe(pcm, options)
         except TranscriptionFailed as failure:
             if failure.code != "utterance_failed":
                 raise
-            log.warning("a window is tried again: %s", failure)
+            log.warning("retrying a window: %s", failure)
     return await recogniser.transcribe(pcm, options)

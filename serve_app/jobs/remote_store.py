@@ -14,7 +14,7 @@ RETRIES = {"max_retries": 2, "retry_timeout": timedelta(seconds=10)}
 
 
 class RemoteStore:
-    """Every method raises `OSError`; `FileNotFoundError` where there is no such object."""
+    """Every method raises `OSError`; `FileNotFoundError` if there is no such object."""
 
     def __init__(self, url: str) -> None:
         """Raises `MissingExtra` without obstore."""
@@ -60,7 +60,7 @@ class RemoteStore:
             await self._library.delete_async(self._store, name)
 
     async def forget_unfinished(self, before: float) -> None:
-        """The store ends multipart uploads by the bucket's own rules."""
+        """Nothing to do: the bucket's lifecycle rules end multipart uploads."""
 
     @contextmanager
     def _errors(self) -> Iterator[None]:

@@ -1,4 +1,4 @@
-"""How far a job is, as its pipeline knows it and its lease's keeper writes it down. Pure."""
+"""A job's progress: set by its pipeline, stored when its lease is renewed. Pure."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,20 +8,20 @@ from serve_app.jobs.job import STEP_SHARES, progress
 
 
 class Report:
-    """Shares of the steps that are done, and what was found on the way."""
+    """The finished share of each step, and the warnings so far."""
 
     def __init__(self) -> None:
         self.shares = dict.fromkeys(STEP_SHARES, 0.0)
         self.warnings: list[str] = []
         self.samples: int | None = None
-        """Of the recording, once it was decoded."""
+        """Of the recording, once it is decoded."""
         self.checkpoints = 0
-        """Kept by this worker: what would not have to be done again."""
+        """Stored by this worker."""
         self.on_step: Callable[[], None] = lambda: None
-        """Called when another step begins, so that it can be written down at once."""
+        """Called when a step begins, so that it can be stored at once."""
 
     def advance(self, step: str, sample: int, samples: int) -> None:
-        """The step has come to `sample` of `samples`; where these are not known, nowhere."""
+        """The step is at `sample` of `samples`; ignored if `samples` is 0, unknown."""
         if samples:
             self.shares[step] = max(self.shares[step], min(0.99, sample / samples))
 
@@ -38,11 +38,11 @@ class Report:
 
     @property
     def step(self) -> str:
-        """The first that is not done."""
+        """The first step that is not done."""
         return next((step for step, share in self.shares.items() if share < 1), "align")
 
     def changes(self) -> dict[str, Any]:
-        """For the job's row. A job that gets on has not lost its worker in the same place."""
+        """For the job's row. `losses` counts workers lost without a new checkpoint."""
         return {
             "step": self.step,
             "progress": progress(self.shares),

@@ -1,4 +1,4 @@
-"""What a job comes to: segments, speakers, words, and what it took. Pure."""
+"""The result of a job: segments, speakers, words and metrics. Pure."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -23,7 +23,7 @@ class SpokenSegment(Segment):
 
 
 class TurnOut(BaseModel):
-    """One speaker speaks, in ms of the recording."""
+    """A turn of one speaker, in ms of the recording."""
 
     speaker: str
     start_ms: int
@@ -47,14 +47,14 @@ class Result(BaseModel):
 
 
 class StageResults(NamedTuple):
-    """What the stages have found. Positions are samples."""
+    """The results of the stages. Positions are samples."""
 
     words: Sequence[Word]
     language: str | None
     turns: Sequence[SpeakerTurn] | None
-    """None where nobody asked for speakers."""
+    """None without diarization."""
     channels: Mapping[int, Sequence[Word]] | None
-    """The words of each channel, where each is a speaker of its own."""
+    """The words of each channel, if each channel is a speaker."""
 
 
 def result(
@@ -64,7 +64,7 @@ def result(
     engines: dict[str, str | None],
     words: bool,
 ) -> Result:
-    """All but `performance_metrics`, which are known last."""
+    """Everything except `performance_metrics`, which are known last."""
     spoken, turns = _spoken(found)
     return Result(
         full_text=" ".join(it.word.text for it in spoken),
@@ -92,7 +92,7 @@ def result(
 
 
 def segments_of(words: Sequence[Word]) -> list[Segment]:
-    """The words in groups that are read together."""
+    """The words in segments, without speakers."""
     return _segments([AttributedWord(word, None) for word in words])
 
 
@@ -112,7 +112,7 @@ def _spoken(found: StageResults) -> tuple[list[AttributedWord], list[SpeakerTurn
 def _by_channel(
     channels: Mapping[int, Sequence[Word]],
 ) -> tuple[list[AttributedWord], list[SpeakerTurn]]:
-    """Every channel's words are its speaker's; a speaker keeps the channel's number."""
+    """Each channel is a speaker, with the channel's number."""
     spoken = [AttributedWord(word, number) for number, words in channels.items() for word in words]
     spoken.sort(key=lambda it: (it.word.start, it.word.end))
     turns = [

@@ -1,4 +1,4 @@
-"""Results that the same recording, asked in the same way, is answered with."""
+"""Finds earlier results of the same recording with the same options."""
 
 from typing import Any
 
@@ -10,13 +10,13 @@ from serve_app.jobs.tables import cache, jobs
 
 
 class ResultCache:
-    """Every tenant's own. Every method raises `ClientError` when the database is away."""
+    """One for each tenant. Every method raises `ClientError` if the database is unavailable."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     async def remembered(self, tenant: str, fingerprint: str) -> Job | None:
-        """The job that has the result already."""
+        """The job that has the result."""
         known = (cache.c.tenant == tenant) & (cache.c.fingerprint == fingerprint)
         async with self._database.write() as connection:
             row = await connection.execute(
@@ -28,7 +28,7 @@ class ResultCache:
         return Job.of(found) if found else None
 
     async def forget(self, most: int) -> None:
-        """Of every tenant, all but the entries used last."""
+        """Delete all but the `most` last used entries of each tenant."""
         rank = (
             sa.func.row_number()
             .over(partition_by=cache.c.tenant, order_by=cache.c.used.desc())

@@ -1,4 +1,4 @@
-"""Where a job that waits stands, and how long it may take: by what others took lately."""
+"""The queue position of a waiting job, and an estimate from the time that recent jobs took."""
 
 from typing import Any
 
@@ -8,11 +8,11 @@ from serve_app.jobs.job import CLAIMED, Job, JobState, Standing
 from serve_app.jobs.tables import jobs
 
 RECENT = 20
-"""Jobs whose times say how long others will take."""
+"""Completed jobs that the estimate is based on."""
 
 
 async def pace(connection: Any) -> tuple[float | None, int]:
-    """Mean seconds a job took lately, and how many run now."""
+    """Mean seconds of recent jobs, and how many run now."""
     spent = (jobs.c.finished - jobs.c.started).label("spent")
     lately = (
         sa.select(spent)

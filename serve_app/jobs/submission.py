@@ -1,4 +1,4 @@
-"""Recordings on their way in: streamed into the object store, then a row, then an answer."""
+"""Accepts recordings: streams them to the object store, then inserts the job."""
 
 import hashlib
 from collections.abc import AsyncIterator, Callable
@@ -16,7 +16,7 @@ from serve_app.jobs.webhooks.delivery import Webhooks
 
 
 class Particulars(NamedTuple):
-    """What comes with a recording."""
+    """The fields of a form with a recording."""
 
     filename: str
     options: JobOptions
@@ -24,7 +24,7 @@ class Particulars(NamedTuple):
 
 
 class Upload(NamedTuple):
-    """A recording that comes in. Its particulars are known, and checked, once it was read."""
+    """A recording being uploaded. Its particulars are known, and checked, after it was read."""
 
     tenant: str
     pieces: AsyncIterator[bytes]
@@ -33,7 +33,7 @@ class Upload(NamedTuple):
 
 
 class _Measured:
-    """The pieces of an upload as they pass: how many bytes, which, and of what type."""
+    """The pieces of an upload, with their size, digest and media type."""
 
     def __init__(self, pieces: AsyncIterator[bytes], most: int) -> None:
         self._pieces = pieces
@@ -57,7 +57,7 @@ class _Measured:
                 self.media_type, piece = media_type(head), head
             yield piece
         if not self.size:
-            raise ClientError("empty_upload", "the form needs a field `file`, and it is empty")
+            raise ClientError("empty_upload", "the field `file` of the form is missing or empty")
         if not self.media_type:
             self.media_type = media_type(head)
             yield head
@@ -66,11 +66,13 @@ class _Measured:
         self._hash.update(piece)
         self.size += len(piece)
         if self.size > self._most:
-            raise ClientError("upload_too_large", f"the recording is over {self._most} bytes")
+            raise ClientError(
+                "upload_too_large", f"the recording is larger than the limit of {self._most} bytes"
+            )
 
 
 class Jobs:
-    """What clients may do with jobs. Everything raises `ClientError`."""
+    """What clients can do with jobs. All methods raise `ClientError`."""
 
     def __init__(self, storage: StorageConfig, config: JobsConfig) -> None:
         self.config = config
@@ -110,19 +112,19 @@ class Jobs:
         return job, is_new
 
     async def delete(self, job: Job) -> Job | None:
-        """Cancelled, or being cancelled; None where it had ended and is forgotten now."""
+        """The job, cancelled or being cancelled; None if it had ended and is now deleted."""
         after = await self.queue.cancel(job)
         if after is None or after.ended:
             await self.objects.delete(f"{job.tenant}/{job.id}")
         return after
 
     async def result(self, job: Job) -> Result:
-        """Of a job that is completed."""
+        """The result of a completed job."""
         if job.state is not JobState.COMPLETED:
-            raise ClientError("job_not_completed", f"the job is {job.state}: it has no result")
+            raise ClientError("job_not_completed", f"the job is {job.state} and has no result")
         body = await self.objects.read(job, "result")
         if body is None:
-            raise ClientError("storage_damaged", "the result is no longer there")
+            raise ClientError("storage_damaged", "the stored result is missing")
         return Result.model_validate_json(body)
 
     async def close(self) -> None:

@@ -18,19 +18,19 @@ log = logging.getLogger("voxray.jobs")
 
 SWEEP_S = 60.0
 LOST_S = 300.0
-"""After the longest session may last, one that is still open has lost its ingress."""
+"""Time after the longest possible session after which an open one has lost its ingress."""
 
 ORPHAN_S = 7200.0
-"""An object without a job for so long is of an upload that was broken off."""
+"""An object without a job for this long belongs to an aborted upload."""
 
 OURS = re.compile(r"[^/]+/(?P<job>job_[0-9a-f]{32})(?=/)")
-"""Objects of jobs; whatever else lies in the store is somebody else's."""
+"""Objects of jobs; nothing else in the store is deleted."""
 
 SWEPT_AT_ONCE = 500
 
 
 class Sweeping:
-    """Each worker does it now and then; several at once do no harm."""
+    """Each worker runs it periodically; concurrent runs are safe."""
 
     def __init__(
         self,
@@ -55,7 +55,7 @@ class Sweeping:
             try:
                 await self._sweep_once()
             except ClientError as error:
-                log.warning("nothing was swept: %s", error.code)
+                log.warning("sweeping failed: %s", error.code)
             await asyncio.sleep(SWEEP_S)
 
     async def _sweep_once(self) -> None:
@@ -71,7 +71,7 @@ class Sweeping:
         await self._sweep_orphans()
 
     async def _sweep_orphans(self) -> None:
-        """Now and then: it takes a list of all objects."""
+        """At most every `ORPHAN_S`, because it lists all objects."""
         if time.monotonic() - self._swept_orphans < ORPHAN_S:
             return
         self._swept_orphans = time.monotonic()

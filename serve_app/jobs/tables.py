@@ -1,4 +1,4 @@
-"""The tables, as migrations have made them. Pure."""
+"""The tables, as the migrations create them. Pure."""
 
 import sqlalchemy as sa
 
@@ -6,7 +6,7 @@ metadata = sa.MetaData()
 
 
 class Plain(sa.TypeDecorator[str]):
-    """Text without NUL, which PostgreSQL refuses wherever it comes from: a file's name, an id."""
+    """Text without NUL, which PostgreSQL rejects; clients may send it in file names and ids."""
 
     impl = sa.String
     cache_ok = True

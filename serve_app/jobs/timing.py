@@ -1,4 +1,4 @@
-"""How long the stages of a job took."""
+"""The durations of a job's stages."""
 
 import time
 from collections import defaultdict
@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 
 class StageTimer:
-    """Seconds by stage; a stage that is timed several times adds up."""
+    """Seconds by stage; the times of a stage that runs several times are added."""
 
     def __init__(self) -> None:
         self._spent: defaultdict[str, float] = defaultdict(float)

@@ -1,8 +1,8 @@
-"""A recording in windows that hold all of its speech, cut where nobody speaks. Pure.
+"""Splits a recording into windows that contain all of its speech, at pauses. Pure.
 
 A window begins a little before speech and ends after a long pause, or before it gets longer than
-30 s: then in the middle of its longest pause, or, where there is none, anywhere, and the next one
-begins 2 s earlier so that a word on the border is whole in one of them. Positions are samples.
+30 s: then in the middle of its longest pause. Without a pause it ends at 30 s and the next window
+begins 2 s earlier, so that a word on the border is whole in one of them. Positions are samples.
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,23 +18,23 @@ MIN_SPEECH = 3
 """Voiced frames in a row (60 ms) that are speech; fewer are a click."""
 
 PREFIX = 15
-"""Frames (300 ms) before speech that its window holds, and after it."""
+"""Frames (300 ms) that a window contains before and after its speech."""
 
 LONG_PAUSE = 50
 """Frames without voice (1 s) that end a window."""
 
 SHORT_PAUSE = 10
-"""Frames without voice (200 ms) that a full window may be cut in."""
+"""Frames without voice (200 ms) in which a full window may be cut."""
 
 EARLIEST = 10 * RATE // FRAME_SAMPLES
-"""A full window is not cut before so many frames."""
+"""A full window is not cut before this frame."""
 
 
 class Window(NamedTuple):
-    """Audio to transcribe: pcm_s16le at `RATE`, from sample `start` of its channel on.
+    """Audio to transcribe: pcm_s16le at `RATE`, from sample `start` of its channel.
 
-    The first `overlap` samples stand at the end of the channel's window before, too; the window
-    `goes_on` where its own last samples stand in the next one.
+    The first `overlap` samples are also at the end of the previous window; with `goes_on`,
+    the last samples of this window are also in the next one.
     """
 
     channel: int
@@ -68,7 +68,7 @@ class Windowing:
             yield from self._in_window() if self._open else self._between()
 
     def finish(self) -> Iterator[Window]:
-        """The last window, where one is open."""
+        """The last window, if one is open."""
         if self._open:
             yield self._window(len(self._flags))
             self._open = False
@@ -110,7 +110,7 @@ class Windowing:
 
 
 def longest_pause(flags: Sequence[bool], earliest: int) -> int | None:
-    """The frame in the middle of the longest pause, the last of equals; None without one."""
+    """The frame in the middle of the longest pause, the last of several; None without one."""
     best, middle, begin = SHORT_PAUSE - 1, None, earliest
     for at in range(earliest, len(flags) + 1):
         if at == len(flags) or flags[at]:

@@ -1,4 +1,4 @@
-"""Claims jobs and sees them through: the lease, what may be tried again, cancelling, sweeping."""
+"""Claims jobs and runs them: leases, retries, cancellation, sweeping."""
 
 import asyncio
 import contextlib
@@ -32,13 +32,13 @@ from serve_app.observability.table import JOB_SECONDS, JOBS, JOBS_ENDED, JOBS_RE
 log = logging.getLogger("voxray.jobs")
 
 PROGRESS_S = 1.0
-"""How often a job's progress is written down; a new step is at once."""
+"""Interval at which a job's progress is stored; a new step is stored at once."""
 
 PASSED = ("engine_timeout", *PASSING)
 
 
 class Worker:
-    """Jobs at once as `scale.sessions_per_replica` says, while `run` runs."""
+    """Runs up to `scale.sessions_per_replica` jobs in parallel, while `run` runs."""
 
     def __init__(
         self,
@@ -74,10 +74,10 @@ class Worker:
         )
         self._diarization = Diarization(self._diarizer, config.diarizer.timeout_s)
         self.load = 0
-        """Jobs that wait or are at work anywhere, as last counted."""
+        """Jobs of all workers that wait or run, as last counted."""
 
     async def run(self) -> None:
-        """Until cancelled; the jobs at hand then go back to the queue."""
+        """Runs until cancelled; its jobs then go back to the queue."""
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._transcriber.run())
@@ -95,7 +95,7 @@ class Worker:
             try:
                 job = await self._queue.claim() if self.load else None
             except ClientError as error:
-                log.warning("no job can be claimed: %s", error.code)
+                log.warning("cannot claim a job: %s", error.code)
                 job = None
             if job is None:
                 await asyncio.sleep(self._config.jobs.poll_s)
@@ -104,7 +104,9 @@ class Worker:
 
     async def _count(self) -> None:
         while True:
-            with contextlib.suppress(ClientError):  # the database is away: as it was
+            with contextlib.suppress(
+                ClientError
+            ):  # the database is unavailable: keep the last counts
                 counts = await self._queue.counts()
                 self.load = sum(counts.values())
                 for state, count in counts.items():
@@ -112,7 +114,7 @@ class Worker:
             await asyncio.sleep(self._config.jobs.poll_s)
 
     async def _run_job(self, job: Job) -> None:
-        """Whatever happens, the job's row says what came of it."""
+        """Run the job and store its outcome, also after failures."""
         log.info("job %s: claimed", job.id)
         pipeline = self._pipeline(job)
         work = asyncio.create_task(self._do(job, pipeline))
@@ -130,14 +132,14 @@ class Worker:
             if ending:
                 await self._end(job, ending, self._changes(pipeline))
         except LeaseLost:
-            log.warning("job %s: another worker has it", job.id)
+            log.warning("job %s: lease lost to another worker", job.id)
 
     async def _do(self, job: Job, pipeline: Pipeline) -> Ending | None:
-        """How the job ends; None where it will be tried again."""
+        """How the job ends; None if it will be retried."""
         if job.state is JobState.CANCELLING:
             return Ending(JobState.CANCELLED)
         if job.losses >= MOST_LOSSES:
-            reason = f"the job ended {job.losses} workers in the same place"
+            reason = f"the job crashed {job.losses} workers without progress"
             return Ending(JobState.FAILED, "worker_lost_twice", reason)
         try:
             return await self._compute(job, pipeline)
@@ -165,7 +167,7 @@ class Worker:
         )
 
     async def _after(self, job: Job, error: Exception) -> Ending | None:
-        """What an error makes of the job: failed for good, or tried again."""
+        """Fail the job or retry it, depending on the error."""
         if isinstance(error, ExceptionGroup):
             return await self._after(job, error.exceptions[0])
         match error:
@@ -184,25 +186,25 @@ class Worker:
         return await self._try_again(job, "internal_error", reason)
 
     async def _try_again(self, job: Job, code: str, reason: str) -> Ending | None:
-        """Later, with backoff, unless it was tried often enough."""
+        """Retry with backoff, up to `max_attempts` attempts."""
         attempts = job.attempts + 1
         if attempts >= self._config.jobs.max_attempts:
             return Ending(JobState.FAILED, code, reason)
         delay_s = backoff_s(self._config.jobs.retry_backoff_s, attempts)
-        log.warning("job %s: %s, tried again in %.1f s", job.id, code, delay_s)
+        log.warning("job %s: %s, next attempt in %.1f s", job.id, code, delay_s)
         self._metrics.count(JOBS_RETRIED, code)
         await persistently(lambda: self._queue.requeue(job, delay_s, attempts))
         return None
 
     async def _keep_lease(self, job: Job, pipeline: Pipeline) -> Ending:
-        """Renew the lease and write progress down, every step as it begins, until the job is
-        told to end. Raises `LeaseLost`."""
+        """Renew the lease and store progress, each step as it begins, until the job is cancelled.
+        Raises `LeaseLost`."""
         every_s = min(PROGRESS_S, self._config.jobs.lease_s / 4)
         stepped = asyncio.Event()
         pipeline.report.on_step = stepped.set
         changes: dict[str, Any] = {"step": pipeline.report.step}
         while True:
-            with contextlib.suppress(ClientError):  # the database is away: the work goes on
+            with contextlib.suppress(ClientError):  # the database is unavailable: go on
                 if await self._queue.renew(job, **changes) is JobState.CANCELLING:
                     return Ending(JobState.CANCELLED)
             with contextlib.suppress(TimeoutError):
@@ -225,7 +227,7 @@ class Worker:
             await persistently(lambda: self._objects.delete(job.path(CHECKPOINTS)))
 
     async def _release(self, job: Job) -> None:
-        """This worker goes away: another one takes the job at once."""
+        """This worker stops: another one can take the job at once."""
         with contextlib.suppress(ClientError, LeaseLost):
             await self._queue.requeue(job, 0.0, job.attempts)
 
@@ -243,7 +245,7 @@ class Worker:
 
 
 def _setup(config: Config) -> str:
-    """All that makes another result of the same recording."""
+    """All settings that change the result of a recording."""
     leaves = (config.transcriber, config.diarizer)
     own = [
         leaf.model_dump_json(exclude={"scale", "batch_interval_ms", "timeout_s"}) for leaf in leaves

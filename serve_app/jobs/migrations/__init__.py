@@ -1,1 +1,1 @@
-"""How the tables came to be: Alembic runs what a database has not seen yet."""
+"""Migrations of the tables: Alembic runs those that a database does not have yet."""

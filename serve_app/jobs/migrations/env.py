@@ -1,4 +1,4 @@
-"""What Alembic runs: the migrations, on the connection that `database` hands over."""
+"""Alembic's entry point: runs the migrations on the connection that `database` provides."""
 
 from alembic import context
 

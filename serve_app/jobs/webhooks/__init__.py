@@ -1,1 +1,1 @@
-"""Calls to whoever waits for a job."""
+"""Webhooks: requests to a client's URL when its job has ended."""

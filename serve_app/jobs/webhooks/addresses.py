@@ -1,7 +1,7 @@
-"""Where a webhook may lead: to public addresses, and to the very one that was looked at.
+"""Checks the addresses of webhooks: only public ones are allowed.
 
-The name is resolved once and the connection goes to that address, so that a name which resolves
-to something else a moment later (DNS rebinding) gains nothing. OWASP, "Server-Side Request Forgery
+The name is resolved once and the connection goes to the checked address, so that DNS rebinding has
+no effect. OWASP, "Server-Side Request Forgery
 Prevention".
 """
 
@@ -17,11 +17,11 @@ PORTS = {"http": 80, "https": 443}
 
 
 class AddressRefused(Exception):
-    """Nobody is called there."""
+    """The webhook's address is not allowed or not known."""
 
 
 class Target(NamedTuple):
-    """`url` has the address in place of the name; `host` is the name, for `Host` and for TLS."""
+    """`url` has the address instead of the name; `host` is the name, for `Host` and for TLS."""
 
     url: str
     host: str
@@ -29,27 +29,28 @@ class Target(NamedTuple):
 
 
 def check_url(url: str, allow_private: bool) -> SplitResult:
-    """What can be told without asking anybody. Raises `ClientError`."""
+    """Checks that need no DNS. Raises `ClientError`."""
     try:
         parts = urlsplit(url)
         port = parts.port
     except ValueError as error:
-        raise ClientError("webhook_refused", "the webhook is not a URL") from error
+        raise ClientError("webhook_refused", "the webhook is not a valid URL") from error
     if parts.scheme not in PORTS or not parts.hostname or parts.username or port == 0:
         raise ClientError(
-            "webhook_refused", "a webhook is an http or https URL with a host and no user"
+            "webhook_refused",
+            "a webhook must be an http or https URL with a host and without a user name",
         )
     try:
         address = ipaddress.ip_address(parts.hostname)
     except ValueError:
         return parts
     if not allow_private and not _public(str(address)):
-        raise ClientError("webhook_refused", "the webhook leads to an address that is not public")
+        raise ClientError("webhook_refused", "the webhook's address is not public")
     return parts
 
 
 async def resolve(url: str, allow_private: bool) -> Target:
-    """Raises `Refused`."""
+    """Raises `AddressRefused`."""
     try:
         parts = check_url(url, allow_private)
     except ClientError as error:
@@ -58,10 +59,10 @@ async def resolve(url: str, allow_private: bool) -> Target:
     try:
         found = await asyncio.get_running_loop().getaddrinfo(name, port, type=socket.SOCK_STREAM)
     except OSError as error:
-        raise AddressRefused("the name does not resolve") from error
+        raise AddressRefused("the host name of the webhook cannot be resolved") from error
     addresses = [str(info[4][0]) for info in found]
     if not addresses or not (allow_private or all(map(_public, addresses))):
-        raise AddressRefused("the name leads to an address that is not public")
+        raise AddressRefused("the webhook's host name has an address that is not public")
     address = f"[{addresses[0]}]" if ":" in addresses[0] else addresses[0]
     path = f"{parts.path or '/'}{'?' + parts.query if parts.query else ''}"
     host = name if parts.port is None else f"{name}:{port}"

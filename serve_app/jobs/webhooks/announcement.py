@@ -1,4 +1,4 @@
-"""The webhook of a job that has ended, as a row that is written with the ending."""
+"""The webhook of a job that has ended, inserted in the same transaction."""
 
 import json
 import time
@@ -11,7 +11,7 @@ from serve_app.jobs.tables import deliveries
 
 
 async def announce(connection: Any, job: Job) -> None:
-    """Its webhook goes out after the same commit."""
+    """Insert the job's webhook, if it has one; it is sent after the commit."""
     if not job.options.webhook:
         return
     data: dict[str, Any] = {"id": job.id, "state": job.state.value, "cached": job.cached}

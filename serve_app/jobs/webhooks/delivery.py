@@ -1,6 +1,6 @@
-"""Webhooks on their way: signed, tried again with backoff, and in the end dead and listed.
+"""Delivers webhooks: signed, retried with backoff, and listed as dead after the last attempt.
 
-Signatures as https://www.standardwebhooks.com has them: HMAC-SHA256 over `id.timestamp.body`.
+Signatures as in https://www.standardwebhooks.com: HMAC-SHA256 over `id.timestamp.body`.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ log = logging.getLogger("voxray.webhooks")
 
 POLL_S = 0.5
 AT_ONCE = 8
-"""One that does not answer must not keep the others waiting."""
+"""Deliveries in parallel: one slow receiver must not block the others."""
 
 LONGEST_PAUSE_S = 3600.0
 PREFIX = "whsec_"
@@ -63,26 +63,26 @@ def sign(secret: bytes, id_: str, timestamp: int, body: str) -> str:
 
 
 def secret_of(config: WebhookConfig) -> bytes | None:
-    """None where there is none. Raises `ValueError` for one that is none."""
+    """None if it is not set. Raises `ValueError` if it is invalid."""
     text = os.environ.get(config.secret_variable, "")
     if not text:
         return None
     try:
         return base64.b64decode(text.removeprefix(PREFIX), validate=True)
     except binascii.Error as error:
-        raise ValueError(f"{config.secret_variable} is not {PREFIX} and base64") from error
+        raise ValueError(f"{config.secret_variable} must be {PREFIX} followed by base64") from error
 
 
 def check_webhook(url: str, config: WebhookConfig) -> None:
-    """Before a job is taken. Raises `ClientError`."""
+    """Check before a job is accepted. Raises `ClientError`."""
     check_url(url, config.allow_private)
     if secret_of(config) is None:
-        reason = f"there is nothing to sign webhooks with: {config.secret_variable} is not set"
+        reason = f"webhooks need a secret for signatures: {config.secret_variable} is not set"
         raise ClientError("webhook_refused", reason)
 
 
 class Webhooks:
-    """Delivers what is due, while `run` runs. Several workers share the list."""
+    """Delivers due webhooks, while `run` runs. Several workers share them."""
 
     def __init__(self, database: Database, config: WebhookConfig) -> None:
         self._database = database
@@ -110,15 +110,15 @@ class Webhooks:
         try:
             return await self._claim()
         except ClientError as error:
-            log.warning("no webhook can be delivered: %s", error.code)
+            log.warning("cannot deliver webhooks: %s", error.code)
             return None
 
     async def _attempt(self, client: httpx.AsyncClient, delivery: Delivery) -> None:
         failure = await self._deliver(client, delivery)
         try:
             await self._settle(delivery, failure)
-        except ClientError as error:  # it is due again in a while, under the same id
-            log.warning("webhook %s: its outcome was not kept: %s", delivery.id, error.code)
+        except ClientError as error:  # it will be sent again, with the same id
+            log.warning("webhook %s: outcome not stored: %s", delivery.id, error.code)
 
     async def listed(self, tenant: str, state: str | None, limit: int) -> list[Delivery]:
         """The newest first."""
@@ -132,7 +132,7 @@ class Webhooks:
             return [Delivery.of(row) for row in rows.mappings().all()]
 
     async def retry(self, tenant: str, id_: str) -> Delivery:
-        """A dead one is tried again from now on. Raises `ClientError` `not_found`."""
+        """Send a dead one again. Raises `ClientError` `not_found`."""
         mine = (deliveries.c.tenant == tenant) & (deliveries.c.id == id_)
         values = {"state": "waiting", "attempts": 0, "due": now()}
         async with self._database.write() as connection:
@@ -148,14 +148,14 @@ class Webhooks:
         return Delivery.of(found)
 
     async def forget(self, retention_s: float) -> None:
-        """Those that are over for so long."""
+        """Delete those that ended and are older than `retention_s`."""
         over = deliveries.c.state != "waiting"
         async with self._database.write() as connection:
             old = deliveries.c.created < now() - retention_s
             await connection.execute(deliveries.delete().where(over & old))
 
     async def _claim(self) -> Delivery | None:
-        """The next that is due; it is another worker's if this one says nothing in time."""
+        """The next one that is due; another worker gets it if this one does not finish in time."""
         due = (deliveries.c.state == "waiting") & (deliveries.c.due <= now())
         candidate = (
             sa.select(deliveries.c.id)
@@ -178,7 +178,7 @@ class Webhooks:
         return Delivery.of(found) if found else None
 
     async def _deliver(self, client: httpx.AsyncClient, delivery: Delivery) -> str | None:
-        """Why it was not taken; None if it was."""
+        """Why the delivery failed; None if it succeeded."""
         if self._secret is None:
             return f"{self._config.secret_variable} is not set"
         timestamp = int(time.time())
@@ -198,7 +198,7 @@ class Webhooks:
                     headers={**headers, "host": target.host},
                     extensions={"sni_hostname": target.name},
                 )
-                async with call as answer:  # what it says beyond its status is not read
+                async with call as answer:  # the body is not read
                     return None if answer.is_success else f"HTTP {answer.status_code}"
         except AddressRefused as error:
             return str(error)
@@ -213,7 +213,7 @@ class Webhooks:
         state = "delivered" if failure is None else "dead" if dead else "waiting"
         values = {"state": state, "outcome": failure, "due": now() + pause_s}
         if failure:
-            log.warning("webhook %s: %s (try %d)", delivery.id, failure, delivery.attempts)
+            log.warning("webhook %s: %s (attempt %d)", delivery.id, failure, delivery.attempts)
         async with self._database.write() as connection:
             mine = deliveries.c.id == delivery.id
             await connection.execute(deliveries.update().where(mine).values(values))

@@ -1,4 +1,4 @@
-"""Jobs, the cache of their results, and webhooks on their way."""
+"""Tables for jobs, the cache of their results, and webhook deliveries."""
 
 import sqlalchemy as sa
 from alembic import op

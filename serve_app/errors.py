@@ -143,6 +143,11 @@ def reason(fault: Any) -> str:
     """The text of an error of pydantic: what is allowed."""
     if fault["type"] == "extra_forbidden":
         return "there is no such field"
+    if (
+        fault["type"] in ("model_attributes_type", "model_type", "dict_type")
+        and not fault["loc"][1:]
+    ):
+        return "the body must be a JSON object, sent with Content-Type: application/json"
     message: str = fault["msg"]
     return message.removeprefix("Value error, ")
 

@@ -265,3 +265,10 @@ def test_unknown_parameters_of_a_streamed_body_are_refused(client: TestClient) -
     answer = client.post("/transcribe/stream?vad=off", content=b"")
     assert answer.status_code == 400 and code_of(answer) == "invalid_request"
     assert answer.json()["error"]["param"] == "vad"
+
+
+def test_a_body_without_its_content_type_is_refused_with_the_right_one() -> None:
+    with client_of() as client:
+        answer = client.post("/v1/audio/speech", content=b'{"input": "hi", "voice": "alloy"}')
+    assert answer.status_code == 400
+    assert "Content-Type: application/json" in answer.json()["error"]["message"]

@@ -216,7 +216,7 @@ class WorkerReplica(Replica):
         super().__init__("Worker")
         os.nice(NICENESS)
         self._worker = Worker(
-            config,
+            config.worker,
             ServeReplicaSet(transcriber, Hypothesis),
             ServeReplicaSet(diarizer, DiarizationResult),
             self._metrics,

@@ -203,7 +203,7 @@ def working(config: Config, **given: Any) -> Iterator[Worker]:
 
 
 async def _made(config: Config, there: Backend) -> Worker:
-    return Worker(config, there.transcriber, there.diarizer)
+    return Worker(config.worker, there.transcriber, there.diarizer)
 
 
 class _Server(uvicorn.Server):

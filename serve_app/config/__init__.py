@@ -3,7 +3,7 @@
 from serve_app.config.engines import ConversationConfig, SpeakerConfig, TcpConfig
 from serve_app.config.jobs import JobsConfig, StorageConfig, WebhookConfig
 from serve_app.config.limits import Limits, Scale
-from serve_app.config.root import Config, engine_settings
+from serve_app.config.root import Config, WorkerConfig, engine_settings
 
 __all__ = [
     "Config",
@@ -15,5 +15,6 @@ __all__ = [
     "StorageConfig",
     "TcpConfig",
     "WebhookConfig",
+    "WorkerConfig",
     "engine_settings",
 ]

@@ -4,7 +4,7 @@ Every field says its unit and purpose in its description; docs/configuration.md 
 here. A profile is a set of default engines; a setting in the file overrides it.
 """
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from pydantic import Field
 
@@ -49,6 +49,18 @@ PROFILES: dict[str, dict[str, str]] = {
         "diarizer": "sim",
     },
 }
+
+
+class WorkerConfig(NamedTuple):
+    """What a worker needs of the tree."""
+
+    storage: StorageConfig
+    jobs: JobsConfig
+    transcriber: TranscriberConfig
+    transcriber_engine: str
+    diarizer: DiarizerConfig
+    diarizer_engine: str
+    max_session_s: float
 
 
 class Config(ConfigModel):
@@ -104,6 +116,18 @@ class Config(ConfigModel):
             "speaker": (self.speaker_engine, self.speaker),
             "diarizer": (self.diarizer_engine, self.diarizer),
         }
+
+    @property
+    def worker(self) -> WorkerConfig:
+        return WorkerConfig(
+            self.storage,
+            self.jobs,
+            self.transcriber,
+            self.transcriber_engine,
+            self.diarizer,
+            self.diarizer_engine,
+            self.max_session_s,
+        )
 
     @property
     def with_weights(self) -> dict[str, HasWeights]:

@@ -9,7 +9,7 @@ from typing import Any
 from deployments.decoding import Undecodable
 from deployments.interfaces import DiarizationInput, Speech
 from serve_app.backoff import backoff_s
-from serve_app.config import Config
+from serve_app.config import WorkerConfig
 from serve_app.errors import ClientError
 from serve_app.jobs.checkpoints import FOLDER as CHECKPOINTS
 from serve_app.jobs.database import Database
@@ -42,12 +42,12 @@ class Worker:
 
     def __init__(
         self,
-        config: Config,
+        config: WorkerConfig,
         transcriber: ReplicaSet,
         diarizer: ReplicaSet,
         metrics: Metrics | None = None,
     ) -> None:
-        self._config = config
+        self._config = config.jobs
         self._metrics = metrics or Metrics()
         self._engines: dict[str, str | None] = {
             "transcriber": config.transcriber_engine,
@@ -85,7 +85,7 @@ class Worker:
                 tasks.create_task(self._webhooks.run())
                 tasks.create_task(self._sweeping.run())
                 tasks.create_task(self._count())
-                for _ in range(self._config.jobs.scale.sessions_per_replica):
+                for _ in range(self._config.scale.sessions_per_replica):
                     tasks.create_task(self._work())
         finally:
             await self._database.close()
@@ -98,7 +98,7 @@ class Worker:
                 log.warning("cannot claim a job: %s", error.code)
                 job = None
             if job is None:
-                await asyncio.sleep(self._config.jobs.poll_s)
+                await asyncio.sleep(self._config.poll_s)
             else:
                 await self._run_job(job)
 
@@ -111,7 +111,7 @@ class Worker:
                 self.load = sum(counts.values())
                 for state, count in counts.items():
                     self._metrics.set(JOBS, count, state.value)
-            await asyncio.sleep(self._config.jobs.poll_s)
+            await asyncio.sleep(self._config.poll_s)
 
     async def _run_job(self, job: Job) -> None:
         """Run the job and store its outcome, also after failures."""
@@ -152,7 +152,7 @@ class Worker:
 
         async def known(prepared: Prepared) -> bytes | None:
             nonlocal fingerprint, cached
-            if not self._config.jobs.cache_entries:
+            if not self._config.cache_entries:
                 return None
             fingerprint = pipeline.fingerprint(prepared)
             same = await self._cache.remembered(job.tenant, fingerprint)
@@ -188,9 +188,9 @@ class Worker:
     async def _try_again(self, job: Job, code: str, reason: str) -> Ending | None:
         """Retry with backoff, up to `max_attempts` attempts."""
         attempts = job.attempts + 1
-        if attempts >= self._config.jobs.max_attempts:
+        if attempts >= self._config.max_attempts:
             return Ending(JobState.FAILED, code, reason)
-        delay_s = backoff_s(self._config.jobs.retry_backoff_s, attempts)
+        delay_s = backoff_s(self._config.retry_backoff_s, attempts)
         log.warning("job %s: %s, next attempt in %.1f s", job.id, code, delay_s)
         self._metrics.count(JOBS_RETRIED, code)
         await persistently(lambda: self._queue.requeue(job, delay_s, attempts))
@@ -199,7 +199,7 @@ class Worker:
     async def _keep_lease(self, job: Job, pipeline: Pipeline) -> Ending:
         """Renew the lease and store progress, each step as it begins, until the job is cancelled.
         Raises `LeaseLost`."""
-        every_s = min(PROGRESS_S, self._config.jobs.lease_s / 4)
+        every_s = min(PROGRESS_S, self._config.lease_s / 4)
         stepped = asyncio.Event()
         pipeline.report.on_step = stepped.set
         changes: dict[str, Any] = {"step": pipeline.report.step}
@@ -238,13 +238,13 @@ class Worker:
             self._objects,
             self._recogniser,
             self._diarization,
-            self._config.jobs,
+            self._config,
             engines,
             self._setup,
         )
 
 
-def _setup(config: Config) -> str:
+def _setup(config: WorkerConfig) -> str:
     """All settings that change the result of a recording."""
     leaves = (config.transcriber, config.diarizer)
     own = [

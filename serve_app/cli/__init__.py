@@ -32,7 +32,10 @@ class NoServer(Failure):
 
     @classmethod
     def at(cls, url: str) -> "NoServer":
-        return cls(f"no voxray server at {url}; start one with `voxray run`")
+        return cls(
+            f"no voxray server at {url}; start one with `voxray run`, or wait if it is still "
+            "starting"
+        )
 
 
 def complain(message: str) -> None:

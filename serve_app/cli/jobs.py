@@ -8,7 +8,7 @@ from typing import Any, get_args
 from rich.console import Console
 from rich.table import Table
 
-from serve_app.cli import Failure, console
+from serve_app.cli import Failure, WrongUsage, console
 from serve_app.cli.options import FormatName
 from serve_app.cli.output import output
 from serve_app.cli.rest import Rest
@@ -75,4 +75,7 @@ def export(server: str, id_: str, form: FormatName | None, out: Path | None) -> 
 
 def _format_of(out: Path | None) -> str:
     suffix = out.suffix[1:].lower() if out else ""
-    return suffix if suffix in get_args(FormatName) else "txt"
+    if suffix and suffix not in get_args(FormatName):
+        names = ", ".join(f".{name}" for name in get_args(FormatName))
+        raise WrongUsage(f"{out}: use --format, or a name that ends in {names}")
+    return suffix or "txt"

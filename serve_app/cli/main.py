@@ -94,7 +94,11 @@ def transcribe(
     srt: Annotated[bool, typer.Option("--srt", help="Print SubRip subtitles.")] = False,
     vtt: Annotated[bool, typer.Option("--vtt", help="Print WebVTT subtitles.")] = False,
     txt: Annotated[
-        bool, typer.Option("--txt", help="Print one line per utterance (default).")
+        bool,
+        typer.Option(
+            "--txt",
+            help="Print one line per utterance (default, unless FILE ends in another form).",
+        ),
     ] = False,
     language: Language = None,
     hotword: Hotwords = None,
@@ -110,7 +114,7 @@ def transcribe(
     out: Out = None,
 ) -> None:
     """Transcribe recordings live, with partial results on the terminal."""
-    form = _one_form({"json": as_json, "srt": srt, "vtt": vtt, "txt": txt})
+    form = _one_form({"json": as_json, "srt": srt, "vtt": vtt, "txt": txt}, out)
     from serve_app.cli.transcribe import TranscribeOptions
     from serve_app.cli.transcribe import transcribe as transcribe_files
 
@@ -206,15 +210,12 @@ def talk(
 @app.command()
 def status(
     server: Server = DEFAULT_SERVER,
-    dashboard: Annotated[str, typer.Option(metavar="URL", help="Ray's dashboard.")] = (
-        "http://127.0.0.1:8265"
-    ),
     as_json: AsJson = False,
 ) -> None:
-    """Show sessions, deployments and replicas of a running server."""
+    """Show versions, engines, deployments, machines, jobs and sessions of a running server."""
     from serve_app.cli.status import show_status
 
-    show_status(server, dashboard, as_json)
+    show_status(server, as_json)
 
 
 app.add_typer(models_app, name="models")
@@ -235,8 +236,10 @@ def env(
     print_environment(config_file(config), public)
 
 
-def _one_form(flags: dict[Literal["txt", "srt", "vtt", "json"], bool]) -> Any:
+def _one_form(flags: dict[str, bool], out: Path | None) -> Any:
+    """The chosen form, else that of the file's name, else `txt`."""
     chosen = [form for form, wanted in flags.items() if wanted]
     if len(chosen) > 1:
         raise typer.BadParameter(f"choose one of --{' and --'.join(chosen)}")
-    return chosen[0] if chosen else "txt"
+    named = out.suffix[1:].lower() if out else ""
+    return chosen[0] if chosen else named if named in flags else "txt"

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from serve_app.cli import Failure, WrongUsage
+from serve_app.cli import Failure, WrongUsage, console
 
 STDOUT = Path("-")
 
@@ -18,7 +18,7 @@ def output(out: Path | None, binary: bool = False) -> Iterator[IO[bytes]]:
 
     Open it before the work: it raises `Failure` if `out` cannot be written, and `WrongUsage` if
     `binary` would go to a terminal. The file is moved to `out` at the end, so that a failed command
-    leaves no file.
+    leaves no file, and named on stderr.
     """
     if out in (None, STDOUT):
         yield _safe(sys.stdout.buffer, binary)
@@ -29,6 +29,7 @@ def output(out: Path | None, binary: bool = False) -> Iterator[IO[bytes]]:
     else:
         with _moved(out.resolve()) as file:
             yield file
+        console.print(f"wrote {out}", markup=False)
 
 
 def check_folder(folder: Path) -> None:

@@ -18,6 +18,7 @@ from rich.markup import escape
 
 from serve_app.cli import DONE, FAILED, complain, console
 from serve_app.cli.config_file import settings, validated
+from serve_app.cli.options import DEFAULT_SERVER
 from serve_app.cli.simulated import simulated, with_simulated
 from serve_app.cli.supervisor import hold_signals, ignore_signals, supervise
 from serve_app.cluster.environment import LANES_HOST, serve_environment
@@ -63,6 +64,7 @@ def run_server(file: Path, host: str | None, port: int | None, profile: str | No
         )
     for reason in missing.values():
         console.print(f"[yellow]warning: {escape(reason)}")
+    console.print("starting; this takes about 20 to 40 s")
     environment = serve_environment(public=False, max_session_s=config.max_session_s)
     os.environ.update(environment | {LANES_HOST: "127.0.0.1"})
     try:
@@ -160,11 +162,16 @@ def _start(args: dict[str, Any], listen: tuple[str, int], began: float) -> None:
     ray_s = time.monotonic() - began
     with console.status("starting voxray …"):
         _start_application(args, listen)
+    _announce(listen, dashboard, time.monotonic() - began, ray_s)
+
+
+def _announce(listen: tuple[str, int], dashboard: str, total_s: float, ray_s: float) -> None:
     host, port = listen
     url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-    total_s = time.monotonic() - began
     console.print(f"voxray is ready at [bold]{url}[/] ({total_s:.1f} s, {ray_s:.1f} of them Ray's)")
     console.print(f"  API {url}/docs, Ray's dashboard http://{dashboard}")
+    if (local := _local_url(*listen)) != DEFAULT_SERVER:
+        console.print(f"  for the other commands: export VOXRAY_SERVER={local}")
     console.print("  Ctrl-C stops everything")
 
 
@@ -201,13 +208,18 @@ def _start_application(args: dict[str, Any], listen: tuple[str, int]) -> None:
 def _await_ready(host: str, port: int) -> None:
     """Until every new connection reaches an ingress replica whose lanes to the models are open."""
     deadline = time.monotonic() + READY_S
-    reach = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
     in_a_row = 0
     while in_a_row < READY_IN_A_ROW:
-        in_a_row = in_a_row + 1 if _is_ready(f"http://{reach}:{port}/v1/ready") else 0
+        in_a_row = in_a_row + 1 if _is_ready(f"{_local_url(host, port)}/v1/ready") else 0
         if time.monotonic() > deadline:
             raise TimeoutError(f"the models were not ready within {READY_S} s")
         time.sleep(0.05)
+
+
+def _local_url(host: str, port: int) -> str:
+    """Where this machine reaches a server that listens on `host`."""
+    reach = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
+    return f"http://{reach}:{port}"
 
 
 def _is_ready(url: str) -> bool:

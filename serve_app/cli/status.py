@@ -1,69 +1,83 @@
-"""`voxray status`: sessions, deployments and replicas."""
+"""`voxray status`: versions, engines, deployments, machines, jobs and sessions of the server."""
 
-import contextlib
 import json
-import os
-from pathlib import Path
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-import httpx2 as httpx
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.table import Table
+from rich.text import Text
 
-from serve_app.cli.rest import Rest, is_loopback
+from serve_app.cli.rest import Rest
+
+GIB = 1 << 30
+
+Status = dict[str, Any]
 
 
-def show_status(server: str, dashboard: str, as_json: bool) -> None:
-    rest = Rest(server)
-    health = rest.ask("GET", "/v1/health").json()
-    metrics = rest.ask("GET", "/v1/metrics").json()
-    deployments = _deployments(dashboard)
+def show_status(server: str, as_json: bool) -> None:
+    status = Rest(server).ask("GET", "/v1/status").json()
     if as_json:
-        print(json.dumps({"health": health, "metrics": metrics, "deployments": deployments}))
+        print(json.dumps(status))
         return
     console = Console(highlight=False)
-    console.print(
-        f"{server}: [bold]{health['status']}[/], engine {health['engine']}, "
-        f"{health['active_sessions']} open sessions, {metrics['live']['total_sessions']} in total, "
-        f"{metrics['total_requests']} requests"
+    for part in _report(server, status):
+        console.print(part, soft_wrap=isinstance(part, Text))
+
+
+def _report(server: str, status: Status) -> Iterable[RenderableType]:
+    """What is printed, from top to bottom."""
+    versions = ", ".join(f"{name} {number}" for name, number in status["versions"].items())
+    yield Text(f"{server}: {status['status']}, up {status['uptime_s']:.0f} s ({versions})")
+    yield Text(
+        f"{status['active_sessions']} sessions, {status['active_conversations']} conversations, "
+        f"{status['active_connections']} connections; {_jobs(status['jobs'])}"
     )
-    console.print(_table(deployments) if deployments else f"(no Ray dashboard at {dashboard})")
+    yield _table(("engine", "name", "model", "state"), map(_engine, status["engines"]))
+    if deployments := status["deployments"]:
+        yield _table(("deployment", "status", "replicas"), map(_deployment, deployments.items()))
+    yield _table(("node", "CPU", "memory", "GPU"), map(_node, status["nodes"]))
 
 
-def _deployments(dashboard: str) -> list[dict[str, Any]]:
-    """From the API of Ray's dashboard, which listens on the server's own machine only."""
-    token = Path(os.environ.get("RAY_AUTH_TOKEN_PATH", "~/.ray/auth_token")).expanduser()
-    headers = {}
-    with contextlib.suppress(OSError):
-        headers = {"Authorization": f"Bearer {token.read_text().strip()}"}
-    try:
-        answer = httpx.get(
-            f"{dashboard}/api/serve/applications/",
-            headers=headers,
-            timeout=5,
-            trust_env=not is_loopback(dashboard),
-        )
-        applications = answer.raise_for_status().json()["applications"]
-    except (httpx.HTTPError, ValueError, KeyError):
-        return []
-    return [
-        {
-            "name": name,
-            "status": deployment["status"],
-            "replicas": [
-                {"id": replica["replica_id"], "state": replica["state"], "pid": replica["pid"]}
-                for replica in deployment["replicas"]
-            ],
-        }
-        for application in applications.values()
-        for name, deployment in application["deployments"].items()
-    ]
+def _jobs(jobs: dict[str, int | None]) -> str:
+    """The counts are None if the server's database does not answer."""
+    if None in jobs.values():
+        return "jobs: the database does not answer"
+    return f"jobs: {jobs['waiting']} waiting, {jobs['running']} running"
 
 
-def _table(deployments: list[dict[str, Any]]) -> Table:
-    table = Table("deployment", "status", "replicas", "pids")
-    for deployment in deployments:
-        replicas = deployment["replicas"]
-        pids = ", ".join(str(replica["pid"]) for replica in replicas)
-        table.add_row(deployment["name"], deployment["status"], str(len(replicas)), pids)
+def _table(names: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+    table = Table(*names)
+    for row in rows:
+        table.add_row(*map(Text, row))
     return table
+
+
+def _engine(engine: Status) -> Sequence[str]:
+    loaded = "" if engine["percent"] == 100 else f" {engine['percent']:.0f} %"
+    return engine["kind"], engine["engine"], engine["model"] or "", engine["state"] + loaded
+
+
+def _deployment(named: tuple[str, Status]) -> Sequence[str]:
+    name, deployment = named
+    replicas = ", ".join(f"{count} {state}" for state, count in deployment["replicas"].items())
+    return name, deployment["status"], replicas
+
+
+def _node(node: Status) -> Sequence[str]:
+    cpu, memory = node["cpu"], node["memory"]
+    gpus = (
+        f"{gpu['name']}: {gpu['percent']} %, "
+        + _gib(gpu["memory_used_bytes"], gpu["memory_total_bytes"])
+        for gpu in node["gpus"]
+    )
+    return (
+        node["node"],
+        f"{cpu['percent']:.0f} % of {cpu['count']}",
+        _gib(memory["used_bytes"], memory["total_bytes"]),
+        "\n".join(gpus) or "none",
+    )
+
+
+def _gib(used: int, total: int) -> str:
+    return f"{used / GIB:.1f} of {total / GIB:.1f} GiB"

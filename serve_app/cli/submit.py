@@ -119,4 +119,3 @@ def _save(rest: Rest, id_: str, target: Path, form: str) -> None:
     check_folder(out.parent)
     with output(out) as file:
         file.write(rest.ask("GET", f"/v1/jobs/{id_}/export/{form}").content)
-    console.print(f"wrote {out}", markup=False)

@@ -14,7 +14,7 @@ from websockets.asyncio.client import ClientConnection
 
 from deployments.decoding import Bounds, Undecodable, decode
 from deployments.interfaces import RATE, VOICE_RATE
-from serve_app.cli import Failure, console
+from serve_app.cli import Failure, WrongUsage, console
 from serve_app.cli.client import Event, socket_to
 from serve_app.cli.devices import Loudspeaker, NoDevice, microphone
 from serve_app.cli.output import output
@@ -63,6 +63,8 @@ class NoReply(Failure):
 
 
 def talk(server: str, in_: Path | None, out: Path | None, voice: str | None) -> None:
+    if out and out.suffix.lower() not in ("", ".wav"):
+        raise WrongUsage(f"{out}: replies are written as wav; use a name that ends in .wav")
     try:
         with contextlib.suppress(KeyboardInterrupt), _player(out) as player:
             asyncio.run(_talk(server, in_, player, voice))

@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 import typer
 
 from deployments.decoding import Bounds, Undecodable, decode, duration_s
-from serve_app.cli import FAILED, Failure, NoServer, complain
+from serve_app.cli import FAILED, Failure, NoServer, WrongUsage, complain
 from serve_app.cli.captions import Captions
 from serve_app.cli.client import run_session
-from serve_app.cli.output import output
+from serve_app.cli.output import STDOUT, output
 from serve_app.live.transcript import Form, Segment, render
 
 CHUNK_BYTES = 3_200
@@ -31,7 +31,15 @@ class TranscribeOptions(NamedTuple):
 
 
 def transcribe(options: TranscribeOptions, files: Sequence[Path], out: Path | None) -> None:
-    """If one recording fails, the others are still printed, but `out` is not written."""
+    """If one recording fails, the others are still printed, but `out` is not written.
+
+    Raises `WrongUsage` for subtitles of several recordings in one file.
+    """
+    if out not in (None, STDOUT) and len(files) > 1 and options.form in ("srt", "vtt"):
+        raise WrongUsage(
+            f"{out}: one file cannot contain the subtitles of several recordings; run one command "
+            f"for each, or `voxray jobs submit FOLDER --format {options.form} -o FOLDER`"
+        )
     failed = False
     with output(out) as written:
         for file in files:

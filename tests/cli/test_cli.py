@@ -11,6 +11,7 @@ from loadtest.speech import wav
 from serve_app import __version__
 from serve_app.cli import FAILED, NO_SERVER, USAGE
 from serve_app.cli.config_file import DEFAULT
+from serve_app.cli.server import _announce
 from tests.fakes import served
 from tests.jobs.test_jobs import config, running
 from tests.server import voxray
@@ -46,7 +47,8 @@ def test_a_missing_server_is_reported(tmp_path: Path) -> None:
     ):
         result = voxray(*command, "--server", NOBODY)
         assert result.returncode == NO_SERVER
-        assert "voxray run" in result.stderr and "Traceback" not in result.stderr
+        assert "voxray run" in result.stderr and "still starting" in result.stderr
+        assert "Traceback" not in result.stderr
 
 
 def test_a_missing_microphone_is_reported() -> None:
@@ -62,6 +64,7 @@ def test_a_conversation_from_file_to_file(tmp_path: Path, speech: bytes) -> None
     with served() as address:
         server = ("--server", f"http://{address}")
         talked = voxray("talk", "--in", str(question), "--out", str(answer), *server)
+        assert f"wrote {answer}\n" in talked.stderr
         assert talked.returncode == 0 and "it:  The sim answers," in talked.stderr
         assert wave.open(str(answer)).getnframes() == pytest.approx(0.8 * 24_000, rel=0.01)
         bad = voxray("talk", "--in", str(question), "--out", str(answer), "--voice", "bob", *server)
@@ -69,6 +72,7 @@ def test_a_conversation_from_file_to_file(tmp_path: Path, speech: bytes) -> None
         assert voxray("chat", "hello", *server).stdout.startswith("The sim answers,")
         for suffix in ("mp3", "flac"):
             spoken = voxray("say", "Hi there.", "-o", str(tmp_path / f"s.{suffix}"), *server)
+            assert spoken.stderr == f"wrote {tmp_path}/s.{suffix}\n"
             assert spoken.returncode == 0 and (tmp_path / f"s.{suffix}").stat().st_size > 500
         unknown = voxray("say", "Hi.", "-o", str(tmp_path / "s.doc"), *server)
         assert unknown.returncode == USAGE and ".mp3" in unknown.stderr
@@ -95,6 +99,24 @@ def test_the_environment_is_fit_for_eval() -> None:
     assert all(line.startswith("export ") for line in result.stdout.splitlines())
 
 
+@pytest.mark.parametrize(
+    ("listen", "exported"),
+    [
+        (("127.0.0.1", 8000), None),
+        (("0.0.0.0", 8000), None),
+        (("127.0.0.1", 8311), "export VOXRAY_SERVER=http://127.0.0.1:8311\n"),
+        (("::", 8311), "export VOXRAY_SERVER=http://[::1]:8311\n"),
+    ],
+)
+def test_a_server_at_another_address_says_how_to_reach_it(
+    capsys: pytest.CaptureFixture[str], listen: tuple[str, int], exported: str | None
+) -> None:
+    _announce(listen, "127.0.0.1:8265", total_s=20, ray_s=5)
+    told = capsys.readouterr().err
+    assert "voxray is ready" in told
+    assert exported in told if exported else "VOXRAY_SERVER" not in told
+
+
 def test_the_configuration_is_the_given_or_the_local_or_the_packaged_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -117,6 +139,23 @@ def test_a_recording_in_every_form(tmp_path: Path, talk: bytes, option: str, beg
     with served() as address:
         result = voxray("transcribe", str(file), option, "--server", f"http://{address}")
     assert result.returncode == 0 and result.stdout.startswith(begins) and result.stdout.strip()
+
+
+@pytest.mark.parametrize(
+    ("name", "begins"), [("a.srt", "1\n00:"), ("a.VTT", "WEBVTT"), ("a.json", "{"), ("a", "")]
+)
+def test_the_form_is_that_of_the_files_name(
+    tmp_path: Path, talk: bytes, name: str, begins: str
+) -> None:
+    file, out = tmp_path / "talk.wav", tmp_path / name
+    file.write_bytes(wav(talk))
+    with served() as address:
+        server = ("--server", f"http://{address}")
+        result = voxray("transcribe", str(file), "-o", str(out), *server)
+        assert result.returncode == 0 and result.stderr == f"wrote {out}\n"
+        assert out.read_text().startswith(begins) and out.read_text().strip()
+        assert voxray("transcribe", str(file), "--vtt", "-o", str(out), *server).returncode == 0
+    assert out.read_text().startswith("WEBVTT")  # an option goes before the name
 
 
 def test_a_file_that_is_not_audio_is_reported_at_once(tmp_path: Path) -> None:
@@ -179,12 +218,12 @@ def test_jobs_from_a_folder_to_a_folder(tmp_path: Path, talk: bytes) -> None:
 
 def test_jobs_that_are_refused_or_fail_are_reported(tmp_path: Path, speech: bytes) -> None:
     text, broken = tmp_path / "text.wav", tmp_path / "broken.wav"
-    text.write_text("this is no recording")
+    text.write_text("only some words")
     broken.write_bytes(b"RIFF\x24\x00\x00\x00WAVEfmt garbage garbage garbage")
     with running(config(tmp_path / "data")) as client:
         server = ("--server", client.url)
         refused = voxray("jobs", "submit", str(text), *server)
-        assert refused.returncode == FAILED and "no recording" in refused.stderr
+        assert refused.returncode == FAILED and "not a recording" in refused.stderr
         failed = voxray("jobs", "submit", str(broken), "--watch", *server)
         assert failed.returncode == FAILED and "unreadable_audio" in failed.stderr
         empty = tmp_path / "empty"

@@ -72,7 +72,7 @@ def test_no_audio_is_sent_after_a_refused_start(
     assert len(result.stderr.splitlines()) == 1 and "grammar" in result.stderr
 
 
-@pytest.mark.parametrize("bad", ["missing/out.txt", "folder", "speech.wav/out.txt"])
+@pytest.mark.parametrize("bad", ["missing/out", "folder", "speech.wav/out"])
 def test_a_file_that_cannot_be_written_is_found_before_the_work(
     recording: Path, bad: str, tmp_path: Path
 ) -> None:
@@ -108,7 +108,7 @@ def test_a_failed_command_leaves_no_file(
         ["say", "hi", "--voice", "nobody", "-o", new],
         ["say", "hi", "--voice", "nobody", "-o", str(kept)],
         ["talk", "--in", str(recording), "--voice", "nobody", "-o", new],
-        ["jobs", "export", "no-such-job", "-o", new],
+        ["jobs", "export", "no-such-job", "-o", f"{new}.txt"],
     ):
         assert voxray(*command, *server).returncode == FAILED, command
     assert sorted(tmp_path.iterdir()) == before and kept.read_bytes() == b"from yesterday"
@@ -169,6 +169,8 @@ def test_binary_goes_to_pipes_and_files_but_not_to_terminals(
         (["jobs", "list", "--state", "nope"], ("queued", "cancelled")),
         (["say", "hi", "-o", "-", "--format", "nope"], ("mp3", "pcm")),
         (["say", "hi", "-o", "out.doc"], (".mp3", ".pcm")),
+        (["talk", "-o", "out.mp3"], (".wav",)),
+        (["jobs", "export", "id", "-o", "t.xyz"], (".txt", ".docx")),
         (["status", "--server", "localhost"], ("http://127.0.0.1:8000",)),
     ],
 )
@@ -176,6 +178,18 @@ def test_a_wrong_choice_gets_the_allowed_ones(command: list[str], allowed: tuple
     result = voxray(*command)
     assert result.returncode == USAGE, result.stderr
     assert all(choice in result.stderr for choice in allowed), result.stderr
+
+
+def test_subtitles_of_several_recordings_do_not_go_into_one_file(
+    recording: Path, tmp_path: Path
+) -> None:
+    for name, *option in (("two.srt",), ("two.vtt",), ("two", "--srt")):
+        out = tmp_path / name
+        result = voxray(
+            "transcribe", str(recording), str(recording), *option, "-o", str(out), *NOBODY
+        )
+        assert result.returncode == USAGE and "voxray jobs submit" in result.stderr
+        assert not out.exists()
 
 
 def test_the_choices_are_the_servers() -> None:

@@ -310,7 +310,7 @@ def test_locust_shows_the_shape_of_a_load(server: Server, tmp_path: Path) -> Non
 def test_status_shows_deployments(server: Server) -> None:
     shown = voxray("status", "--server", server.url)
     assert shown.returncode == 0
-    assert all(name in shown.stdout for name in ("Ingress", "Vad", "Transcriber", "HEALTHY"))
+    assert all(name in shown.stdout for name in ("Ingress", "2 RUNNING", "Transcriber", "HEALTHY"))
 
 
 def test_everything_listens_on_loopback_only(server: Server) -> None:

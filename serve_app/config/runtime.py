@@ -28,7 +28,7 @@ sessions. Everything else is fixed at the start."""
 Changes = Mapping[str, Mapping[str, Any]]
 
 Follower = Callable[[Limits, VadConfig], None]
-"""Gets the sections that may change, on every change."""
+"""Gets the sections that may change, at once and on every change."""
 
 
 class RuntimeSettings:
@@ -48,7 +48,9 @@ class RuntimeSettings:
         return self._changes
 
     def follow(self, follower: Follower) -> None:
+        """A replica that starts late applies stored changes before it has any followers."""
         self._followers.append(follower)
+        follower(self._current.limits, self._current.vad)
 
     def checked(self, asked: Any) -> dict[str, dict[str, Any]]:
         """All changes, including these. Raises `ClientError` for a wrong key or value."""

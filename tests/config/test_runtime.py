@@ -45,6 +45,17 @@ def changed(section: str, **values: Any) -> tuple[RuntimeSettings, LiveSessions,
     return settings, sessions, conversations
 
 
+def test_a_replica_that_starts_late_has_the_changes_from_its_first_session_on() -> None:
+    config, there = Config(profile="sim"), models()
+    settings = RuntimeSettings(config)
+    settings.apply(settings.checked({"limits": {"max_sessions": 7}}))
+    sessions = LiveSessions(
+        config.limits, config.vad, config.transcriber, there.vad, there.transcriber, Metrics()
+    )
+    settings.follow(sessions.configure)
+    assert sessions.limits.max_sessions == 7
+
+
 def test_the_tests_know_every_key() -> None:
     assert {"limits": tuple(LIMITS), "vad": tuple(VAD)} == RUNNING
 

@@ -77,26 +77,22 @@ class Conversation:
     def on_event(self, event: SessionEvent) -> None:
         """The live session's sink."""
         if isinstance(event, SpeechFact):
-            self.feed(event)
+            self._feed_turn(event)
         elif isinstance(event, ErrorReport | Close):
             self._sink(event)
 
-    def hear(self, fact: SessionFact) -> None:
-        if self.live:
+    def feed(self, fact: SessionFact | Fact) -> None:
+        """A fact for the live session or for the turn.
+
+        Raises `ClientError` for what a client may not ask now; nothing has changed then.
+        """
+        if not isinstance(fact, SessionFact):
+            self._feed_turn(fact)
+        elif self.live:
             self.live.feed(fact)
 
-    def take(self, fact: SessionFact | Fact) -> None:
-        """A client's fact, for the session or the turn. Raises `ClientError` as `feed` does."""
-        if isinstance(fact, SessionFact):
-            self.hear(fact)
-        else:
-            self.feed(fact)
-
-    def feed(self, fact: Fact) -> None:
-        """Raises `ClientError` for what a client may not ask now; nothing has changed then.
-
-        Engines get their orders before the client gets its events, which take longer to send.
-        """
+    def _feed_turn(self, fact: Fact) -> None:
+        """Engines get their orders before the client gets its events, which take longer to send."""
         orders = self._turn.on(fact, time.monotonic())
         for order in orders:
             if isinstance(order, Work):
@@ -152,7 +148,7 @@ class Conversation:
         except ReaderTooSlow:
             self._fail("client_too_slow")
         except ClientError as error:
-            self.feed(WorkFailed(reply, error))
+            self._feed_turn(WorkFailed(reply, error))
         except Exception:
             log.exception("a reply failed")
             self._fail("internal_error")
@@ -165,7 +161,7 @@ class Conversation:
     async def _generate(self, reply: int, call: Call) -> None:
         async with aclosing(call.answers()) as pieces:  # type: ignore[type-var]
             async for written in pieces:
-                self.feed(ChatDeltaReceived(reply, written))
+                self._feed_turn(ChatDeltaReceived(reply, written))
 
     async def _speak(self, reply: int) -> None:
         """Speak clause after clause until the reply ends."""
@@ -177,10 +173,10 @@ class Conversation:
                 async for sound in sounds:
                     await self.writable.wait()
                     if sound.pcm:
-                        self.feed(
+                        self._feed_turn(
                             AudioDeltaReceived(reply, order.clause, sound.pcm, sound.engine_ms)
                         )
-            self.feed(ClauseSpoken(reply, order.clause))
+            self._feed_turn(ClauseSpoken(reply, order.clause))
 
 
 class Conversations:

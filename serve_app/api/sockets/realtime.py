@@ -143,7 +143,7 @@ class RealtimeSocket(SpokenSocket):
         first = self._realtime
         self.send(first.hello())
         self.open_conversation(first.settings, first.listening, first.prefix)
-        self.hear(Started(first.options))
+        self.feed(Started(first.options))
 
     def received(self, message: str | bytes) -> None:
         try:

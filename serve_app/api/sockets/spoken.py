@@ -19,7 +19,6 @@ from serve_app.dialects.terms import DialectTerms
 from serve_app.errors import ClientError
 from serve_app.live.backlog import ReaderTooSlow
 from serve_app.live.events import Close, ErrorReport, Listening
-from serve_app.live.events import Fact as SessionFact
 from serve_app.observability.metrics import Metrics
 
 READ_AHEAD_SAMPLES = 30 * RATE
@@ -77,11 +76,7 @@ class SpokenSocket(Socket):
     def feed(self, fact: Any) -> None:
         """Raises `ClientError` for a fact that is not allowed now."""
         if self._conversation:
-            self._conversation.take(fact)
-
-    def hear(self, fact: SessionFact) -> None:
-        if self._conversation:
-            self._conversation.hear(fact)
+            self._conversation.feed(fact)
 
     def count(self, error: ClientError) -> None:
         self._metrics.count_error(error.code)

@@ -166,7 +166,7 @@ class _Connection:
             self._answers.put_nowait(fact.frame)
         elif not isinstance(fact, Undecoded):
             assert self._conversation
-            self._conversation.take(fact)
+            self._conversation.feed(fact)
 
     async def _next(self) -> bytes:
         answer = await self._answers.get()

@@ -65,7 +65,7 @@ def run_server(file: Path, host: str | None, port: int | None, profile: str | No
     for reason in missing.values():
         console.print(f"[yellow]warning: {escape(reason)}")
     console.print("starting; this takes about 20 to 40 s")
-    environment = serve_environment(public=False, max_session_s=config.max_session_s)
+    environment = serve_environment(False, config.max_session_s, any_ports=True)
     os.environ.update(environment | {LANES_HOST: "127.0.0.1"})
     try:
         return supervise(partial(_serve, args, listen, began))

@@ -12,7 +12,7 @@ from deployments.decoding import Bounds, Undecodable, decode, duration_s
 from serve_app.cli import FAILED, Failure, NoServer, WrongUsage, complain
 from serve_app.cli.captions import Captions
 from serve_app.cli.client import run_session
-from serve_app.cli.output import STDOUT, output
+from serve_app.cli.output import output
 from serve_app.live.transcript import Form, Segment, render
 
 CHUNK_BYTES = 3_200
@@ -35,10 +35,10 @@ def transcribe(options: TranscribeOptions, files: Sequence[Path], out: Path | No
 
     Raises `WrongUsage` for subtitles of several recordings in one file.
     """
-    if out not in (None, STDOUT) and len(files) > 1 and options.form in ("srt", "vtt"):
+    if len(files) > 1 and options.form in ("srt", "vtt"):
         raise WrongUsage(
-            f"{out}: one file cannot contain the subtitles of several recordings; run one command "
-            f"for each, or `voxray jobs submit FOLDER --format {options.form} -o FOLDER`"
+            "one file cannot contain the subtitles of several recordings; run one command for "
+            f"each, or `voxray jobs submit FOLDER --format {options.form} -o FOLDER`"
         )
     failed = False
     with output(out) as written:

@@ -18,9 +18,14 @@ LANES_HOST = "VOXRAY_LANES_HOST"
 reach for a node's own, even on loopback."""
 
 
-def serve_environment(public: bool, max_session_s: float) -> dict[str, str]:
+def serve_environment(
+    public: bool, max_session_s: float, any_ports: bool = False
+) -> dict[str, str]:
     """Variables for Ray. `public`: HAProxy's own pages (statistics, metrics) can be reached from
     other machines. Its address for clients is `http_options.host` of the Serve config.
+
+    `any_ports`: those pages get ports that the system picks, so that servers which start together
+    on one machine do not pick the same.
 
     HAProxy is replaced whenever the set of replicas changes. The old process keeps its sockets
     and is killed after HARD_STOP, which must be longer than the longest session.
@@ -31,8 +36,8 @@ def serve_environment(public: bool, max_session_s: float) -> dict[str, str]:
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
         "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "1",  # not in batches of 1,000
         "RAY_SERVE_HAPROXY_BINARY_PATH": _our_haproxy(),
-        "RAY_SERVE_HAPROXY_STATS_PORT": str(_free_port(8404)),
-        "RAY_SERVE_HAPROXY_METRICS_PORT": str(_free_port(9101)),
+        "RAY_SERVE_HAPROXY_STATS_PORT": str(_free_port(0 if any_ports else 8404)),
+        "RAY_SERVE_HAPROXY_METRICS_PORT": str(_free_port(0 if any_ports else 9101)),
         "RAY_SERVE_HAPROXY_NBTHREAD": str(min(4, os.cpu_count() or 1)),
         "RAY_SERVE_HAPROXY_MAXCONN": str(_max_connections()),
         "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": str(int(max_session_s) + 120),

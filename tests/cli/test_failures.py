@@ -190,6 +190,8 @@ def test_subtitles_of_several_recordings_do_not_go_into_one_file(
         )
         assert result.returncode == USAGE and "voxray jobs submit" in result.stderr
         assert not out.exists()
+    printed = voxray("transcribe", str(recording), str(recording), "--srt", *NOBODY)
+    assert printed.returncode == USAGE and not printed.stdout
 
 
 def test_the_choices_are_the_servers() -> None:

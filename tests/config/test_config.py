@@ -119,6 +119,12 @@ def test_sockets_outlive_a_change_of_replicas() -> None:
     assert environment["RAY_SERVE_ENABLE_HA_PROXY"] == "1"
 
 
+def test_servers_that_start_together_get_ports_of_their_own() -> None:
+    names = ("RAY_SERVE_HAPROXY_STATS_PORT", "RAY_SERVE_HAPROXY_METRICS_PORT")
+    both = [serve_environment(False, 60, any_ports=True) for _ in range(2)]
+    assert len({one[name] for one in both for name in names}) == 4
+
+
 @pytest.mark.parametrize(
     ("sessions", "per_replica", "replicas"), [(0, 10, 1), (10, 10, 1), (11, 10, 2), (95.5, 10, 10)]
 )

@@ -82,33 +82,47 @@ class Replica:
         self._refreshing.cancel()
 
 
-class VadReplica(Replica):
-    """A replica of the VAD."""
+class LaneReplica(Replica):
+    """What replicas behind lanes have: the lanes, their address, and scaling by their sessions."""
 
-    def __init__(self) -> None:
-        super().__init__("Vad")
-        self._lanes = LaneServer(Vad(), VadInput)
-        self._metrics.watch(MODEL_SESSIONS, self._lanes.sessions, "Vad")
+    def __init__(self, deployment: str) -> None:
+        super().__init__(deployment)
+        self._deployment = deployment
+        self._lanes: LaneServer | None = None
         self._address: Address | None = None
 
-    async def reconfigure(self, _: dict[str, Any]) -> None:
-        """Serve awaits this before the replica is ready."""
-        if self._address is None:
-            self._address = await _serve_lanes(self._lanes)
+    async def _open_lanes(self, model: Any, item: type) -> None:
+        self._lanes = LaneServer(model, item)
+        name = serve.get_replica_context().replica_id.unique_id
+        self._address = await self._lanes.start(name, _lanes_host())
+        self._metrics.watch(MODEL_SESSIONS, self._lanes.sessions, self._deployment)
 
     async def address(self) -> Address:
         assert self._address, "Serve awaits reconfigure before it sends requests"
         return self._address
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
-        return {SESSIONS: self._lanes.sessions()}
+        return {SESSIONS: self._lanes.sessions() if self._lanes else 0.0}
 
     async def __del__(self) -> None:
         await super().__del__()
-        self._lanes.stop()
+        if self._lanes:
+            self._lanes.stop()
 
 
-class ModelReplica(Replica):
+class VadReplica(LaneReplica):
+    """A replica of the VAD."""
+
+    def __init__(self) -> None:
+        super().__init__("Vad")
+
+    async def reconfigure(self, _: dict[str, Any]) -> None:
+        """Serve awaits this before the replica is ready."""
+        if self._address is None:
+            await self._open_lanes(Vad(), VadInput)
+
+
+class ModelReplica(LaneReplica):
     """A replica with an engine: loaded before it can be reached, ended when its engine dies."""
 
     def __init__(self, kind: str, config: Config) -> None:
@@ -118,8 +132,6 @@ class ModelReplica(Replica):
         self._kind = kind
         self._config = config
         self._model: Any = None
-        self._lanes: LaneServer | None = None
-        self._address: Address | None = None
         self._state = ModelState(kind, *_described(kind, config))
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -142,17 +154,11 @@ class ModelReplica(Replica):
         model, item = MODELS[self._kind]
         self._model = model(engine)
         await self._model.start()
-        self._lanes = LaneServer(self._model, item)
-        self._address = await _serve_lanes(self._lanes)
-        self._watch(self._lanes)
+        await self._open_lanes(self._model, item)
+        if hasattr(self._model, "stats"):
+            self._metrics.watch(MADE, lambda: self._model.stats()["made"], self._deployment)
         if hasattr(engine, "wait_dead"):
             self._tasks.append(asyncio.create_task(self._end_with(engine)))
-
-    def _watch(self, lanes: LaneServer) -> None:
-        deployment = self._kind.capitalize()
-        self._metrics.watch(MODEL_SESSIONS, lanes.sessions, deployment)
-        if hasattr(self._model, "stats"):
-            self._metrics.watch(MADE, lambda: self._model.stats()["made"], deployment)
 
     async def _end_with(self, engine: Supervised) -> None:
         """End this process with its engine: its lanes break at once, their sessions move to another
@@ -163,13 +169,6 @@ class ModelReplica(Replica):
             self._lanes.stop()
         await self._state.publish("failed", reason)
         os._exit(1)
-
-    async def address(self) -> Address:
-        assert self._address, "Serve awaits reconfigure before it sends requests"
-        return self._address
-
-    async def record_autoscaling_stats(self) -> dict[str, float]:
-        return {SESSIONS: self._lanes.sessions() if self._lanes else 0.0}
 
     async def made(self) -> dict[str, int]:
         counts: dict[str, int] = self._model.stats()
@@ -182,14 +181,8 @@ class ModelReplica(Replica):
         await super().__del__()
         for task in self._tasks:
             task.cancel()
-        if self._lanes:
-            self._lanes.stop()
         if self._model:
             await self._model.stop()
-
-
-async def _serve_lanes(lanes: LaneServer) -> Address:
-    return await lanes.start(serve.get_replica_context().replica_id.unique_id, _lanes_host())
 
 
 def _described(kind: str, config: Config) -> tuple[str, str | None, int]:

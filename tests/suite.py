@@ -2,7 +2,7 @@
 
 Tests with Ray start clusters and watch the clock, so nothing runs beside them. The exit code is 1
 when either part failed; the last line has pytest's own form. Coverage is that of the first part:
-Ray runs the application in processes of its own.
+Ray runs the application in separate processes.
 """
 
 import subprocess

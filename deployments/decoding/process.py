@@ -91,7 +91,7 @@ class Decoding:
 
 @asynccontextmanager
 async def decoding(source: Path | Source, bounds: Bounds) -> AsyncIterator[Decoding]:
-    """`decode` in a process of its own, killed when the reader leaves. Raises `Undecodable`."""
+    """`decode` in a separate process, killed when the reader leaves. Raises `Undecodable`."""
     ours, theirs = socket.socketpair()
     serving: asyncio.Task[None] | None = None
     process = await _start(source, bounds, theirs)

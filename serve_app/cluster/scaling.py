@@ -1,6 +1,6 @@
 """The number of replicas, from the live sessions that they carry, never from CPU. Pure.
 
-Serve counts a lane as one request, whatever number of sessions it carries, so every model replica
+Serve counts a lane as one request, however many sessions it carries, so every model replica
 reports `sessions` instead. Serve applies bounds and delays.
 """
 

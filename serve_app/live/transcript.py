@@ -23,7 +23,7 @@ class WordOut(BaseModel):
 
     @classmethod
     def of(cls, word: Word, from_: int = 0) -> "WordOut":
-        """A word whose place is told in samples after `from_`."""
+        """A word whose position is in samples after `from_`."""
         return cls(
             word=word.text,
             start_ms=ms(from_ + word.start),

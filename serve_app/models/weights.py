@@ -16,8 +16,6 @@ from serve_app.config import Config
 from serve_app.config.weighted import HasWeights, ModelsConfig
 from serve_app.models.gpu_plan import Need, Shape, Share, check, check_one, need, shape
 
-READ = 1 << 20
-
 
 class Absent(Exception):
     """Weights are missing; the text says where they should be."""

@@ -179,7 +179,7 @@ def test_a_live_session_is_kept_as_a_transcription(client: Client, talk: bytes) 
 def test_a_session_that_cannot_be_recorded_gets_an_error_and_continues(
     client: Client, talk: bytes
 ) -> None:
-    """It is told as soon as the database has answered, which takes longer than a short talk that
+    """The error comes as soon as the database has answered, which takes longer than a short talk that
     is sent all at once."""
 
     async def go(id_: str) -> tuple[dict[str, Any], list[dict[str, Any]], int | None]:
@@ -197,7 +197,7 @@ def test_a_session_that_cannot_be_recorded_gets_an_error_and_continues(
     for id_ in (opened["id"], "job_nobody"):
         error, events, code = asyncio.run(go(id_))
         assert (error["code"], error["fatal"]) == ("job_not_found", False)
-        assert not of("error", events), "it is told once"
+        assert not of("error", events), "the error comes once"
         assert words(events) and code == 1000
 
 
@@ -262,7 +262,7 @@ def test_health_ready_and_models(client: Client) -> None:
 
 
 def exchange(url: str, talk: bytes, send: Any) -> list[tuple[str, Any]]:
-    """What a stock Socket.IO client is told."""
+    """The events that a stock Socket.IO client receives."""
 
     async def go() -> list[tuple[str, Any]]:
         events: list[tuple[str, Any]] = []

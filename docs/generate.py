@@ -22,8 +22,24 @@ def configuration() -> str:
 Every key of the configuration, with its default, unit and range.
 
 All keys are under `args` in `serve_config.yaml` or in your own file (`voxray run --config FILE`). Unknown keys and
-values out of range are refused. A profile is a set of default engines; an explicit key overrides it. Names contain the
-unit: `_s` is seconds, `_ms` milliseconds.
+values out of range are refused. Names contain the unit: `_s` is seconds, `_ms` milliseconds.
+
+Every key can also be set by an environment variable: `VOXRAY__`, then the key in upper case with two underscores for
+each dot. A value for a whole section, or for a key that takes several values, is JSON.
+
+```sh
+export VOXRAY__PROFILE=sim
+export VOXRAY__TRANSCRIBER__SCALE__MAX_REPLICAS=8
+export VOXRAY__SPEAKER__STYLES='{{"cheerful": "af_bella"}}'
+```
+
+The first of these that sets a key wins: an option of the command, the environment, the file, the profile (a set of
+default engines), the default. Sections are merged key by key. A variable that starts with `VOXRAY__` and is no setting
+is an error that names it. Variables with one underscore, such as `VOXRAY_DATABASE_URL`, are not settings.
+
+`voxray run` reads the environment when it starts. On a cluster Ray Serve builds the application on one of the nodes and
+gives the result to every replica, so set the same variables on every node, before `ray start`. `voxray env` checks them
+and prints them with the others.
 
 `make docs` generates this page from `serve_app/config/`.
 

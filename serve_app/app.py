@@ -1,5 +1,6 @@
 """The composition root: the only module that creates deployments. All Serve options are here."""
 
+import os
 import secrets
 from typing import Any
 
@@ -9,6 +10,7 @@ from ray.serve.config import AutoscalingConfig, AutoscalingPolicy
 
 from serve_app.cluster.scaling import JobsPolicy, SessionsPolicy
 from serve_app.config import Config, Scale
+from serve_app.config.sources import configured, with_environment
 from serve_app.engines import engine_class
 from serve_app.models import weights
 from serve_app.replicas import Ingress, ModelReplica, VadReplica, WorkerReplica
@@ -22,8 +24,17 @@ UNBOUNDED = 100_000
 
 
 def build(args: dict[str, Any]) -> Application:
-    """The application that `serve run`, `serve deploy` and `voxray run` start from `args`."""
-    config = Config.model_validate(args)
+    """The application that `serve run` and `serve deploy` start from `args`.
+
+    Serve calls this on one node. Settings in that node's environment override `args`, and every
+    replica gets the result. Raises `WrongSetting`.
+    """
+    tree = with_environment(args, os.environ)
+    return application(configured(tree, os.environ))
+
+
+def application(config: Config) -> Application:
+    """The application that `voxray run` starts, too."""
     for kind, (name, _) in config.engines.items():
         engine_class(kind, name)
     weights.check_plan(config)

@@ -1,14 +1,17 @@
-"""The Serve configuration of a command: the given file, ./serve_config.yaml, or the package's."""
+"""The Serve configuration of a command: the given file, ./serve_config.yaml, or the package's.
 
-from difflib import get_close_matches
+Environment variables override the file, and options of the command override both.
+"""
+
+import os
 from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ValidationError
 
 from serve_app.cli import Failure, console
 from serve_app.config import Config
+from serve_app.config.sources import WrongSetting, configured, with_environment
 
 NAME = "serve_config.yaml"
 DEFAULT = Path(__file__).parent.parent / NAME
@@ -30,7 +33,7 @@ def settings(
 ) -> tuple[dict[str, Any], tuple[str, int]]:
     """The application's args and the address, from the Serve file and what overrides it.
 
-    Raises `Failure` for a file that is no Serve configuration.
+    Raises `Failure` for a file that is no Serve configuration, and for an unknown variable.
     """
     try:
         deploy = yaml.safe_load(file.read_text())
@@ -41,34 +44,23 @@ def settings(
     except (AttributeError, LookupError, TypeError, ValueError) as error:
         reason = "not a Serve configuration: it needs `applications`, a list, with `args`"
         raise Failure(f"{file}: {reason}") from error
+    args = overridden(args)
     if profile:
         args["profile"] = profile
     return args, (host or http.get("host", "127.0.0.1"), port or http.get("port", 8000))
 
 
 def validated(file: Path, args: dict[str, Any]) -> Config:
-    """Raises `Failure` that names every wrong key and what is allowed."""
+    """Raises `Failure` that names every wrong key or variable and what is allowed."""
     try:
-        return Config.model_validate(args)
-    except ValidationError as error:
-        wrong = error.errors(include_url=False, include_context=False)
-        raise Failure("\n".join(f"{file}: {_mistake(it)}" for it in wrong)) from error
+        return configured(args, os.environ, file)
+    except WrongSetting as error:
+        raise Failure(str(error)) from error
 
 
-def _mistake(error: Any) -> str:
-    *parents, key = error["loc"] or ("args",)
-    name = ".".join(map(str, (*parents, key)))
-    if error["type"] != "extra_forbidden":
-        return f"{name}: {error['msg'].removeprefix('Value error, ')}"
-    allowed = sorted(_model_at(parents).model_fields)
-    suggestion = "".join(f"; did you mean {it}?" for it in get_close_matches(str(key), allowed, 1))
-    return f"{name}: unknown key{suggestion}; allowed: {', '.join(allowed)}"
-
-
-def _model_at(path: list[Any]) -> type[BaseModel]:
-    model: type[BaseModel] = Config
-    for step in path:
-        found = model.model_fields[step].annotation if step in model.model_fields else None
-        if isinstance(found, type) and issubclass(found, BaseModel):
-            model = found
-    return model
+def overridden(args: dict[str, Any]) -> dict[str, Any]:
+    """`args` with the settings of the environment. Raises `Failure` for an unknown variable."""
+    try:
+        return with_environment(args, os.environ)
+    except WrongSetting as error:
+        raise Failure(str(error)) from error

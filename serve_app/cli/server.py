@@ -23,6 +23,7 @@ from serve_app.cli.simulated import simulated, with_simulated
 from serve_app.cli.supervisor import hold_signals, ignore_signals, supervise
 from serve_app.cluster.environment import LANES_HOST, serve_environment
 from serve_app.config import Config
+from serve_app.config.sources import settings_in
 from serve_app.extras import S3, MissingExtra, module_of
 from serve_app.models.gpu_plan import DoesNotFit
 from serve_app.models.weights import Absent, check_plan, ensure
@@ -94,6 +95,8 @@ def _check_extras(config: Config) -> None:
 def print_environment(file: Path, public: bool) -> None:
     args, _ = settings(file, None, None, None)
     for name, value in serve_environment(public, validated(file, args).max_session_s).items():
+        print(f"export {name}={shlex.quote(value)}")
+    for name, value in settings_in(os.environ).items():  # checked above
         print(f"export {name}={shlex.quote(value)}")
     print("export RAY_AUTH_MODE=token")  # `ray start` and `serve deploy` must agree on it
 
@@ -196,12 +199,12 @@ def _start_ray() -> str:
 def _start_application(args: dict[str, Any], listen: tuple[str, int]) -> None:
     from ray import serve
 
-    from serve_app.app import build
+    from serve_app.app import application
     from serve_app.replicas import APP_NAME
 
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
     serve.start(http_options={"host": listen[0], "port": listen[1]})
-    serve.run(build(args), name=APP_NAME, route_prefix="/")
+    serve.run(application(Config.model_validate(args)), name=APP_NAME, route_prefix="/")
     _await_ready(*listen)
 
 

@@ -81,6 +81,10 @@ class LaneModel(Generic[Item, Work, Answer]):
         gone = set(left)
         return await self.take(here, [item for item in batch if item.session not in gone])
 
+    def waiting(self) -> int:
+        """Work that the engine has not begun; 0 for an engine that does not say."""
+        return 0
+
     async def take(self, here: Lane[Work, Answer], batch: Sequence[Item]) -> Sequence[Answer]:
         """Returns the answers that are available at once; later ones go to `here.out`."""
         raise NotImplementedError

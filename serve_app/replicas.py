@@ -97,9 +97,10 @@ class LaneReplica(Replica):
         self._address = await self._lanes.start(name, _lanes_host())
         self._metrics.watch(MODEL_SESSIONS, self._lanes.sessions, self._deployment)
 
-    async def address(self) -> Address:
+    async def address(self) -> dict[str, Any]:
+        """An `Address`, as plain data: the one who asks may have another version of that class."""
         assert self._address, "Serve awaits reconfigure before it sends requests"
-        return self._address
+        return self._address._asdict()
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
         return {SESSIONS: self._lanes.sessions() if self._lanes else 0.0}

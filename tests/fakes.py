@@ -25,6 +25,7 @@ from deployments.vad import Vad
 from serve_app.api import Backend, create_app
 from serve_app.config import Config
 from serve_app.jobs.worker import Worker
+from serve_app.lanes.load import Load
 from serve_app.live.options import EngineInfo, Engines
 from tests.waiting import wait_for
 
@@ -51,6 +52,9 @@ class FakeTranscriber:
             self._answers.put_nowait([self._answer(piece) for piece in batch])
         return []
 
+    def waiting(self) -> int:
+        return 0
+
     def _answer(self, piece: Speech) -> Hypothesis:
         until = len(piece.pcm) // 2
         return Hypothesis(piece.session, piece.utterance, until, self.words, piece.ended)
@@ -65,6 +69,7 @@ class LocalConnection:
         self._answers: asyncio.Queue[Any] = asyncio.Queue()
         self._pushing: asyncio.Task[None] | None = None
         self.exchanges = 0
+        self.load = Load()
         self.dead = False
         self.frozen = False
 
@@ -89,10 +94,17 @@ class LocalConnection:
             self._answers.put_nowait(answers)
 
     async def receive(self) -> Any:
-        answers = await self._answers.get()
-        if self.dead:
-            raise ConnectionResetError
-        return answers
+        """Answers, or nothing as a sign of life."""
+        waited = asyncio.create_task(self._answers.get())
+        try:
+            while not (await asyncio.wait({waited}, timeout=0.02))[0]:
+                if not self.frozen:
+                    return []
+            if self.dead:
+                raise ConnectionResetError
+            return waited.result()
+        finally:
+            waited.cancel()
 
     def kill(self) -> None:
         """As a replica that dies: what waits and what comes fails with `ConnectionResetError`."""

@@ -60,6 +60,7 @@ PURE = [
     "serve_app/live/options.py",
     "serve_app/models/gpu_plan.py",
     "serve_app/lanes/quarantine.py",
+    "serve_app/lanes/load.py",
     "serve_app/conversation/reply.py",
     "serve_app/cluster/scaling.py",
     "deployments/speaker/clauses.py",

@@ -82,3 +82,6 @@ class Lanes(Protocol):
 
     async def exchange(self, lane: str, batch: Sequence[Any], left: Sequence[int]) -> Sequence[Any]:
         """Returns the answers that are available at once; `listen` streams later ones."""
+
+    def waiting(self) -> int:
+        """Utterances or requests that the engine has not begun."""

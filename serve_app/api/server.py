@@ -21,7 +21,7 @@ from serve_app.jobs.live_recording import LiveRecordings
 from serve_app.jobs.recogniser import Recogniser
 from serve_app.jobs.submission import Jobs
 from serve_app.lanes.pool import LanePool, LaneTimings
-from serve_app.live.driver import LANE_TIMEOUT_S, LiveSessions, watch_lanes
+from serve_app.live.driver import LiveSessions, watch_lanes
 from serve_app.observability.metrics import Metrics
 from serve_app.security.concurrency import ConcurrencyLimit
 
@@ -101,7 +101,7 @@ def _voices(backend: Backend, config: Config) -> VoiceCatalog:
 
 
 def _diarizers(backend: Backend, config: DiarizerConfig, metrics: Metrics) -> LanePool:
-    timings = LaneTimings(config.batch_interval_ms / 1000, LANE_TIMEOUT_S)
+    timings = LaneTimings(config.batch_interval_ms / 1000)
     lanes = LanePool(backend.diarizer, timings, DiarizationInput)
     watch_lanes(metrics, "Diarizer", lanes)
     return lanes

@@ -31,7 +31,7 @@ class ServeReplicaSet:
         self._addresses: dict[str, Address] = {}
 
     async def replicas(self) -> list[str]:
-        addresses = [Address(*it) for it in await broadcast(self._handle, "address")]
+        addresses = [Address.of(it) for it in await broadcast(self._handle, "address")]
         self._addresses = {address.name: address for address in addresses}
         return list(self._addresses)
 

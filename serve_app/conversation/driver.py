@@ -36,7 +36,7 @@ from serve_app.errors import ClientError
 from serve_app.lanes.pool import LanePool, LaneTimings, ReplicaSet
 from serve_app.lanes.requests import Call, Calls
 from serve_app.live.backlog import ReaderTooSlow
-from serve_app.live.driver import LANE_TIMEOUT_S, LiveSession, LiveSessions, watch_lanes
+from serve_app.live.driver import LiveSession, LiveSessions, watch_lanes
 from serve_app.live.events import Close, ErrorReport, Listening
 from serve_app.live.events import Event as SessionEvent
 from serve_app.live.events import Fact as SessionFact
@@ -303,5 +303,5 @@ def speech_calls(replicas: ReplicaSet, config: SpeakerConfig) -> Calls:
 
 
 def _lanes(replicas: ReplicaSet, config: EngineConfig, request: type) -> LanePool:
-    timings = LaneTimings(config.batch_interval_ms / 1000, LANE_TIMEOUT_S)
+    timings = LaneTimings(config.batch_interval_ms / 1000)
     return LanePool(replicas, timings, request)

@@ -13,7 +13,8 @@ from deployments.interfaces import (
 )
 from serve_app.errors import ClientError
 from serve_app.jobs.recogniser import TranscriptionFailed
-from serve_app.lanes.pool import LanePool, LaneStream
+from serve_app.lanes.lane import LaneStream
+from serve_app.lanes.pool import LanePool
 
 AHEAD = 60 * RATE
 """Samples that may be sent before the diarizer has processed them."""

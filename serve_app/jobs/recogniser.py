@@ -4,7 +4,8 @@ import asyncio
 
 from deployments.interfaces import Hypothesis, SpeechOptions, Word
 from serve_app.errors import ClientError
-from serve_app.lanes.pool import LanePool, LaneStream
+from serve_app.lanes.lane import LaneStream
+from serve_app.lanes.pool import LanePool
 
 MOST_LANES = 64
 

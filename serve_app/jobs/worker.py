@@ -25,7 +25,7 @@ from serve_app.jobs.result_cache import ResultCache
 from serve_app.jobs.sweeping import Sweeping
 from serve_app.jobs.webhooks.delivery import Webhooks
 from serve_app.lanes.pool import LanePool, LaneTimings, ReplicaSet
-from serve_app.live.driver import LANE_TIMEOUT_S, watch_lanes
+from serve_app.live.driver import watch_lanes
 from serve_app.observability.metrics import Metrics
 from serve_app.observability.table import JOB_SECONDS, JOBS, JOBS_ENDED, JOBS_RETRIED
 
@@ -63,8 +63,8 @@ class Worker:
         self._sweeping = Sweeping(
             jobs, config.max_session_s, self._queue, self._cache, self._objects, self._webhooks
         )
-        listening = LaneTimings(config.transcriber.batch_interval_ms / 1000, LANE_TIMEOUT_S)
-        telling_apart = LaneTimings(config.diarizer.batch_interval_ms / 1000, LANE_TIMEOUT_S)
+        listening = LaneTimings(config.transcriber.batch_interval_ms / 1000)
+        telling_apart = LaneTimings(config.diarizer.batch_interval_ms / 1000)
         self._transcriber = LanePool(transcriber, listening, Speech)
         self._diarizer = LanePool(diarizer, telling_apart, DiarizationInput)
         watch_lanes(self._metrics, "Transcriber", self._transcriber)

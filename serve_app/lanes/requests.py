@@ -5,7 +5,8 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from serve_app.errors import ClientError
-from serve_app.lanes.pool import LanePool, LaneStream
+from serve_app.lanes.lane import LaneStream
+from serve_app.lanes.pool import LanePool
 
 QUARANTINED = object()
 MAX_REFUSED = 1024

@@ -4,14 +4,22 @@ A Serve handle call costs a millisecond or more of CPU time on each side, a fram
 microseconds; and a connection stays with its replica and breaks when the replica dies. Serve still
 says which replicas to use: the address and the token of a replica come over a Serve handle.
 
-Frames (`deployments/framing.py`) hold typed msgpack, so that only data gets in. The ingress sends
-the token, then `Up` frames. The replica sends `Down` frames; one with `took` set answers each `Up`.
+Frames (`deployments/framing.py`) hold typed msgpack, so that only data gets in. The ingress says
+`Hello` with the token, and the replica answers with `Welcome`. Then the ingress sends `Up` frames
+and the replica `Down` frames: one with `took` set answers each `Up`, and one with its `load` comes
+twice a second, whatever else it does. Whoever hears nothing for a while gives the lane up.
+
+During a rolling update an ingress and a replica of two versions of voxray meet. Both say which
+versions of this protocol they speak, and the lane uses the newest that both do; without one there
+is no lane. A struct here may get another last field with a default, because an older reader ignores
+it; any other change, the items and answers included, is a new version.
 """
 
 import asyncio
 import hmac
 import logging
 import secrets
+import time
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -19,6 +27,7 @@ import msgspec
 
 from deployments.framing import FrameTooLong, frame, read_frame
 from deployments.interfaces import Lanes
+from serve_app.lanes.load import BusyTime, Load
 
 log = logging.getLogger("voxray.lanes")
 
@@ -32,6 +41,36 @@ READ_AHEAD_BYTES = 4 << 20
 MAX_HELLO_BYTES = 256
 HELLO_TIMEOUT_S = 5.0
 
+REPORT_S = 0.5
+"""How often a replica reports its load."""
+
+UNREAD_BYTES = 1 << 16
+"""An ingress that leaves more than this unread gets no reports until it reads again."""
+
+ABSENT_S = 30.0
+"""An ingress that sends nothing for this long is gone, and the work of its streams is dropped."""
+
+
+class Versions(NamedTuple):
+    """The oldest and the newest version of the protocol that one end speaks."""
+
+    oldest: int
+    newest: int
+
+    def with_(self, other: "Versions") -> int | None:
+        """The newest that both speak."""
+        newest = min(self.newest, other.newest)
+        return newest if newest >= max(self.oldest, other.oldest) else None
+
+
+SPOKEN = Versions(1, 1)
+"""A test pins what version 1 looks like."""
+
+
+class VersionsDiffer(Exception):
+    """The two ends have no version of the protocol in common."""
+
+
 BROKEN = (OSError, asyncio.IncompleteReadError, FrameTooLong, msgspec.DecodeError)
 """The other end is gone, or does not speak this protocol."""
 
@@ -44,6 +83,20 @@ class Address(NamedTuple):
     port: int
     token: str
 
+    @classmethod
+    def of(cls, described: dict[str, Any]) -> "Address":
+        """From `_asdict` of the same or another version of voxray."""
+        return cls(*(described[field] for field in cls._fields))
+
+
+class Hello(msgspec.Struct, array_like=True):
+    versions: Versions
+    token: str
+
+
+class Welcome(msgspec.Struct, array_like=True):
+    versions: Versions
+
 
 class Up(msgspec.Struct, Generic[Item], array_like=True):
     batch: list[Item]
@@ -55,17 +108,22 @@ class Up(msgspec.Struct, Generic[Item], array_like=True):
 class Down(msgspec.Struct, Generic[Item], array_like=True):
     took: bool
     answers: list[Item]
+    load: Load | None = None
 
 
 class LaneServer:
     """Accepts lanes for one model replica."""
 
-    def __init__(self, model: Lanes, item: type) -> None:
+    def __init__(self, model: Lanes, item: type, spoken: Versions = SPOKEN) -> None:
         self._model = model
         self._decoder = msgspec.msgpack.Decoder(Up[item])  # type: ignore[valid-type]
+        self._spoken = spoken
         self._token = secrets.token_hex(32)
         self._server: asyncio.Server | None = None
         self._sessions: dict[str, int] = {}
+        self._busy = BusyTime(time.monotonic(), time.thread_time())
+        self._load = Load()
+        self._reported_at = 0.0
 
     async def start(self, name: str, host: str) -> Address:
         """Listen on a free port of `host`."""
@@ -81,12 +139,21 @@ class LaneServer:
         """Streams on all lanes; the deployment scales by it."""
         return sum(self._sessions.values())
 
+    def load(self) -> Load:
+        """Since the last time that it was measured: for all lanes together twice a second."""
+        now = time.monotonic()
+        if now - self._reported_at > REPORT_S / 2:
+            busy = self._busy.share(now, time.thread_time())
+            self._load = Load(round(busy, 3), self._model.waiting())
+            self._reported_at = now
+        return self._load
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             async with asyncio.timeout(HELLO_TIMEOUT_S):
-                token = await read_frame(reader, MAX_HELLO_BYTES)
-            if hmac.compare_digest(token, self._token.encode()):
-                await self._carry(reader, writer)
+                hello = _hello_decoder.decode(await read_frame(reader, MAX_HELLO_BYTES))
+            if hmac.compare_digest(hello.token.encode(), self._token.encode()):
+                await self._greet(hello, reader, writer)
         except BROKEN:
             pass  # the other end is gone, or is not an ingress
         except Exception:  # the model failed: end the lane, and its streams move to another replica
@@ -94,23 +161,49 @@ class LaneServer:
         finally:
             writer.close()
 
+    async def _greet(
+        self, hello: Hello, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        """With no version in common the ingress, too, finds that out, and closes the lane."""
+        _write(writer, Welcome(self._spoken))
+        await writer.drain()
+        if self._spoken.with_(hello.versions) is not None:
+            await self._carry(reader, writer)
+
     async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         lane = secrets.token_hex(8)
         async with asyncio.TaskGroup() as tasks:
             listening = self._model.listen(lane)
             await anext(listening)
-            pushing = tasks.create_task(_push(listening, writer))
+            beside = [
+                tasks.create_task(_push(listening, writer)),
+                tasks.create_task(self._report(writer)),
+            ]
             try:
                 while True:
-                    up = self._decoder.decode(await read_frame(reader, MAX_FRAME_BYTES))
+                    async with asyncio.timeout(ABSENT_S):
+                        up = self._decoder.decode(await read_frame(reader, MAX_FRAME_BYTES))
                     self._sessions[lane] = up.sessions
-                    answers = await self._model.exchange(lane, up.batch, up.left)
-                    _write(writer, Down(True, list(answers)))
+                    _write(writer, Down(True, await self._exchange(lane, up)))
                     await writer.drain()
             except BROKEN:
-                pushing.cancel()
+                for task in beside:
+                    task.cancel()
             finally:
                 self._sessions.pop(lane, None)
+
+    async def _exchange(self, lane: str, up: Up[Any]) -> list[Any]:
+        self._busy.begin(time.monotonic())
+        try:
+            return list(await self._model.exchange(lane, up.batch, up.left))
+        finally:
+            self._busy.end(time.monotonic())
+
+    async def _report(self, writer: asyncio.StreamWriter) -> None:
+        while True:
+            await asyncio.sleep(REPORT_S)
+            if writer.transport.get_write_buffer_size() < UNREAD_BYTES:
+                _write(writer, Down(False, [], self.load()))
 
 
 async def _push(listening: AsyncIterator[Sequence[Any]], writer: asyncio.StreamWriter) -> None:
@@ -120,7 +213,7 @@ async def _push(listening: AsyncIterator[Sequence[Any]], writer: asyncio.StreamW
 
 
 class LaneConnection:
-    """The ingress's end; implements `pool.Connection`."""
+    """The ingress's end; implements `lane.Connection`."""
 
     def __init__(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, answer: type
@@ -129,13 +222,24 @@ class LaneConnection:
         self._writer = writer
         self._decoder = msgspec.msgpack.Decoder(Down[answer])  # type: ignore[valid-type]
         self._taken = asyncio.Event()
+        self.load = Load()
 
     @classmethod
-    async def open(cls, address: Address, answer: type) -> "LaneConnection":
+    async def open(
+        cls, address: Address, answer: type, spoken: Versions = SPOKEN
+    ) -> "LaneConnection":
+        """Returns when the replica has answered. Raises `VersionsDiffer`, or when it is gone."""
         reader, writer = await asyncio.open_connection(
             address.host, address.port, limit=READ_AHEAD_BYTES
         )
-        writer.write(frame(address.token.encode()))
+        try:
+            _write(writer, Hello(spoken, address.token))
+            welcome = _welcome_decoder.decode(await _next_frame(reader, MAX_HELLO_BYTES))
+            if spoken.with_(welcome.versions) is None:
+                raise VersionsDiffer(f"it speaks {welcome.versions}, this ingress {spoken}")
+        except BaseException:
+            writer.close()
+            raise
         return cls(reader, writer, answer)
 
     async def exchange(self, batch: Sequence[Any], left: Sequence[int], sessions: int) -> None:
@@ -147,21 +251,31 @@ class LaneConnection:
 
     async def receive(self) -> Sequence[Any]:
         """The next answers. Raises `ConnectionError` when the replica is gone."""
-        try:
-            down = self._decoder.decode(await read_frame(self._reader, MAX_FRAME_BYTES))
-        except asyncio.IncompleteReadError as error:
-            raise ConnectionResetError("the replica closed the lane") from error
-        except FrameTooLong as error:
-            raise ConnectionAbortedError(f"not a lane's frame: {error}") from error
+        down = self._decoder.decode(await _next_frame(self._reader, MAX_FRAME_BYTES))
         if down.took:
             self._taken.set()
+        if down.load:
+            self.load = down.load
         answers: Sequence[Any] = down.answers
         return answers
 
     def close(self) -> None:
-        self._writer.close()
+        """At once: what is unsent is for streams that have left."""
+        self._writer.transport.abort()
 
 
+async def _next_frame(reader: asyncio.StreamReader, longest: int) -> bytes:
+    """From a replica. Raises `ConnectionError`."""
+    try:
+        return await read_frame(reader, longest)
+    except asyncio.IncompleteReadError as error:
+        raise ConnectionResetError("the replica closed the lane") from error
+    except FrameTooLong as error:
+        raise ConnectionAbortedError(f"not a lane's frame: {error}") from error
+
+
+_hello_decoder = msgspec.msgpack.Decoder(Hello)
+_welcome_decoder = msgspec.msgpack.Decoder(Welcome)
 _encoder = msgspec.msgpack.Encoder()
 
 

@@ -15,7 +15,8 @@ from deployments.interfaces import Hypothesis, Speech, VadInput, VadResult
 from serve_app.config import Limits
 from serve_app.config.engines import TranscriberConfig, VadConfig
 from serve_app.errors import ClientError
-from serve_app.lanes.pool import LanePool, LaneStream, LaneTimings, ReplicaSet
+from serve_app.lanes.lane import LaneStream
+from serve_app.lanes.pool import LanePool, LaneTimings, ReplicaSet
 from serve_app.live.backlog import ReaderTooSlow
 from serve_app.live.events import (
     ClientVanished,
@@ -38,7 +39,6 @@ from serve_app.observability.table import LANES, LANES_LOST, SESSIONS, SESSIONS_
 
 log = logging.getLogger("voxray.live")
 
-LANE_TIMEOUT_S = 5.0
 TICK_S = 1.0
 NOTHING_COUNTED = SessionMetrics()
 
@@ -192,12 +192,10 @@ class LiveSessions:
         self.vad_config = vad_config
         self._metrics = metrics
         self._open: set[LiveSession] = set()
-        self.vad = LanePool(
-            vad, LaneTimings(vad_config.batch_interval_ms / 1000, LANE_TIMEOUT_S), VadInput
-        )
+        self.vad = LanePool(vad, LaneTimings(vad_config.batch_interval_ms / 1000), VadInput)
         self.transcriber = LanePool(
             transcriber,
-            LaneTimings(transcriber_config.batch_interval_ms / 1000, LANE_TIMEOUT_S),
+            LaneTimings(transcriber_config.batch_interval_ms / 1000),
             Speech,
         )
         watch_lanes(metrics, "Vad", self.vad)

@@ -9,8 +9,10 @@ import pytest
 from deployments.interfaces import Endpoint, Resume, VadInput, VadResult
 from deployments.vad import Vad
 from serve_app.lanes import pool as lanes_module
-from serve_app.lanes.pool import LanePool, LaneStream, LaneTimings
-from tests.fakes import LocalReplicaSet
+from serve_app.lanes.lane import BATCH_BYTES, JOINING_BYTES, LaneStream
+from serve_app.lanes.load import LaneSignals, Load
+from serve_app.lanes.pool import LanePool, LaneTimings
+from tests.fakes import LocalConnection, LocalReplicaSet
 from tests.waiting import unchanged, until
 
 
@@ -25,6 +27,9 @@ class Echo:
     async def listen(self, lane: str) -> Any:
         yield []
         await asyncio.Event().wait()
+
+    def waiting(self) -> int:
+        return 0
 
     async def exchange(self, lane: str, batch: list[VadInput], left: list[int]) -> list[VadResult]:
         self.left += left
@@ -209,3 +214,168 @@ def test_a_session_that_leaves_with_audio_on_its_way_harms_nobody() -> None:
         assert owner.attachments == 1 and lanes.losses == 0
 
     ride(LocalReplicaSet(vad=Vad()), test, tick_s=0.05)
+
+
+class Slow(Echo):
+    """Takes a batch when `go` is set."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.go = asyncio.Event()
+
+    async def exchange(self, lane: str, batch: list[VadInput], left: list[int]) -> list[VadResult]:
+        if batch:
+            await self.go.wait()
+        return await super().exchange(lane, batch, left)
+
+
+def test_a_slow_replica_keeps_its_streams() -> None:
+    slow = Slow()
+
+    async def test(lanes: LanePool) -> None:
+        stream, owner = attached(lanes)
+        await until(lambda: owner.attachments == 1)
+        stream.put((b"12", None))
+        await until(lambda: lanes.signals().round_trip_s > 0.6)
+        assert owner.attachments == 1 and lanes.losses == 0
+        slow.go.set()
+        await until(lambda: bool(owner.answers))
+
+    ride(LocalReplicaSet(one=slow), test, patience_s=0.2)
+
+
+def test_signals_are_the_worst_of_all_lanes_and_fall_again() -> None:
+    async def test(lanes: LanePool) -> None:
+        assert lanes.signals() == LaneSignals()
+        stream, _ = attached(lanes)
+        await until(lambda: lanes.count == 2)
+        replica_set.connections["vad"].load = Load(0.9, 1)
+        replica_set.connections["slow"].load = Load(0.1, 7)
+        assert lanes.signals()[1:] == (0.9, 7)
+        for one in (stream, attached(lanes)[0], attached(lanes)[0]):
+            one.put((bytes(640), Resume(0, False, Endpoint())))
+        await until(lambda: lanes.signals().round_trip_s > 0.3)
+        slow.go.set()
+        await until(lambda: lanes.signals().round_trip_s < 0.3)
+
+    slow = Slow()
+    replica_set = LocalReplicaSet(vad=Vad(), slow=slow)
+    ride(replica_set, test)
+
+
+def test_slowing_down_makes_batches_fewer_and_back_to_normal() -> None:
+    echo = Echo()
+
+    async def batches(lanes: LanePool, stream: LaneStream) -> float:
+        """A second's worth."""
+        before, began = len(echo.batches), time.monotonic()
+        while time.monotonic() < began + 0.5:
+            stream.put((b"12", None))
+            await asyncio.sleep(0.005)
+        return (len(echo.batches) - before) / (time.monotonic() - began)
+
+    async def test(lanes: LanePool) -> None:
+        stream, owner = attached(lanes)
+        await until(lambda: bool(owner.attachments))
+        lanes.slow_down(10.0)
+        assert await batches(lanes, stream) < 8
+        lanes.slow_down(1.0)
+        assert await batches(lanes, stream) > 8
+
+    ride(LocalReplicaSet(one=echo), test, tick_s=0.02)
+
+
+class Heavy(StreamOwner):
+    """Sends a lot when it is attached, and remembers what it heard before."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.size = size
+        self.stream: LaneStream
+
+    def attached(self) -> None:
+        super().attached()
+        self.stream.put((bytes(self.size), None))
+
+
+class Sizes(Echo):
+    """Notes the bytes of each batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sizes: list[int] = []
+
+    async def exchange(self, lane: str, batch: list[VadInput], left: list[int]) -> list[VadResult]:
+        self.sizes.append(sum(len(piece.pcm) for piece in batch))
+        return await super().exchange(lane, batch, left)
+
+
+def joined(lanes: LanePool, size: int) -> Heavy:
+    owner = Heavy(size)
+    owner.stream = LaneStream(lanes, owner)
+    lanes.attach(owner.stream)
+    return owner
+
+
+def test_streams_that_join_at_once_are_paced_and_live_audio_goes_on() -> None:
+    sizes = Sizes()
+
+    async def test(lanes: LanePool) -> None:
+        stream, live = attached(lanes)
+        await until(lambda: live.attachments == 1)
+        heavy = [joined(lanes, 300_000) for _ in range(40)]
+        stream.put((b"12", None))
+        await until(lambda: bool(live.answers))
+        assert not all(owner.attachments for owner in heavy), "live audio waited for all of them"
+        await until(lambda: all(owner.answers for owner in heavy))
+        assert all(owner.attachments == 1 for owner in heavy)
+
+    ride(LocalReplicaSet(one=sizes), test, tick_s=0.005)
+    assert max(sizes.sizes) <= JOINING_BYTES + 300_000 + 2
+
+
+def test_a_stream_that_leaves_before_its_turn_was_never_there() -> None:
+    sizes = Sizes()
+
+    async def test(lanes: LanePool) -> None:
+        await until(lambda: lanes.count == 1)
+        heavy = [joined(lanes, 600_000) for _ in range(5)]
+        heavy[4].stream.leave()
+        await until(lambda: all(owner.answers for owner in heavy[:4]))
+        assert heavy[4].attachments == 0 and sizes.left == []
+
+    ride(LocalReplicaSet(one=sizes), test, tick_s=0.005)
+
+
+def test_a_batch_has_a_bound_and_what_is_over_it_goes_with_the_next() -> None:
+    sizes = Sizes()
+
+    async def test(lanes: LanePool) -> None:
+        stream, owner = attached(lanes)
+        await until(lambda: owner.attachments == 1)
+        for _ in range(30):
+            stream.put((bytes(1 << 20), None))
+        await until(lambda: len(owner.answers) == 30)
+        assert owner.answers[-1].until == 30 << 20
+
+    ride(LocalReplicaSet(one=sizes), test, tick_s=0.005)
+    assert max(sizes.sizes) <= BATCH_BYTES
+
+
+def test_no_stream_joins_a_replica_that_does_not_answer() -> None:
+    """A frozen process still lets clients connect: its kernel does."""
+
+    class Mute(LocalReplicaSet):
+        async def connect(self, name: str) -> LocalConnection:
+            if name == "frozen":
+                await asyncio.Event().wait()
+            return await super().connect(name)
+
+    replica_set = Mute(frozen=Echo(), one=Echo())
+
+    async def test(lanes: LanePool) -> None:
+        owners = [attached(lanes) for _ in range(4)]
+        await until(lambda: all(owner.attachments for _, owner in owners))
+        assert {stream.lane.name for stream, _ in owners if stream.lane} == {"one"}
+
+    ride(replica_set, test, patience_s=0.2)

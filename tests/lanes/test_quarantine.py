@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from deployments.interfaces import AudioDelta, SpeechRequest
 from serve_app.errors import ClientError
+from serve_app.lanes.load import Load
 from serve_app.lanes.pool import LanePool, LaneTimings
 from serve_app.lanes.quarantine import Quarantine
 from serve_app.lanes.requests import Calls
@@ -75,6 +76,8 @@ class Supervised:
         return Supervised.Connection(self)
 
     class Connection:
+        load = Load()
+
         def __init__(self, replica_set: "Supervised") -> None:
             self.replica_set = replica_set
             self.answers: asyncio.Queue[list[AudioDelta]] = asyncio.Queue()

@@ -1,22 +1,45 @@
 import asyncio
+import hashlib
+import json
+import operator
 import struct
 from typing import Any
 
+import msgspec
 import pytest
 
+from deployments.framing import frame
 from deployments.interfaces import (
+    AudioDelta,
+    ChatDelta,
+    ChatRequest,
+    DiarizationInput,
+    DiarizationResult,
     Edge,
     Endpoint,
     Hypothesis,
     Resume,
     Speech,
     SpeechOptions,
+    SpeechRequest,
     Transition,
     VadInput,
     VadResult,
 )
 from deployments.vad import Vad
-from serve_app.lanes.wire import Address, LaneConnection, LaneServer
+from serve_app.lanes.load import Load
+from serve_app.lanes.wire import (
+    SPOKEN,
+    Address,
+    Down,
+    Hello,
+    LaneConnection,
+    LaneServer,
+    Up,
+    Versions,
+    VersionsDiffer,
+    Welcome,
+)
 from tests.fakes import FakeTranscriber
 
 
@@ -66,6 +89,7 @@ def test_a_transcriber_answers_in_its_own_time() -> None:
     "said",
     [
         b"wrong token",
+        msgspec.msgpack.encode(Hello(SPOKEN, "wrong token")),
         b"GET / HTTP/1.1\r\n\r\n",
         b"",
     ],
@@ -87,9 +111,10 @@ def test_junk_after_the_token_ends_the_lane_and_harms_nobody_else() -> None:
         fake = FakeTranscriber()
         server, address = await serve(fake, Speech)
         reader, writer = await asyncio.open_connection(address.host, address.port)
-        for said in (address.token.encode(), b"\xc1junk"):
+        for said in (msgspec.msgpack.encode(Hello(SPOKEN, address.token)), b"\xc1junk"):
             writer.write(struct.pack(">I", len(said)) + said)
-        assert await asyncio.wait_for(reader.read(), 10) == b""
+        welcome = msgspec.msgpack.encode(Welcome(SPOKEN))
+        assert await asyncio.wait_for(reader.read(), 10) == frame(welcome)
         writer.close()
         good = await LaneConnection.open(address, Hypothesis)
         sending = asyncio.create_task(
@@ -103,9 +128,26 @@ def test_junk_after_the_token_ends_the_lane_and_harms_nobody_else() -> None:
     asyncio.run(go())
 
 
-def test_a_replica_that_dies_is_noticed_at_once() -> None:
+def test_a_replica_that_dies_before_it_answers_is_noticed_at_once() -> None:
     async def go() -> None:
         async def die(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writer.transport.abort()
+
+        server = await asyncio.start_server(die, "127.0.0.1")
+        port = server.sockets[0].getsockname()[1]
+        with pytest.raises(ConnectionError):
+            address = Address("it", "127.0.0.1", port, "t")
+            await asyncio.wait_for(LaneConnection.open(address, VadResult), 2)
+        server.close()
+
+    asyncio.run(go())
+
+
+def test_a_replica_that_dies_is_noticed_at_once() -> None:
+    async def go() -> None:
+        async def die(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writer.write(frame(msgspec.msgpack.encode(Welcome(SPOKEN))))
+            await reader.read(1)
             writer.transport.abort()
 
         server = await asyncio.start_server(die, "127.0.0.1")
@@ -117,3 +159,110 @@ def test_a_replica_that_dies_is_noticed_at_once() -> None:
         server.close()
 
     asyncio.run(go())
+
+
+class Working(FakeTranscriber):
+    """Needs until `done` for a batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.done = asyncio.Event()
+
+    async def exchange(self, lane: str, batch: Any, left: Any) -> list[Any]:
+        await self.done.wait()
+        return await super().exchange(lane, batch, left)
+
+    def waiting(self) -> int:
+        return 3
+
+
+def test_a_replica_reports_its_load_while_it_works_and_when_it_has_nothing_to_do() -> None:
+    async def go() -> None:
+        model = Working()
+        server, address = await serve(model, Speech)
+        connection = await LaneConnection.open(address, Hypothesis)
+
+        async def reported(busy: bool) -> None:
+            while connection.load.waiting != 3 or (connection.load.busy > 0.9) is not busy:
+                await connection.receive()
+
+        sending = asyncio.create_task(connection.exchange([], [], 1))
+        await asyncio.wait_for(reported(busy=True), 5)
+        assert not sending.done()
+        model.done.set()
+        await asyncio.wait_for(reported(busy=False), 5)
+        await sending
+        connection.close()
+        server.stop()
+
+    asyncio.run(go())
+
+
+@pytest.mark.parametrize(
+    ("ingress", "replica", "lane"),
+    [
+        ((1, 1), (1, 2), True),  # the replica is newer
+        ((2, 3), (1, 2), True),  # the ingress is
+        ((1, 1), (2, 2), False),
+        ((3, 4), (1, 2), False),
+    ],
+)
+def test_two_versions_of_voxray_meet(
+    ingress: tuple[int, int], replica: tuple[int, int], lane: bool
+) -> None:
+    async def go() -> None:
+        server = LaneServer(FakeTranscriber("hi"), Speech, Versions(*replica))
+        address = await server.start("it", "127.0.0.1")
+        opening = LaneConnection.open(address, Hypothesis, Versions(*ingress))
+        if lane:
+            connection = await opening
+            piece = Speech(1, 0, b"12", False, SpeechOptions())
+            sending = asyncio.create_task(connection.exchange([piece], [], 1))
+            while not await asyncio.wait_for(connection.receive(), 5):
+                continue
+            await sending
+            connection.close()
+        else:
+            with pytest.raises(VersionsDiffer):
+                await opening
+        server.stop()
+
+    asyncio.run(go())
+
+
+def test_a_replica_is_found_by_an_ingress_that_knows_less_of_its_address() -> None:
+    address = Address("it", "127.0.0.1", 1, "t")
+    assert Address.of({**address._asdict(), "of a later version": 1}) == address
+
+
+def test_an_older_reader_ignores_fields_that_a_newer_writer_added() -> None:
+    class Older(msgspec.Struct, array_like=True):
+        took: bool
+        answers: list[Hypothesis]
+
+    down: Down[Hypothesis] = Down(True, [], Load(0.5, 1))
+    read = msgspec.msgpack.Decoder(Older).decode(msgspec.msgpack.encode(down))
+    assert read == Older(True, [])
+
+
+VERSION_1 = "84142ad46a67fac6"
+
+
+def test_version_1_of_the_protocol_stays_as_it_is() -> None:
+    """When this fails, another version of voxray cannot read what this one writes. Make it a new
+    version in `SPOKEN`, and keep reading and writing the old one."""
+    answers = (VadResult, Hypothesis, ChatDelta, AudioDelta, DiarizationResult)
+    items = (VadInput, Speech, ChatRequest, SpeechRequest, DiarizationInput)
+    frames: list[Any] = [Hello, Welcome]
+    frames += [operator.getitem(Down, it) for it in answers]  # type: ignore[call-overload]
+    frames += [operator.getitem(Up, it) for it in items]  # type: ignore[call-overload]
+    _, shapes = msgspec.json.schema_components(frames)
+    told = ("title", "description")  # what has no meaning on the wire
+    shape = json.dumps(without(shapes, told), sort_keys=True)
+    assert hashlib.sha256(shape.encode()).hexdigest()[:16] == VERSION_1
+
+
+def without(tree: Any, keys: tuple[str, ...]) -> Any:
+    if isinstance(tree, dict):
+        return {key: without(it, keys) for key, it in tree.items() if key not in keys}
+    return [without(it, keys) for it in tree] if isinstance(tree, list) else tree

@@ -6,7 +6,7 @@ RUN ?=
 # `--no-compile` leaves alone what nothing imports; what is imported is compiled once, so let it be kept.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: run test test-models check bench-live bench-talk bench-jobs bench-engines docs lock clean
+.PHONY: run test test-models test-container check bench-live bench-talk bench-jobs bench-engines docs lock clean
 
 run: $(VENV)/run.done
 	@PATH="$(abspath $(BIN)):$$PATH" exec $(BIN)/voxray run $(RUN)
@@ -17,6 +17,10 @@ test: $(VENV)/test.done $(VENV)/clients.done
 # The real models, tiny, through the real libraries: an environment of its own, without a GPU.
 test-models: $(VENV)/models.done
 	$(VENV)/models/bin/pytest $(or $(TESTS),tests/real_engines)
+
+# Builds the image without a registry and runs it: minutes, as root, with Debian's buildah, mmdebstrap and runc.
+test-container: $(VENV)/test.done
+	$(BIN)/python -m pytest -m container tests/deploy
 
 check: $(VENV)/test.done
 	$(BIN)/ruff format --check .
@@ -61,12 +65,14 @@ $(VENV)/test.done: requirements/test.txt pyproject.toml | $(BIN)/python
 	@touch $@ $(VENV)/run.done
 
 # The versions that `run` and `test` share are the same. LOCK=--upgrade takes newer ones.
-UV = $(VENV)/lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
+UV = $(VENV)/lock/bin/uv pip compile --quiet --python-version 3.11 --generate-hashes --no-annotate \
   --custom-compile-command "make lock" --default-index https://pypi.org/simple --group build pyproject.toml --extra all
 
+# `gpu.txt` is for the container on Linux; vLLM wants other versions of what it shares with the rest.
 lock: $(VENV)/lock/bin/uv
-	$(UV) $(LOCK) --extra loadtest --extra test --output-file requirements/test.txt
-	$(UV) --constraint requirements/test.txt --output-file requirements/run.txt
+	$(UV) --universal $(LOCK) --extra loadtest --extra test --output-file requirements/test.txt
+	$(UV) --universal --constraint requirements/test.txt --output-file requirements/run.txt
+	$(UV) --python-platform x86_64-manylinux_2_28 $(LOCK) --extra gpu --extra kokoro --output-file requirements/gpu.txt
 
 $(VENV)/lock/bin/uv: | $(BIN)/python
 	$(PYTHON) -m venv $(VENV)/lock

@@ -19,7 +19,8 @@ LEAST_COVERED = 10
 PLAIN = "--tb=native"
 """Python 3.11 sometimes cannot parse sources for a longer traceback: `AST constructor recursion
 depth mismatch`, which ends a worker."""
-PARALLEL = ("-n", "2", "--dist", "loadfile", "-m", "not ray", "--cov", "--cov-report=", PLAIN)
+OTHERS = "not ray and not container"
+PARALLEL = ("-n", "2", "--dist", "loadfile", "-m", OTHERS, "--cov", "--cov-report=", PLAIN)
 ALONE = ("-m", "ray")
 
 

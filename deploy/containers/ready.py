@@ -1,4 +1,4 @@
-"""Exit code 0 if the server in this container is ready; for HEALTHCHECK, so without imports that take time."""
+"""Exit code 0 if this container's server is ready: HEALTHCHECK, so without slow imports."""
 
 import sys
 from http.client import HTTPConnection

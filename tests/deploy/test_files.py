@@ -42,7 +42,9 @@ def test_compose_publishes_on_loopback_only() -> None:
 
 
 def test_compose_has_no_secret_in_it() -> None:
-    for name, value in re.findall(r"^ *(\w*(?:PASSWORD|SECRET)\w*): (.*)$", COMPOSE[0].read_text(), re.M):
+    for name, value in re.findall(
+        r"^ *(\w*(?:PASSWORD|SECRET)\w*): (.*)$", COMPOSE[0].read_text(), re.M
+    ):
         assert VARIABLE.fullmatch(value) and ":?" in value, name
 
 

@@ -8,12 +8,13 @@ from ray import serve
 from ray.serve import Application
 from ray.serve.config import AutoscalingConfig, AutoscalingPolicy
 
+from serve_app.cluster.environment import REPLICA_S
 from serve_app.cluster.scaling import JobsPolicy, SessionsPolicy
 from serve_app.config import Config, Scale
 from serve_app.config.sources import configured, with_environment
 from serve_app.engines import engine_class
 from serve_app.models import weights
-from serve_app.replicas import Ingress, ModelReplica, VadReplica, WorkerReplica
+from serve_app.replicas import LANES_DRAIN_S, Ingress, ModelReplica, VadReplica, WorkerReplica
 
 LOOK_BACK_S = 10.1
 """Serve requires more than the interval of its metrics, which is 10 s."""
@@ -59,7 +60,8 @@ def application(config: Config) -> Application:
         ray_actor_options=_resources(config.ingress.scale),
         health_check_period_s=2,
         health_check_timeout_s=10,
-        graceful_shutdown_timeout_s=20,
+        graceful_shutdown_timeout_s=config.longest_drain_s + REPLICA_S,
+        max_surge_percent=100,  # in an update the new ones are ready before the old ones drain
     )(Ingress)
     return ingress.bind(
         config,
@@ -83,7 +85,7 @@ def _models(replica: type, name: str, scale: Scale) -> Any:
         ray_actor_options=_resources(scale),
         health_check_period_s=2,
         health_check_timeout_s=5,
-        graceful_shutdown_timeout_s=5,
+        graceful_shutdown_timeout_s=LANES_DRAIN_S + REPLICA_S,
     )(replica)
 
 

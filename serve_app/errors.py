@@ -195,5 +195,11 @@ def invalid(
     return ClientError(code, message, param=param or None)
 
 
+def server_restarting() -> ClientError:
+    """A refusal during a drain; another server, or this one after its start, can be asked at
+    once."""
+    return ClientError("server_restarting", "this server is stopping; connect again", 1)
+
+
 class ProtocolViolation(Exception):
     """An event that is impossible in this state."""

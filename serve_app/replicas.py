@@ -5,6 +5,7 @@ import logging
 import os
 from typing import Any
 
+import anyio
 import ray
 from ray import serve
 from ray.serve.handle import DeploymentHandle
@@ -32,6 +33,7 @@ from serve_app.cluster.serve_handles import (
     serve_status,
     stored_settings,
 )
+from serve_app.cluster.serve_shutdown import shutdown_sign
 from serve_app.config import Config
 from serve_app.config.runtime import RuntimeSettings
 from serve_app.engines import MODELS, configured_engines, new_engine
@@ -46,6 +48,14 @@ log = logging.getLogger("voxray.app")
 
 
 APP_NAME = "voxray"
+
+
+POLL_S = 0.1
+"""How often a replica looks whether it may end, or has to."""
+
+LANES_DRAIN_S = 60.0
+"""How long sessions may stay on a model replica that Serve ends, if there is no other one: its GPU
+may be what the other one waits for."""
 
 
 CATCH_UP_S = REFRESH_S = 5.0
@@ -106,9 +116,17 @@ class LaneReplica(Replica):
         return {SESSIONS: self._lanes.sessions() if self._lanes else 0.0}
 
     async def __del__(self) -> None:
+        """Sessions leave when there is another replica for them; without this one too early, they
+        would wait for it."""
+        await self._left()
         await super().__del__()
         if self._lanes:
             self._lanes.stop()
+
+    async def _left(self) -> None:
+        with anyio.move_on_after(LANES_DRAIN_S):
+            while self._lanes and self._lanes.sessions():  # noqa: ASYNC110  # lanes count only
+                await asyncio.sleep(POLL_S)
 
 
 class VadReplica(LaneReplica):
@@ -216,19 +234,25 @@ class WorkerReplica(Replica):
             self._metrics,
         )
         self._work = asyncio.get_running_loop().create_task(self._worker.run())
+        self._draining = False
 
     async def check_health(self) -> None:
         """Serve replaces a worker that has ended."""
-        if self._work.done():
+        if self._work.done() and not self._draining:
             self._work.result()
+
+    async def drain(self) -> None:
+        """Take no more jobs; those that run go back to the queue."""
+        self._draining = True
+        self._work.cancel()
+        await asyncio.gather(self._work, return_exceptions=True)
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
         return {JOBS: self._worker.load}
 
     async def __del__(self) -> None:
         await super().__del__()
-        self._work.cancel()
-        await asyncio.gather(self._work, return_exceptions=True)
+        await self.drain()
 
 
 @serve.ingress()
@@ -246,7 +270,10 @@ class Ingress(Replica):
         worker: DeploymentHandle[Any],
         secret: bytes,
     ) -> None:
-        from serve_app.api import Backend  # a second of imports that other replicas need not pay
+        from serve_app.api import (  # a second of imports that other replicas need not pay
+            Backend,
+            Drain,
+        )
 
         super().__init__("Ingress")
         self._config = config
@@ -266,13 +293,20 @@ class Ingress(Replica):
             cluster=self,
             secret=secret,
         )
-        self._refreshing_settings = asyncio.get_running_loop().create_task(self._catch_up())
+        self._drain = Drain(config.drain.timeout_s)
+        loop = asyncio.get_running_loop()
+        self._tasks = [loop.create_task(self._catch_up()), loop.create_task(self._notice_the_end())]
 
     def __serve_build_asgi_app__(self) -> Any:
         from serve_app.api import create_app
 
         return create_app(
-            self._backend, self._config, self._metrics, self._settings, serve_adds_id=True
+            self._backend,
+            self._config,
+            self._metrics,
+            self._settings,
+            serve_adds_id=True,
+            drain=self._drain,
         )
 
     async def reconfigure(self, changes: dict[str, Any]) -> None:
@@ -293,6 +327,18 @@ class Ingress(Replica):
             changes = await asyncio.to_thread(stored_settings)
             if changes != self._settings.changes:
                 self._settings.apply(changes)
+
+    async def _notice_the_end(self) -> None:
+        """Drain as soon as Serve ends this replica; its destructor then waits for the drain."""
+        is_shutting_down = shutdown_sign()
+        while not is_shutting_down():  # noqa: ASYNC110  # Serve has only a flag
+            await asyncio.sleep(POLL_S)
+        self._drain.begin()
+
+    async def drain(self) -> None:
+        """The same for `voxray run`; returns when everything is closed."""
+        self._drain.begin()
+        await self._drain.ended.wait()
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
         return {SESSIONS: self._metrics.active_sessions}
@@ -332,7 +378,8 @@ class Ingress(Replica):
 
     async def __del__(self) -> None:
         await super().__del__()
-        self._refreshing_settings.cancel()
+        for task in self._tasks:
+            task.cancel()
 
 
 def _sum(counts: list[dict[str, int]]) -> dict[str, int]:

@@ -11,7 +11,12 @@ import pytest
 ROOT = Path(__file__).parent.parent
 SOURCES = sorted([*ROOT.glob("serve_app/**/*.py"), *ROOT.glob("deployments/**/*.py")])
 
-MAY_IMPORT_RAY = {"serve_app/app.py", "serve_app/replicas.py", "serve_app/cluster/serve_handles.py"}
+MAY_IMPORT_RAY = {
+    "serve_app/app.py",
+    "serve_app/replicas.py",
+    "serve_app/cluster/serve_handles.py",
+    "serve_app/cluster/serve_shutdown.py",
+}
 HEAVY = {
     "torch",
     "vllm",

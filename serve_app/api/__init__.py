@@ -2,5 +2,6 @@
 
 from serve_app.api.application import create_app
 from serve_app.api.backend import Backend
+from serve_app.api.drain import Drain
 
-__all__ = ["Backend", "create_app"]
+__all__ = ["Backend", "Drain", "create_app"]

@@ -20,6 +20,7 @@ from serve_app.api import (
     transcriptions,
 )
 from serve_app.api.backend import Backend
+from serve_app.api.drain import Drain, DrainGate
 from serve_app.api.legacy import paths, streaming
 from serve_app.api.methods import HeadRequests
 from serve_app.api.openapi import Api
@@ -40,12 +41,19 @@ def create_app(
     metrics: Metrics | None = None,
     settings: RuntimeSettings | None = None,
     serve_adds_id: bool = False,
+    drain: Drain | None = None,
 ) -> FastAPI:
     """Build the application. Its lifespan runs the lanes, so it serves only inside it.
 
     `serve_adds_id`: Ray Serve, in front of it, gives every answer its `x-request-id`.
     """
-    server = Server(backend, config, metrics or Metrics(), settings or RuntimeSettings(config))
+    server = Server(
+        backend,
+        config,
+        metrics or Metrics(),
+        settings or RuntimeSettings(config),
+        drain or Drain(config.drain.timeout_s),
+    )
     app = _app(server)
     app.add_middleware(HeadRequests)
     app.add_middleware(
@@ -55,10 +63,13 @@ def create_app(
         metrics=server.metrics,
         adds_id=not serve_adds_id,
     )
+    app.add_middleware(DrainGate, drain=server.drain, metrics=server.metrics, open_paths=SOCKET_IO)
     app.add_middleware(CountRequests, metrics=server.metrics)  # the outermost, to count everything
     errors.install(app, server.metrics)
     docs_page.install(app)
-    app.mount(SOCKET_IO, socket_io(backend, server.sessions, server.metrics))
+    app.mount(
+        SOCKET_IO, socket_io(backend, server.sessions, server.metrics, server.close_last.append)
+    )
     _add_status_routes(app, server)
     _add_recording_routes(app, server)
     _add_conversation_routes(app, server)
@@ -84,7 +95,9 @@ def _app(server: Server) -> Api:
 
 def _add_status_routes(app: FastAPI, server: Server) -> None:
     backend, metrics, queue = server.backend, server.metrics, server.submission.jobs.queue
-    routes = status.StatusRoutes(backend, server.conversations, metrics, queue)
+    routes = status.StatusRoutes(
+        backend, server.conversations, metrics, queue, server.drain.begun.is_set
+    )
     app.include_router(configuration.router(backend, server.settings))
     app.include_router(routes.router())
     app.include_router(status.conversation_router(backend, metrics))
@@ -95,7 +108,9 @@ def _add_recording_routes(app: FastAPI, server: Server) -> None:
     backend, sessions, submission = server.backend, server.sessions, server.submission
     app.include_router(recordings.router(backend, sessions, server.uploads, server.recordings))
     app.include_router(transcriptions.router(backend, sessions, server.uploads, server.recordings))
-    app.include_router(jobs.JobRoutes(submission, server.retry_after_s).router())
+    app.include_router(
+        jobs.JobRoutes(submission, server.retry_after_s, server.drain.begun.is_set).router()
+    )
     app.include_router(jobs.webhook_router(submission))
     app.include_router(paths.LegacyRoutes(submission, server.live_recordings).router())
     app.include_router(streaming.router(backend, sessions))
@@ -118,7 +133,8 @@ def _add_sockets(app: FastAPI, server: Server) -> None:
         conversation_socket.PATH: conversation_socket.route(backend, conversations, metrics),
     }
     app.include_router(plain_http.router(sockets))
-    upgrade.install({path: _counted(path, route, metrics) for path, route in sockets.items()})
+    counted = {path: _counted(path, route, metrics) for path, route in sockets.items()}
+    upgrade.install(counted, server.drain.begun.is_set)
 
 
 def _counted(path: str, route: upgrade.Route, metrics: Metrics) -> upgrade.Route:

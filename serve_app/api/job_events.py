@@ -1,6 +1,6 @@
 """`GET /v1/jobs/{id}/events`: a job's progress as server-sent events, until it has ended."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
 import anyio
@@ -15,8 +15,10 @@ POLL_S = 0.5
 KEEP_ALIVE_S = 15.0
 
 
-async def job_events(submission: Submission, job: Job) -> AsyncGenerator[bytes, None]:
-    """Ends when the job has ended or was deleted."""
+async def job_events(
+    submission: Submission, job: Job, is_draining: Callable[[], bool]
+) -> AsyncGenerator[bytes, None]:
+    """Ends when the job has ended or was deleted, or when this server stops."""
     partials = Partials(submission.jobs.objects)
     sent: dict[str, Any] = {}
     quiet_s = 0.0
@@ -27,7 +29,7 @@ async def job_events(submission: Submission, job: Job) -> AsyncGenerator[bytes, 
         if view != sent or job.ended:
             sent, quiet_s = view, 0.0
             yield event({"type": job.state.value if job.ended else "progress", "job": view})
-        if job.ended:
+        if job.ended or is_draining():
             return
         await anyio.sleep(POLL_S)
         quiet_s += POLL_S

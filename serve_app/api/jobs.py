@@ -22,8 +22,14 @@ PageSize = Annotated[int, Query(ge=1, le=100)]
 class JobRoutes:
     """Each method is a route."""
 
-    def __init__(self, submission: Submission, retry_after_s: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        submission: Submission,
+        retry_after_s: Callable[[], int],
+        is_draining: Callable[[], bool],
+    ) -> None:
         self._submission = submission
+        self._is_draining = is_draining
         self._jobs = submission.jobs
         self._watchers = ConcurrencyLimit(
             self._jobs.config.max_watchers, "too_many_requests", "event streams", retry_after_s
@@ -92,7 +98,7 @@ class JobRoutes:
 
     async def _watched(self, job: Job) -> AsyncGenerator[bytes, None]:
         with self._watchers.slot():
-            async for piece in job_events(self._submission, job):
+            async for piece in job_events(self._submission, job, self._is_draining):
                 yield piece
 
 

@@ -1,16 +1,18 @@
 """Everything that the routes and sockets of one ingress replica use, built in one place."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import anyio
 
 from deployments.interfaces import DiarizationInput, Option
 from serve_app.api.backend import Backend
+from serve_app.api.drain import Drain
 from serve_app.api.sockets.tcp import TcpPort
 from serve_app.api.submission import Submission
 from serve_app.api.uploads import Uploads
 from serve_app.config import Config
+from serve_app.config.drain import CLOSE_TIMEOUT_S
 from serve_app.config.engines import DiarizerConfig
 from serve_app.config.runtime import RuntimeSettings
 from serve_app.conversation.driver import Conversations, chat_calls, speech_calls
@@ -30,9 +32,15 @@ class Server:
     """Serves only while `running`."""
 
     def __init__(
-        self, backend: Backend, config: Config, metrics: Metrics, settings: RuntimeSettings
+        self,
+        backend: Backend,
+        config: Config,
+        metrics: Metrics,
+        settings: RuntimeSettings,
+        drain: Drain,
     ) -> None:
         self.backend, self.config, self.metrics, self.settings = backend, config, metrics, settings
+        self.drain = drain
         self.sessions = LiveSessions(
             config.limits,
             config.vad,
@@ -58,6 +66,8 @@ class Server:
         self.requests = ConcurrencyLimit(
             limits.max_requests, "too_many_requests", "requests", retry
         )
+        self.close_last: list[Callable[[], Awaitable[None]]] = []
+        """Called during a drain when all sessions have ended."""
         self._diarizers = _diarizers(backend, config.diarizer, metrics)
         self.recordings = self._recordings()
 
@@ -73,13 +83,35 @@ class Server:
             tasks.start_soon(self.live_recordings.run)
             if self.config.tcp.port:
                 tasks.start_soon(self._tcp_port().run)
+            tasks.start_soon(self._drain_once_begun)
             yield
-            self.sessions.shut()
+            await self._stop()
             tasks.cancel_scope.cancel()
         await self.submission.jobs.close()
 
+    async def _drain_once_begun(self) -> None:
+        """What is open ends, and what has ended is stored."""
+        drain = self.drain
+        await drain.begun.wait()
+        deadline = anyio.current_time() + self.config.longest_drain_s
+        await self.sessions.drain(drain.timeout_s)
+        for close in self.close_last:
+            await close()
+        await drain.all_answered(deadline - anyio.current_time())
+        await self.live_recordings.stored(CLOSE_TIMEOUT_S)
+        drain.ended.set()
+
+    async def _stop(self) -> None:
+        """Returns when everything is closed: after the drain, or at once if there was none."""
+        if not self.drain.begun.is_set():
+            self.drain.timeout_s = 0.0
+            self.drain.begin()
+        await self.drain.ended.wait()
+
     def _tcp_port(self) -> TcpPort:
-        return TcpPort(self.config.tcp, self.backend, self.conversations, self.metrics)
+        return TcpPort(
+            self.config.tcp, self.backend, self.conversations, self.metrics, self.drain.begun
+        )
 
     def _recordings(self) -> Recordings:
         jobs = self.config.jobs

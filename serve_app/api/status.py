@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Callable
 from importlib.metadata import version
 from platform import python_version
 from typing import Any
@@ -11,7 +12,7 @@ from fastapi import APIRouter, Query
 from serve_app import __version__
 from serve_app.api.backend import Backend
 from serve_app.conversation.driver import Conversations
-from serve_app.errors import ClientError
+from serve_app.errors import ClientError, server_restarting
 from serve_app.jobs.job import JobState
 from serve_app.jobs.queue import Queue
 from serve_app.observability import node, table
@@ -44,8 +45,14 @@ class StatusRoutes:
     """Each method is a route."""
 
     def __init__(
-        self, backend: Backend, conversations: Conversations, metrics: Metrics, queue: Queue
+        self,
+        backend: Backend,
+        conversations: Conversations,
+        metrics: Metrics,
+        queue: Queue,
+        is_draining: Callable[[], bool],
     ) -> None:
+        self._is_draining = is_draining
         self._backend = backend
         self._conversations = conversations
         self._sessions = conversations.sessions
@@ -96,7 +103,10 @@ class StatusRoutes:
         }
 
     async def ready(self) -> dict[str, str]:
-        """200 once the models can be reached, else 503 with Retry-After."""
+        """200 once the models can be reached and until the server stops, else 503 with
+        Retry-After."""
+        if self._is_draining():
+            raise server_restarting()
         if not self._is_ready():
             raise ClientError("not_ready", "the server is still starting; retry later", 1)
         return {"status": "ready"}
@@ -113,6 +123,8 @@ class StatusRoutes:
         return self._sessions.ready and self._conversations.ready
 
     def _state(self) -> str:
+        if self._is_draining():
+            return "draining"
         return "healthy" if self._is_ready() else "starting"
 
     def _uptime_s(self) -> float:

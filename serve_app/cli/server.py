@@ -7,7 +7,6 @@ import os
 import shlex
 import shutil
 import socket
-import threading
 import time
 from functools import partial
 from pathlib import Path
@@ -20,6 +19,7 @@ from serve_app.cli import DONE, FAILED, complain, console
 from serve_app.cli.config_file import settings, validated
 from serve_app.cli.options import DEFAULT_SERVER
 from serve_app.cli.simulated import simulated, with_simulated
+from serve_app.cli.stopping import TIMEOUT_S, Orders, drain
 from serve_app.cli.supervisor import hold_signals, ignore_signals, supervise
 from serve_app.cluster.environment import LANES_HOST, serve_environment
 from serve_app.config import Config
@@ -39,6 +39,7 @@ def run_server(file: Path, host: str | None, port: int | None, profile: str | No
     hold_signals()
     try:
         args, listen = settings(file, host, port, profile)
+        args["drain"] = {"timeout_s": TIMEOUT_S} | (args.get("drain") or {})
         config = validated(file, args)
         missing = simulated(config)
         args = with_simulated(args, missing)
@@ -66,10 +67,10 @@ def run_server(file: Path, host: str | None, port: int | None, profile: str | No
     for reason in missing.values():
         console.print(f"[yellow]warning: {escape(reason)}")
     console.print("starting; this takes about 20 to 40 s")
-    environment = serve_environment(False, config.max_session_s, any_ports=True)
+    environment = serve_environment(config, any_ports=True)
     os.environ.update(environment | {LANES_HOST: "127.0.0.1"})
     try:
-        return supervise(partial(_serve, args, listen, began))
+        return supervise(partial(_serve, args, config.longest_drain_s, listen, began))
     finally:
         shutil.rmtree(environment["RAY_SERVE_HAPROXY_SERVER_STATE_BASE"], ignore_errors=True)
 
@@ -94,7 +95,7 @@ def _check_extras(config: Config) -> None:
 
 def print_environment(file: Path, public: bool) -> None:
     args, _ = settings(file, None, None, None)
-    for name, value in serve_environment(public, validated(file, args).max_session_s).items():
+    for name, value in serve_environment(validated(file, args), public).items():
         print(f"export {name}={shlex.quote(value)}")
     for name, value in settings_in(os.environ).items():  # checked above
         print(f"export {name}={shlex.quote(value)}")
@@ -134,22 +135,17 @@ def _describe(pid: int) -> str:
     return f"{running} (pid {pid}: {what})"
 
 
-def _serve(args: dict[str, Any], listen: tuple[str, int], began: float, stop: int) -> int:
-    """Serve until the supervisor closes the other end of the pipe `stop`."""
-    started = threading.Event()
-    waiting = threading.Thread(target=_wait, args=(stop, started), daemon=True)
-    waiting.start()
+def _serve(
+    args: dict[str, Any], drain_s: float, listen: tuple[str, int], began: float, pipe: int
+) -> int:
+    """Serve until the supervisor says otherwise."""
+    orders = Orders(pipe)
     _start(args, listen, began)
-    started.set()
-    waiting.join()
+    orders.started.set()
+    orders.drain.wait()
+    drain(orders.stop, drain_s)
     _shut_down()
     return DONE
-
-
-def _wait(stop: int, started: threading.Event) -> None:
-    os.read(stop, 1)
-    if not started.is_set():  # nothing to shut down; the supervisor ends all processes
-        os._exit(DONE)
 
 
 def _shut_down() -> None:
@@ -175,7 +171,7 @@ def _announce(listen: tuple[str, int], dashboard: str, total_s: float, ray_s: fl
     console.print(f"  API {url}/docs, Ray's dashboard http://{dashboard}")
     if (local := _local_url(*listen)) != DEFAULT_SERVER:
         console.print(f"  for the other commands: export VOXRAY_SERVER={local}")
-    console.print("  Ctrl-C stops everything")
+    console.print("  Ctrl-C stops everything, once open sessions have ended or their time is over")
 
 
 def _start_ray() -> str:

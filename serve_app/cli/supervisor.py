@@ -2,7 +2,8 @@
 
 Ray replaces the signal handlers of the process that it starts in, Python's and the system's, and a
 signal during that causes a stack dump. So this process never loads Ray: it blocks the signals,
-waits for them, and closes a pipe to stop the child. The pipe also closes when this process dies.
+waits for them, and tells the child over a pipe: the first signal writes `DRAIN`, the second closes
+the pipe, which means stop at once. The pipe also closes when this process dies.
 """
 
 import contextlib
@@ -18,6 +19,7 @@ import psutil
 
 from serve_app.cli import DONE, FAILED, complain, console
 
+DRAIN = b"d"
 STOPS = frozenset({signal.SIGINT, signal.SIGTERM})
 WATCHED = STOPS | {signal.SIGCHLD}
 STOP_TIMEOUT_S = 10.0
@@ -25,7 +27,8 @@ SWEEP_S = 0.02
 ADOPT_ORPHANS = 36  # PR_SET_CHILD_SUBREAPER of <linux/prctl.h>
 
 Serve = Callable[[int], int]
-"""Runs until the pipe, whose file descriptor it gets, is closed; returns the exit code."""
+"""Runs until the pipe, whose file descriptor it gets, is closed, or has `DRAIN` and it has drained;
+returns the exit code."""
 
 
 def hold_signals() -> None:
@@ -48,11 +51,22 @@ def supervise(serve: Serve) -> int:
     os.close(stop)
     code = _await_end(child)
     if code is None:
-        console.print("stopping …")
+        code = _drained(child, keep_open)
     os.close(keep_open)
     _sweep(child)
     console.show_cursor()  # a spinner may have hidden it
     return DONE if code is None else code
+
+
+def _drained(child: int, orders: int) -> int | None:
+    """The exit code of the child once it has drained, or None when another signal came first."""
+    console.print("stopping: waiting for what is open; Ctrl-C again stops at once")
+    with contextlib.suppress(BrokenPipeError):  # it has ended meanwhile
+        os.write(orders, DRAIN)
+    code = _await_end(child)
+    if code is None:
+        console.print("stopping at once")
+    return code
 
 
 def _adopt_orphans() -> None:

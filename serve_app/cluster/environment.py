@@ -5,6 +5,7 @@ Serve reads them when it starts, so they cannot be in serve_config.yaml: `voxray
 """
 
 import contextlib
+import math
 import os
 import resource
 import shutil
@@ -13,13 +14,25 @@ import sys
 import tempfile
 from pathlib import Path
 
+from serve_app.config import Config
+
 LANES_HOST = "VOXRAY_LANES_HOST"
 """Where lanes listen. `voxray run` sets loopback, because Ray takes the address that other machines
 reach for a node's own, even on loopback."""
 
 
+REPLICA_S = 15.0
+"""What Serve needs around a replica's own drain."""
+
+NODE_S = 60.0
+"""What a node's drain needs around that of its replicas: others are started elsewhere first."""
+
+CLOSING_S = 60.0
+"""For a session to be closed that has reached its longest time."""
+
+
 def serve_environment(
-    public: bool, max_session_s: float, any_ports: bool = False
+    config: Config, public: bool = False, any_ports: bool = False
 ) -> dict[str, str]:
     """Variables for Ray. `public`: HAProxy's own pages (statistics, metrics) can be reached from
     other machines. Its address for clients is `http_options.host` of the Serve config.
@@ -28,7 +41,9 @@ def serve_environment(
     on one machine do not pick the same.
 
     HAProxy is replaced whenever the set of replicas changes. The old process keeps its sockets
-    and is killed after HARD_STOP, which must be longer than the longest session.
+    and is killed after HARD_STOP, which must be longer than the longest session and its closing.
+
+    `ray start --block` drains its node on SIGTERM: longer than its replicas drain.
     """
     folder = Path(tempfile.gettempdir()) / f"voxray-haproxy-{os.getuid()}-{os.getpid()}"
     return {
@@ -40,7 +55,15 @@ def serve_environment(
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(_free_port(0 if any_ports else 9101)),
         "RAY_SERVE_HAPROXY_NBTHREAD": str(min(4, os.cpu_count() or 1)),
         "RAY_SERVE_HAPROXY_MAXCONN": str(_max_connections()),
-        "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": str(int(max_session_s) + 120),
+        "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": _seconds(
+            config.max_session_s + config.limits.closing_timeout_s + CLOSING_S
+        ),
+        "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure 503",
+        "RAY_SERVE_HAPROXY_RETRIES": "2",
+        "RAY_SERVE_FORCE_STOP_UNHEALTHY_REPLICAS": "1",  # a frozen replica cannot drain
+        "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": _seconds(
+            config.longest_drain_s + REPLICA_S + NODE_S
+        ),
         "RAY_SERVE_PORT_QUARANTINE_S": "60",
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
         "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "admin.sock"),
@@ -56,6 +79,10 @@ def serve_environment(
         "RAY_USAGE_STATS_ENABLED": "0",
         "VOXRAY_HAPROXY_PUBLIC": "1" if public else "0",
     }
+
+
+def _seconds(seconds: float) -> str:
+    return str(math.ceil(seconds))
 
 
 def _our_haproxy() -> str:

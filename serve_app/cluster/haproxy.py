@@ -60,6 +60,12 @@ ALWAYS = (
         at_least=0,
     ),
     Amendment(
+        "a refusal is another replica's to answer, if there is one",
+        r"^backend (http-\S+)$",
+        r"\g<0>\n    http-request disable-l7-retry if { nbsrv(\1) lt 2 }",
+        at_least=0,
+    ),
+    Amendment(
         "an admin socket for its owner only",
         r"^(\s*stats socket \S+ mode) 666 ",
         r"\g<1> 600 ",

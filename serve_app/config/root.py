@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple
 
 from pydantic import Field
 
+from serve_app.config.drain import CLOSE_TIMEOUT_S, DrainConfig
 from serve_app.config.engines import (
     ChatConfig,
     ConversationConfig,
@@ -74,6 +75,7 @@ class Config(ConfigModel):
     models: ModelsConfig = ModelsConfig()
     gpu: GpuConfig = GpuConfig()
     limits: Limits = Limits()
+    drain: DrainConfig = DrainConfig()
     ingress: IngressConfig = IngressConfig()
     vad: VadConfig = VadConfig()
     transcriber: TranscriberConfig = TranscriberConfig()
@@ -94,6 +96,11 @@ class Config(ConfigModel):
     def max_session_s(self) -> float:
         """The longest that any socket may stay open; HAProxy must not be stopped sooner."""
         return max(self.limits.max_session_s, self.conversation.max_session_s)
+
+    @property
+    def longest_drain_s(self) -> float:
+        """From the begin of an ingress replica's drain until its last socket is closed."""
+        return self.drain.timeout_s + self.limits.closing_timeout_s + CLOSE_TIMEOUT_S
 
     @property
     def chat_engine(self) -> str:

@@ -30,14 +30,14 @@ from serve_app.conversation.events import (
     WorkFailed,
 )
 from serve_app.conversation.reply import ReplySettings
-from serve_app.conversation.turn import Turn
+from serve_app.conversation.turn import Turn, TurnState
 from serve_app.conversation.voices import VoiceCatalog
 from serve_app.errors import ClientError
 from serve_app.lanes.pool import LanePool, LaneTimings, ReplicaSet
 from serve_app.lanes.requests import Call, Calls
 from serve_app.live.backlog import ReaderTooSlow
 from serve_app.live.driver import LiveSession, LiveSessions, watch_lanes
-from serve_app.live.events import Close, ErrorReport, Listening
+from serve_app.live.events import SERVICE_RESTART, Close, Draining, ErrorReport, Listening
 from serve_app.live.events import Event as SessionEvent
 from serve_app.live.events import Fact as SessionFact
 from serve_app.observability.metrics import Metrics
@@ -49,7 +49,7 @@ AUDIO_AHEAD_S = 600.0
 """Must hold the audio of one message; reading the socket pauses long before this."""
 
 Work = Generate | Speak | Cancel
-ConversationEvent = Event | ErrorReport | Close
+ConversationEvent = Event | Draining | ErrorReport | Close
 Sink = Callable[[ConversationEvent], None]
 
 
@@ -69,6 +69,8 @@ class Conversation:
         self._turn = turn
         self._sink = sink
         self._work: dict[int, _Underway] = {}
+        self._closing: Close | None = None
+        """The server stops, and the session has ended; the running turn has not."""
         self.live: LiveSession | None = None
         self.writable = asyncio.Event()
         """Cleared while the client does not read: no more speech is generated meanwhile."""
@@ -78,7 +80,10 @@ class Conversation:
         """The live session's sink."""
         if isinstance(event, SpeechFact):
             self._feed_turn(event)
-        elif isinstance(event, ErrorReport | Close):
+        elif isinstance(event, Close) and event.code == SERVICE_RESTART:
+            self._closing = event
+            self._close_between_turns()
+        elif isinstance(event, Draining | ErrorReport | Close):
             self._sink(event)
 
     def feed(self, fact: SessionFact | Fact) -> None:
@@ -100,6 +105,12 @@ class Conversation:
         for order in orders:
             if not isinstance(order, Work):
                 self._send(order)
+        self._close_between_turns()
+
+    def _close_between_turns(self) -> None:
+        if self._closing and self._turn.state is TurnState.LISTENING:
+            close, self._closing = self._closing, None
+            self._sink(close)
 
     def leave(self) -> None:
         """Cancel all work. Safe to call twice."""

@@ -32,6 +32,7 @@ from serve_app.errors import ClientError, invalid
 from serve_app.live.events import (
     AudioReceived,
     Close,
+    Draining,
     ErrorReport,
     FinalizeRequested,
     Listening,
@@ -213,10 +214,10 @@ class ConversationDialect:
 
     # Events out.
 
-    def render(self, event: Event | ErrorReport | Close) -> list[bytes]:
+    def render(self, event: Event | Draining | ErrorReport | Close) -> list[bytes]:
         return [orjson.dumps(message) for message in self._messages(event)]
 
-    def _messages(self, event: Event | ErrorReport | Close) -> list[Frame]:
+    def _messages(self, event: Event | Draining | ErrorReport | Close) -> list[Frame]:
         match event:
             case TranscriptFinal(_, text, audio_ms):
                 return self._on_final(text, audio_ms)
@@ -236,6 +237,8 @@ class ConversationDialect:
                 self._audio_out.append(pcm)
             case ReplyEnded():
                 return self._on_ended(event)
+            case Draining(deadline_ms):
+                return [_message("draining", deadline_ms=deadline_ms)]
             case ErrorReport(error):
                 return [_error(error)]
         return []
@@ -293,7 +296,7 @@ class ResultDialect(ConversationDialect):
         super().__init__(terms, session_id, engines, understands)
         self._result: Frame = {}
 
-    def _messages(self, event: Event | ErrorReport | Close) -> list[Frame]:
+    def _messages(self, event: Event | Draining | ErrorReport | Close) -> list[Frame]:
         return [result for message in super()._messages(event) for result in self._gather(message)]
 
     def _checked(self, message: Frame) -> ConversationAudio:

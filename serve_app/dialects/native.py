@@ -18,6 +18,7 @@ from serve_app.errors import ClientError, invalid
 from serve_app.live.events import (
     AudioReceived,
     Close,
+    Draining,
     ErrorReport,
     Fact,
     FinalizeRequested,
@@ -204,6 +205,7 @@ class NativeDialect:
         | TranscriptUpdate
         | UtteranceFailed
         | ProgressReport
+        | Draining
         | ErrorReport
         | Close,
         timestamp: float,
@@ -222,6 +224,10 @@ class NativeDialect:
                 )
             case ProgressReport(sample):
                 return orjson.dumps({"type": "keepalive", "audio_ms": ms(sample)})
+            case Draining(deadline_ms):
+                return orjson.dumps(
+                    {"type": "draining", "deadline_ms": deadline_ms, "resume": None}
+                )
             case ErrorReport(error) | UtteranceFailed(_, error):
                 return orjson.dumps(
                     {

@@ -18,7 +18,7 @@ from serve_app.dialects.realtime_replies import ReplyEvents
 from serve_app.dialects.realtime_session import RealtimeSession
 from serve_app.dialects.realtime_writer import EventWriter
 from serve_app.errors import ClientError
-from serve_app.live.events import Close, ErrorReport
+from serve_app.live.events import Close, Draining, ErrorReport
 from serve_app.live.transcript import ms
 
 SPEECH = "input_audio_buffer.speech"
@@ -37,7 +37,9 @@ class ServerEvents:
         self._sent: dict[str, str] = {}
         """The deltas so far of each unfinished transcript whose item the client knows."""
 
-    def render(self, event: Event | ErrorReport | Close, session: RealtimeSession) -> list[bytes]:
+    def render(
+        self, event: Event | Draining | ErrorReport | Close, session: RealtimeSession
+    ) -> list[bytes]:
         write = self._write
         match event:
             case TurnStarted(item, sample):
@@ -60,7 +62,7 @@ class ServerEvents:
                 # only the close code says why a session ends: clients take every `error` event
                 # for their own mistake
                 return [] if error.close is not None else [self.error(error)]
-            case Close():
+            case Close() | Draining():  # it has no event for that
                 return []
         return self._replies.render(event)
 

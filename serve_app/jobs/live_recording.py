@@ -5,6 +5,8 @@ import logging
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import anyio
+
 from deployments.interfaces import RATE
 from serve_app.errors import ClientError
 from serve_app.jobs.job import Job, JobOptions, JobState
@@ -74,6 +76,11 @@ class LiveRecordings:
     def save(self, name: _Name, collector: Collector, audio_ms: int) -> None:
         self._ended.put_nowait((name, collector, audio_ms))
 
+    async def stored(self, within_s: float) -> None:
+        """Returns when the results of all ended sessions are stored, or after `within_s`."""
+        with anyio.move_on_after(within_s):
+            await self._ended.join()
+
     async def run(self) -> None:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._check_all())
@@ -97,6 +104,8 @@ class LiveRecordings:
                 await self._write(name, collector, audio_ms)
             except (ClientError, LeaseLost) as error:
                 log.warning("session %s: result not stored: %s", name.id, type(error).__name__)
+            finally:
+                self._ended.task_done()
 
     async def _write(self, name: _Name, collector: Collector, audio_ms: int) -> None:
         job = await persistently(lambda: self._waiting(name))

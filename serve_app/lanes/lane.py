@@ -86,7 +86,7 @@ class Streams(Protocol):
 
 
 class Drained(Exception):
-    """Serve no longer lists the replica."""
+    """Serve is ending the replica, and no stream is left on the lane."""
 
 
 class Frozen(Exception):
@@ -146,14 +146,16 @@ class ReplicaLane:
         self._joining: deque[LaneStream] = deque()
         self._ready = asyncio.Event()
         self._urgent = asyncio.Event()
-        self._draining = False
+        self.draining = False
+        """Serve is ending the replica: it gets no more streams if there is another one."""
+        self._over = False
         self._heard = 0
         self._round_trips = RecentMost(SIGNALS_S)
         self._sent_at: float | None = None
 
-    def drain(self) -> None:
-        """The replica is shutting down: leave it now."""
-        self._draining = True
+    def end(self) -> None:
+        """Leave the replica now."""
+        self._over = True
         self._urgent.set()
         self._ready.set()
 
@@ -212,7 +214,7 @@ class ReplicaLane:
         loop = asyncio.get_running_loop()
         while True:
             await wait(self._ready, HEARTBEAT_S)
-            if self._draining:
+            if self._over:
                 raise Drained
             not_before = loop.time() + self._interval.seconds
             await self._exchange(*self._take())

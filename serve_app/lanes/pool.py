@@ -1,7 +1,8 @@
 """The lanes from this ingress to the replicas of one deployment.
 
-A stream stays on its lane, because its state is in that replica. When the replica dies, drains or
-freezes, its streams join another one, and their owners send again what has no answer yet.
+A stream stays on its lane, because its state is in that replica. When the replica dies or freezes,
+its streams join another one, and their owners send again what has no answer yet. When Serve ends
+the replica, they move as soon as it owes them nothing, if there is another one.
 """
 
 import asyncio
@@ -117,8 +118,10 @@ class LanePool:
             if not known and self._closed_until.get(name, 0.0) < now:
                 self._opening.add(name)
                 tasks.create_task(self._carry(name))
-        for name in self._lanes.keys() - set(names):
-            self._lanes[name].drain()
+        for name, lane in self._lanes.items():
+            lane.draining = name not in names
+        for lane in [lane for lane in self._lanes.values() if lane.draining]:
+            self._empty(lane)
 
     async def _carry(self, name: str) -> None:
         """Streams join the lane when its replica has answered, because a frozen one still lets
@@ -145,6 +148,16 @@ class LanePool:
         waiting, self._waiting = self._waiting, {}
         for stream in waiting:
             self.attach(stream)
+
+    def _empty(self, lane: ReplicaLane) -> None:
+        """Move streams from a draining lane; it ends when none is left."""
+        if all(other.draining for other in self._lanes.values()):
+            return
+        for stream in [it for it in lane.streams.values() if not (it.attached and it.owner.busy())]:
+            lane.detach(stream)
+            self.attach(stream)
+        if not lane.streams:
+            lane.end()
 
     def _close(self, name: str) -> None:
         now = asyncio.get_running_loop().time()
@@ -174,7 +187,8 @@ class LanePool:
         if self._quarantine.must_wait(stream):
             return
         if self._lanes:
-            min(self._lanes.values(), key=lambda lane: len(lane.streams)).join(stream)
+            lanes = self._lanes.values()
+            min(lanes, key=lambda lane: (lane.draining, len(lane.streams))).join(stream)
         else:
             self._waiting[stream] = None
 

@@ -13,8 +13,9 @@ import anyio
 
 from deployments.interfaces import Hypothesis, Speech, VadInput, VadResult
 from serve_app.config import Limits
+from serve_app.config.drain import CLOSE_TIMEOUT_S
 from serve_app.config.engines import TranscriberConfig, VadConfig
-from serve_app.errors import ClientError
+from serve_app.errors import ClientError, server_restarting
 from serve_app.lanes.lane import LaneStream
 from serve_app.lanes.pool import LanePool, LaneTimings, ReplicaSet
 from serve_app.live.backlog import ReaderTooSlow
@@ -22,6 +23,8 @@ from serve_app.live.events import (
     ClientVanished,
     Close,
     DetectSpeech,
+    DrainEnded,
+    DrainStarted,
     Event,
     Fact,
     Listening,
@@ -159,7 +162,7 @@ class LiveSession:
         if self.closed is None:
             self.closed = self._session.metrics()
             self._session.on(ClientVanished(), 0.0)
-            self._abandon(code)
+        self._abandon(code)
 
     def _do(self, order: Order) -> None:
         match order:
@@ -192,6 +195,9 @@ class LiveSessions:
         self.vad_config = vad_config
         self._metrics = metrics
         self._open: set[LiveSession] = set()
+        self._draining = False
+        self._left = asyncio.Event()
+        """A session has left, for `drain`."""
         self.vad = LanePool(vad, LaneTimings(vad_config.batch_interval_ms / 1000), VadInput)
         self.transcriber = LanePool(
             transcriber,
@@ -216,6 +222,9 @@ class LiveSessions:
 
     def admit(self) -> None:
         """Raises `ClientError` when no session is free."""
+        if self._draining:
+            self._metrics.count(SESSIONS_REFUSED)
+            raise server_restarting()
         if self.count >= self.limits.max_sessions:
             self._metrics.count(SESSIONS_REFUSED)
             raise ClientError(
@@ -250,12 +259,30 @@ class LiveSessions:
         self._count([live])
         live.leave()
         self._open.discard(live)
+        self._left.set()
         self._metrics.active_sessions = self.count
 
-    def shut(self) -> None:
-        """The ingress shuts down: every client is asked to connect again."""
+    async def drain(self, timeout_s: float) -> None:
+        """Admit no session any more. Open ones get `timeout_s` to end, then they get the words of
+        all audio so far and are closed; returns when none is open."""
+        self._draining = True
+        self._feed_all(DrainStarted(timeout_s))
+        await self._emptied(timeout_s)
+        self._feed_all(DrainEnded())
+        await self._emptied(self.limits.closing_timeout_s + CLOSE_TIMEOUT_S)
         for live in list(self._open):
             live.fail("server_restarting")
+
+    def _feed_all(self, fact: Fact) -> None:
+        for live in list(self._open):
+            live.feed(fact)
+
+    async def _emptied(self, within_s: float) -> None:
+        """Returns when no session is open, or after `within_s`."""
+        with anyio.move_on_after(within_s):
+            while self._open:
+                self._left.clear()
+                await self._left.wait()
 
     async def run(self) -> None:
         """Run lanes and clock until cancelled."""

@@ -12,6 +12,9 @@ from deployments.interfaces import (
 )
 from serve_app.errors import ClientError
 
+SERVICE_RESTART = 1012
+"""Close code of a session that the server ends because it stops."""
+
 
 @dataclass(frozen=True, slots=True)
 class Listening:
@@ -91,6 +94,18 @@ class Quarantined:
 
 
 @dataclass(frozen=True, slots=True)
+class DrainStarted:
+    """The server takes no new sessions and stops in `timeout_s`."""
+
+    timeout_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class DrainEnded:
+    """The server stops: no more audio is accepted; the words of what was accepted still come."""
+
+
+@dataclass(frozen=True, slots=True)
 class Ticked:
     """Time passed; comes about once a second."""
 
@@ -108,6 +123,8 @@ Fact = (
     | VadAttached
     | TranscriberAttached
     | Quarantined
+    | DrainStarted
+    | DrainEnded
     | Ticked
     | VadResult
     | Hypothesis
@@ -214,6 +231,13 @@ class ProgressReport:
 
 
 @dataclass(frozen=True, slots=True)
+class Draining:
+    """The server stops in `deadline_ms`; the session may last until then."""
+
+    deadline_ms: int
+
+
+@dataclass(frozen=True, slots=True)
 class ErrorReport:
     error: ClientError
 
@@ -254,6 +278,7 @@ Event = (
     | TranscriptUpdate
     | UtteranceFailed
     | ProgressReport
+    | Draining
     | ErrorReport
     | Close
     | UtteranceEvent

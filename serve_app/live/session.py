@@ -24,12 +24,16 @@ from serve_app.errors import ClientError, ProtocolViolation
 from serve_app.live import limit_errors
 from serve_app.live.audio_buffer import AudioBuffer
 from serve_app.live.events import (
+    SERVICE_RESTART,
     AudioReceived,
     Cleared,
     ClientErred,
     ClientVanished,
     Close,
     DetectSpeech,
+    DrainEnded,
+    Draining,
+    DrainStarted,
     ErrorReport,
     Fact,
     FinalizeRequested,
@@ -156,6 +160,10 @@ class Session:
                 self._orders += self._utterances.on_transcriber_attached()
             case Quarantined():
                 self._orders += self._utterances.on_quarantined(self._now)
+            case DrainStarted(timeout_s):
+                self._on_drain_started(timeout_s)
+            case DrainEnded():
+                self._on_drain_ended()
             case ClientVanished():
                 self.state = SessionState.CLOSED
             case _:
@@ -350,6 +358,14 @@ class Session:
         self._end_utterance()
 
     # The end.
+
+    def _on_drain_started(self, timeout_s: float) -> None:
+        if self.state is not SessionState.CLOSING:
+            self._orders.append(Draining(int(timeout_s * 1000)))
+
+    def _on_drain_ended(self) -> None:
+        if self.state is not SessionState.CLOSING:
+            self._begin_closing(SERVICE_RESTART)
 
     def _begin_closing(self, code: int) -> None:
         """`on` closes as soon as all audio is judged and all finals are in."""

@@ -23,7 +23,8 @@ def serve(stop):
 sys.exit(supervise(serve))
 """
 
-WAITS = "return len(os.read(stop, 1))"
+WAITS = "os.read(stop, 1); return 0"
+DRAINS = "os.read(stop, 1); print('draining', flush=True); os.read(stop, 1); return 1"
 
 
 @contextmanager
@@ -45,8 +46,28 @@ def test_a_signal_ends_everything_in_order(number: signal.Signals) -> None:
     with supervised(WAITS) as (process, orphan):
         process.send_signal(number)
         _, result = process.communicate(timeout=20)
-        assert process.returncode == DONE and result == "stopping …\n"
+        assert process.returncode == DONE
+        assert result == "stopping: waiting for what is open; Ctrl-C again stops at once\n"
         assert not psutil.pid_exists(orphan)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_second_signal_ends_a_drain_at_once(number: signal.Signals) -> None:
+    with supervised(DRAINS) as (process, orphan):
+        process.send_signal(number)
+        assert process.stdout and process.stdout.readline() == "draining\n"
+        assert process.poll() is None
+        process.send_signal(number)
+        _, result = process.communicate(timeout=20)
+        assert process.returncode == DONE and result.endswith("stopping at once\n")
+        assert not psutil.pid_exists(orphan)
+
+
+def test_a_drain_that_fails_says_so() -> None:
+    with supervised("os.read(stop, 1); return 1") as (process, orphan):
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=20)
+        assert process.returncode == FAILED and not psutil.pid_exists(orphan)
 
 
 @pytest.mark.parametrize(

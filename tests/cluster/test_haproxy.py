@@ -155,7 +155,11 @@ def test_only_haproxys_own_pages_are_private(tmp_path: Path, host: str, public: 
     assert all(bind.startswith("127.0.0.1:") is not public for bind in binds)
 
 
-@pytest.mark.parametrize("amendment", ALWAYS + PRIVATE, ids=lambda amendment: amendment.what)
+REQUIRED = [it for it in ALWAYS + PRIVATE if "a refusal" not in it.what]
+"""Without the others, the server still works."""
+
+
+@pytest.mark.parametrize("amendment", REQUIRED, ids=lambda amendment: amendment.what)
 def test_a_template_that_has_changed_is_refused(tmp_path: Path, amendment: object) -> None:
     assert isinstance(amendment, tuple)
     file, _ = rendered(tmp_path, application(30_000, 8500))

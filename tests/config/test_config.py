@@ -114,14 +114,14 @@ def _within(requirements: list[str]) -> list[str]:
 
 
 def test_sockets_outlive_a_change_of_replicas() -> None:
-    environment = serve_environment(public=False, max_session_s=3600)
+    environment = serve_environment(Config())
     assert int(environment["RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S"]) > 3600
     assert environment["RAY_SERVE_ENABLE_HA_PROXY"] == "1"
 
 
 def test_servers_that_start_together_get_ports_of_their_own() -> None:
     names = ("RAY_SERVE_HAPROXY_STATS_PORT", "RAY_SERVE_HAPROXY_METRICS_PORT")
-    both = [serve_environment(False, 60, any_ports=True) for _ in range(2)]
+    both = [serve_environment(Config(), any_ports=True) for _ in range(2)]
     assert len({one[name] for one in both for name in names}) == 4
 
 

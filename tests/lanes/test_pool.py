@@ -41,6 +41,8 @@ class Echo:
 
 
 class StreamOwner:
+    is_busy = False
+
     def __init__(self) -> None:
         self.attachments = 0
         self.answers: list[VadResult] = []
@@ -49,7 +51,7 @@ class StreamOwner:
         self.attachments += 1
 
     def busy(self) -> bool:
-        return False
+        return self.is_busy
 
     def quarantined(self) -> None:
         raise AssertionError("it was never busy")
@@ -176,6 +178,46 @@ def test_a_replica_that_drains_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
         _, owner = attached(lanes)
         await until(lambda: owner.attachments == 1)
         del replica_set.models["one"]
+        replica_set.models["two"] = Echo()
+        await until(lambda: owner.attachments == 2)
+        await until(lambda: lanes.count == 1)
+
+    ride(replica_set, test)
+
+
+def test_a_replica_that_drains_finishes_what_it_owes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lanes_module, "SURVEY_S", 0.05)
+    replica_set = LocalReplicaSet(one=Echo())
+
+    async def test(lanes: LanePool) -> None:
+        busy, owner = attached(lanes)
+        owner.is_busy = True
+        await until(lambda: owner.attachments == 1)
+        one = replica_set.models.pop("one")
+        replica_set.models["two"] = Echo()
+        await until(lambda: lanes.count == 2)
+        new, _ = attached(lanes)
+        assert new.lane and new.lane.name == "two"
+        busy.put((b"12", None))
+        await until(lambda: bool(owner.answers) and one.heard[busy.key] == 2)
+        assert owner.attachments == 1
+        owner.is_busy = False
+        await until(lambda: owner.attachments == 2 and lanes.count == 1)
+
+    ride(replica_set, test)
+
+
+def test_the_only_replica_is_left_when_there_is_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lanes_module, "SURVEY_S", 0.05)
+    replica_set = LocalReplicaSet(one=Echo())
+
+    async def test(lanes: LanePool) -> None:
+        stream, owner = attached(lanes)
+        await until(lambda: owner.attachments == 1)
+        del replica_set.models["one"]
+        stream.put((b"12", None))
+        await until(lambda: bool(owner.answers))
+        assert await unchanged(lambda: owner.attachments, 0.2) == 1 and lanes.count == 1
         replica_set.models["two"] = Echo()
         await until(lambda: owner.attachments == 2)
 

@@ -9,6 +9,8 @@ import asyncio
 import logging
 import time
 import uuid
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import orjson
@@ -23,7 +25,14 @@ from serve_app.errors import ClientError
 from serve_app.extras import SOCKET_IO, MissingExtra, module_of
 from serve_app.live.backlog import Backlog
 from serve_app.live.driver import LiveSession, LiveSessions
-from serve_app.live.events import ClientErred, Close, ErrorReport, Event, UtteranceEvent
+from serve_app.live.events import (
+    SERVICE_RESTART,
+    ClientErred,
+    Close,
+    ErrorReport,
+    Event,
+    UtteranceEvent,
+)
 from serve_app.observability.metrics import Metrics
 
 PATH = "/socket"
@@ -46,10 +55,13 @@ log.setLevel(logging.CRITICAL)  # python-socketio would log a stack for each bro
 class Listener:
     """One socket's session; events wait in a backlog until they are sent."""
 
-    def __init__(self, sessions: LiveSessions, dialect: NativeDialect, emit: Any) -> None:
+    def __init__(
+        self, sessions: LiveSessions, dialect: NativeDialect, emit: Any, disconnect: Any
+    ) -> None:
         self._sessions = sessions
         self._dialect = dialect
         self._emit = emit
+        self._disconnect = disconnect
         self._backlog = Backlog(sessions.limits.max_unsent_events)
         self._pending = asyncio.Event()
         self._live: LiveSession | None = sessions.open(self._on_event, self._on_abandoned)
@@ -95,6 +107,8 @@ class Listener:
                 fields = orjson.loads(self._dialect.render(event, time.time()))
                 if name := NAMES.get(fields.pop("type")):
                     await self._emit(name, fields)
+                if isinstance(event, Close) and event.code == SERVICE_RESTART:
+                    await self._disconnect()
 
 
 class SocketIo:
@@ -122,6 +136,10 @@ class SocketIo:
         self._server.on("disconnect", self._disconnect)
         self.app = socketio.ASGIApp(self._server, socketio_path="")
 
+    async def shut(self) -> None:
+        """Disconnect the clients that have no session any more."""
+        await self._server.shutdown()
+
     async def _connect(self, sid: str, _: Any, __: Any = None) -> None:
         engine = self._backend.engines.transcriber
         dialect = NativeDialect(self._sessions.limits, uuid.uuid4().hex, engine)
@@ -130,7 +148,9 @@ class SocketIo:
             await self._server.emit(name, fields, to=sid)
 
         try:
-            self._listeners[sid] = Listener(self._sessions, dialect, emit)
+            self._listeners[sid] = Listener(
+                self._sessions, dialect, emit, partial(self._server.disconnect, sid)
+            )
         except ClientError as error:
             self._metrics.count_error(error.code)
             raise self._library.exceptions.ConnectionRefusedError(error.code) from error
@@ -162,12 +182,19 @@ class SocketIo:
             listener.close()
 
 
-def endpoint(backend: Backend, sessions: LiveSessions, metrics: Metrics) -> ASGIApp:
+def endpoint(
+    backend: Backend,
+    sessions: LiveSessions,
+    metrics: Metrics,
+    close_last: Callable[[Callable[[], Awaitable[None]]], None],
+) -> ASGIApp:
     """Socket.IO, or where python-socketio is not installed an answer that says so."""
     try:
-        app: ASGIApp = SocketIo(backend, sessions, metrics).app
+        here = SocketIo(backend, sessions, metrics)
     except MissingExtra as error:
         return JSONResponse(error.body(), error.status)
+    close_last(here.shut)
+    app: ASGIApp = here.app
     return app
 
 

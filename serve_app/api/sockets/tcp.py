@@ -29,18 +29,27 @@ class TcpPort:
     """Serves until cancelled."""
 
     def __init__(
-        self, config: TcpConfig, backend: Backend, conversations: Conversations, metrics: Metrics
+        self,
+        config: TcpConfig,
+        backend: Backend,
+        conversations: Conversations,
+        metrics: Metrics,
+        drain_begun: asyncio.Event,
     ) -> None:
         self._config = config
+        self._drain_begun = drain_begun
         self._backend = backend
         self._conversations = conversations
         self._metrics = metrics
         self._connections = 0
 
     async def run(self) -> None:
+        """Accept connections until the drain; open ones go on."""
         server = await asyncio.start_server(self._serve, sock=self._socket())
-        async with server:
-            await server.serve_forever()
+        try:
+            await self._drain_begun.wait()
+        finally:
+            server.close()
 
     def _socket(self) -> socket.socket:
         """Shared with the other replicas of the node: the kernel distributes connections."""
@@ -130,6 +139,7 @@ class _Connection:
         self._dialect = new_dialect(ResultDialect, backend, conversations)
         self._conversation: Conversation | None = None
         self._answers: asyncio.Queue[bytes | None] = asyncio.Queue()
+        self._answering = self._over = False
 
     def open(self) -> None:
         dialect = self._dialect
@@ -144,6 +154,15 @@ class _Connection:
 
     async def answer(self, message: bytes) -> None:
         """Every message gets one answer."""
+        self._answering = True
+        try:
+            await self._answer(message)
+        finally:
+            self._answering = False
+        if self._over:
+            raise ConnectionResetError("the conversation has ended")
+
+    async def _answer(self, message: bytes) -> None:
         try:
             facts = self._dialect.parse(message)
             for fact in facts:
@@ -185,6 +204,9 @@ class _Connection:
             self._answers.put_nowait(message)
         if isinstance(event, Close):
             self._answers.put_nowait(None)
+            self._over = True
+            if not self._answering:
+                self._writer.close()
 
     def _on_abandoned(self, code: str) -> None:
         self._metrics.count_error(code)

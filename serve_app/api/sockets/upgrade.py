@@ -37,8 +37,11 @@ log.setLevel(logging.CRITICAL)  # picows would log frames' errors and addresses
 class Upgrade(asyncio.Protocol):
     """uvicorn's WebSocket protocol: hands the connection to the protocol of its path."""
 
-    def __init__(self, routes: Mapping[str, Route], **uvicorn: Any) -> None:
+    def __init__(
+        self, routes: Mapping[str, Route], is_draining: Callable[[], bool], **uvicorn: Any
+    ) -> None:
         self._routes = routes
+        self._is_draining = is_draining
         self._uvicorn = uvicorn
         self._transport: Any = None  # uvloop's transports are not asyncio's
         self._inner: Any = None
@@ -66,8 +69,21 @@ class Upgrade(asyncio.Protocol):
         path = head.split(b" ", 2)[1].split(b"?", 1)[0].decode("latin-1")
         route = self._routes.get(path)
         if route is None:
-            return WebSocketsSansIOProtocol(**self._uvicorn)
+            return AsgiWebSocket(self._is_draining, **self._uvicorn)
         return picows_protocol(route)
+
+
+class AsgiWebSocket(WebSocketsSansIOProtocol):
+    """Uvicorn's own; it stays open while the replica drains, although Serve makes uvicorn exit
+    soon after the begin."""
+
+    def __init__(self, is_draining: Callable[[], bool], **uvicorn: Any) -> None:
+        super().__init__(**uvicorn)
+        self._is_draining = is_draining
+
+    def shutdown(self) -> None:
+        if not self._is_draining():
+            super().shutdown()
 
 
 def picows_protocol(route: Route) -> Any:
@@ -103,10 +119,10 @@ def _feed(protocol: Any, data: bytes) -> None:
         data = data[taken:]
 
 
-def install(routes: Mapping[str, Route]) -> None:
+def install(routes: Mapping[str, Route], is_draining: Callable[[], bool]) -> None:
     """From now on, every uvicorn in this process upgrades these paths with picows."""
 
     def upgrade(**uvicorn: Any) -> Upgrade:
-        return Upgrade(routes, **uvicorn)
+        return Upgrade(routes, is_draining, **uvicorn)
 
     uvicorn_auto.AutoWebSocketsProtocol = upgrade

@@ -11,7 +11,7 @@ import numpy as np
 import soxr
 from numpy.typing import NDArray
 
-from deployments.interfaces import RATE, VOICE_RATE
+from deployments.interfaces import BYTES_PER_SAMPLE, RATE, VOICE_RATE
 
 Encoding = Literal["pcm_s16le", "pcm_f32le", "mulaw", "alaw"]
 Int16 = NDArray[np.int16]
@@ -123,6 +123,25 @@ class InputConverter:
         """In floats: soxr dithers integers at random, and the same audio must stay the same."""
         floats = samples.astype(np.float32) / np.float32(32768)
         return float_to_int16(self._resampler.resample_chunk(floats, last=last)).tobytes()
+
+
+class RejoiningConverter(InputConverter):
+    """Goes on in the middle of a stream: the first `skip` samples only start its resampler."""
+
+    def __init__(self, rate: int, encoding: Encoding, channels: int, skip: int) -> None:
+        super().__init__(rate, encoding, channels)
+        self._skip_bytes = skip * BYTES_PER_SAMPLE
+
+    def push(self, pcm: bytes) -> bytes:
+        return self._skipped(super().push(pcm))
+
+    def flush(self) -> bytes:
+        return self._skipped(super().flush())
+
+    def _skipped(self, pcm: bytes) -> bytes:
+        skipped = min(self._skip_bytes, len(pcm))
+        self._skip_bytes -= skipped
+        return pcm[skipped:]
 
 
 class OutputConverter:

@@ -1,7 +1,6 @@
 """The composition root: the only module that creates deployments. All Serve options are here."""
 
 import os
-import secrets
 from typing import Any
 
 from ray import serve
@@ -71,7 +70,6 @@ def application(config: Config) -> Application:
         models["speaker"],
         models["diarizer"],
         worker.bind(config, models["transcriber"], models["diarizer"]),
-        secrets.token_bytes(32),
     )
 
 

@@ -48,6 +48,8 @@ CODES: dict[str, Code] = {
     "client_too_slow": Code(408, 1008, "The client did not read the server's messages."),
     "server_restarting": Code(503, 1012, "This server process is stopping; connect again."),
     "too_many_sessions": Code(503, 1013, "Too many live sessions; see Retry-After."),
+    "resume_refused": Code(400, None, "The resume token is invalid or has expired."),
+    "session_resumed": Code(409, 1008, "Another connection has continued this session."),
     # What an engine did.
     "utterance_failed": Code(500, None, "The engine could not recognise an utterance."),
     "engine_timeout": Code(504, 1011, "The engine did not finish in time."),

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import anyio
@@ -31,6 +32,7 @@ from serve_app.cluster.serve_handles import (
     keep_changes,
     model_states,
     serve_status,
+    signing_keys,
     stored_settings,
 )
 from serve_app.cluster.serve_shutdown import shutdown_sign
@@ -38,11 +40,13 @@ from serve_app.config import Config
 from serve_app.config.runtime import RuntimeSettings
 from serve_app.engines import MODELS, configured_engines, new_engine
 from serve_app.lanes.wire import Address, LaneServer
+from serve_app.live.fence import Claim
 from serve_app.models import weights
 from serve_app.models.weights import Absent
 from serve_app.observability import node
 from serve_app.observability.metrics import Metrics, Snapshot
 from serve_app.observability.table import MADE, MODEL_SESSIONS, REPLICAS
+from serve_app.security.signing import SigningKeys
 
 log = logging.getLogger("voxray.app")
 
@@ -268,7 +272,6 @@ class Ingress(Replica):
         speaker: DeploymentHandle[Any],
         diarizer: DeploymentHandle[Any],
         worker: DeploymentHandle[Any],
-        secret: bytes,
     ) -> None:
         from serve_app.api import (  # a second of imports that other replicas need not pay
             Backend,
@@ -291,7 +294,7 @@ class Ingress(Replica):
             voices=self._voices,
             generated=self._generated,
             cluster=self,
-            secret=secret,
+            keys=SigningKeys(signing_keys(config.resume)),
         )
         self._drain = Drain(config.drain.timeout_s)
         loop = asyncio.get_running_loop()
@@ -319,6 +322,17 @@ class Ingress(Replica):
         changes = await asyncio.to_thread(keep_changes, asked)
         await broadcast(serve.get_deployment_handle("Ingress", APP_NAME), "reconfigure", changes)
         return changes
+
+    async def fence(self, claims: Sequence[Claim]) -> Sequence[str]:
+        """Tell every ingress replica that these sessions go on at a new connection."""
+        ours = serve.get_deployment_handle("Ingress", APP_NAME)
+        answers = await broadcast(ours, "yield_sessions", [tuple(claim) for claim in claims])
+        return [origin for answer in answers for origin in answer]
+
+    async def yield_sessions(self, claims: Sequence[tuple[str, int, float]]) -> list[str]:
+        """End older connections to these sessions. Returns those of which a newer one is here."""
+        fence = self._backend.fence
+        return [claim[0] for claim in claims if not fence.admits(Claim(*claim))]
 
     async def _catch_up(self) -> None:
         """Apply settings that were changed while this replica could not be reached."""

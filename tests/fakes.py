@@ -5,6 +5,7 @@ application on a free port; `working(config)` runs a worker for jobs beside it.
 """
 
 import asyncio
+import secrets
 import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -27,6 +28,7 @@ from serve_app.config import Config
 from serve_app.jobs.worker import Worker
 from serve_app.lanes.load import Load
 from serve_app.live.options import EngineInfo, Engines
+from serve_app.security.signing import SigningKeys
 from tests.waiting import wait_for
 
 
@@ -177,6 +179,7 @@ def models(**given: Any) -> Backend:
         ),
         voices=speaker.voices,
         generated=generated,
+        keys=given.get("keys") or SigningKeys([secrets.token_bytes(32)]),
     )
 
 

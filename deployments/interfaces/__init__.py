@@ -45,13 +45,22 @@ from deployments.interfaces.transcription import (
     Utterance,
     Word,
 )
-from deployments.interfaces.vad import Edge, Endpoint, Resume, Transition, VadInput, VadResult
+from deployments.interfaces.vad import (
+    RECALL,
+    Edge,
+    Endpoint,
+    Resume,
+    Transition,
+    VadInput,
+    VadResult,
+)
 
 __all__ = [
     "BYTES_PER_SAMPLE",
     "ENGINE_FAILED",
     "NO_OPTIONS",
     "RATE",
+    "RECALL",
     "VOICE_RATE",
     "AudioDelta",
     "ChatDelta",

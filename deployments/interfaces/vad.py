@@ -3,6 +3,11 @@
 from enum import Enum
 from typing import NamedTuple
 
+from deployments.interfaces.audio import RATE
+
+RECALL = RATE // 2
+"""Samples before a fresh start that decide how a VAD goes on from there; see `Edge.REST`."""
+
 
 class Endpoint(NamedTuple):
     """When speech starts and ends in a session, in ms. A `pause_ms` or `confirm_ms` of 0 turns that
@@ -24,6 +29,9 @@ class Resume(NamedTuple):
     sample: int
     speaking: bool
     endpoint: Endpoint
+    deaf_until: int = 0
+    """Nothing is reported before this sample: it was before, and the audio up to here only lets
+    the VAD find its way back."""
 
 
 class VadInput(NamedTuple):
@@ -51,6 +59,9 @@ class Edge(Enum):
     """Speech continues after a pause."""
     END = "end"
     """Speech has ended: the silence was long enough."""
+    REST = "rest"
+    """Nobody has spoken for some seconds. Here, and at an END, the VAD starts afresh with the last
+    `RECALL` samples, so that another one that gets the audio from there judges alike."""
 
 
 class Transition(NamedTuple):

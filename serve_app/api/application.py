@@ -127,7 +127,12 @@ def _add_sockets(app: FastAPI, server: Server) -> None:
     backend, metrics, conversations = server.backend, server.metrics, server.conversations
     sockets = {
         live_socket.PATH: live_socket.route(
-            backend, server.sessions, metrics, server.live_recordings
+            backend,
+            server.sessions,
+            metrics,
+            server.live_recordings,
+            server.takeovers,
+            server.config.resume,
         ),
         realtime.PATH: realtime.route(backend, conversations, metrics),
         conversation_socket.PATH: conversation_socket.route(backend, conversations, metrics),

@@ -7,8 +7,11 @@ from typing import Any, Protocol
 
 from deployments.interfaces import Option, Voice
 from serve_app.lanes.pool import ReplicaSet
+from serve_app.live.fence import Claim, Fence
 from serve_app.live.options import Engines
 from serve_app.observability.metrics import Snapshot
+from serve_app.security.keys import KEY_BYTES
+from serve_app.security.signing import SigningKeys
 
 
 class Cluster(Protocol):
@@ -30,6 +33,10 @@ class Cluster(Protocol):
         """Change settings on all ingress replicas, also on those that start later. Returns all
         changes since the start."""
 
+    async def fence(self, claims: Sequence[Claim]) -> Sequence[str]:
+        """At all ingress replicas, end older connections to these sessions. Returns the origins of
+        those that have a newer one."""
+
 
 @dataclass(frozen=True, slots=True)
 class Backend:
@@ -46,8 +53,12 @@ class Backend:
     """Tokens of Chat and samples of Speaker since their start, over all replicas."""
     cluster: Cluster | None = None
     """None if everything runs in this process."""
-    secret: bytes = field(default_factory=lambda: secrets.token_bytes(32), repr=False)
-    """Signs client secrets; the same for all ingress replicas."""
+    keys: SigningKeys = field(
+        default_factory=lambda: SigningKeys([secrets.token_bytes(KEY_BYTES)]), repr=False
+    )
+    """Sign what clients bring back; the same for all ingress replicas."""
+    fence: Fence = field(default_factory=Fence)
+    """The live sessions of this ingress that can be resumed elsewhere."""
 
     @property
     def understands(self) -> bool:

@@ -24,6 +24,7 @@ from serve_app.jobs.recogniser import Recogniser
 from serve_app.jobs.submission import Jobs
 from serve_app.lanes.pool import LanePool, LaneTimings
 from serve_app.live.driver import LiveSessions, watch_lanes
+from serve_app.live.takeovers import Takeovers
 from serve_app.observability.metrics import Metrics
 from serve_app.security.concurrency import ConcurrencyLimit
 
@@ -50,6 +51,8 @@ class Server:
             metrics,
         )
         settings.follow(self.sessions.configure)
+        cluster = backend.cluster
+        self.takeovers = Takeovers(backend.fence, cluster.fence if cluster else None)
         self.conversations = Conversations(
             config.conversation,
             self.sessions,
@@ -81,6 +84,7 @@ class Server:
             tasks.start_soon(self.conversations.run)
             tasks.start_soon(self._diarizers.run)
             tasks.start_soon(self.live_recordings.run)
+            tasks.start_soon(self.takeovers.run)
             if self.config.tcp.port:
                 tasks.start_soon(self._tcp_port().run)
             tasks.start_soon(self._drain_once_begun)

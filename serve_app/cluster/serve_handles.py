@@ -2,6 +2,7 @@
 handle reaches yet, and settings that changed at run time."""
 
 import asyncio
+import secrets
 import time
 from collections.abc import Callable
 from functools import partial
@@ -16,8 +17,10 @@ from ray.serve.exceptions import DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
 from ray.util import metrics as prometheus
 
+from serve_app.config.resume import ResumeConfig
 from serve_app.lanes.wire import Address, LaneConnection
 from serve_app.observability.table import BUCKETS_S, Metric
+from serve_app.security.keys import KEY_BYTES, parse_keys
 
 SURVEY_TIMEOUT_S = 3.0
 
@@ -133,6 +136,22 @@ def stored_settings() -> dict[str, Any]:
     body = internal_kv._internal_kv_get(SETTINGS)
     changes: dict[str, Any] = orjson.loads(body) if body else {}
     return changes
+
+
+SIGNING_KEY = b"voxray:signing-key"
+
+
+def signing_keys(config: ResumeConfig) -> list[bytes]:
+    """Those in the environment, else one that the first replica made for the whole cluster.
+
+    Raises `ValueError` for keys that cannot be read.
+    """
+    if config.keys:
+        return parse_keys(config.keys)
+    made = secrets.token_bytes(KEY_BYTES)
+    internal_kv._internal_kv_put(SIGNING_KEY, made, overwrite=False)
+    kept: bytes = internal_kv._internal_kv_get(SIGNING_KEY)
+    return [kept]
 
 
 def serve_status(app: str) -> dict[str, Any]:

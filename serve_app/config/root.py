@@ -23,6 +23,7 @@ from serve_app.config.engines import (
 from serve_app.config.jobs import JobsConfig, StorageConfig
 from serve_app.config.limits import Limits
 from serve_app.config.model import ConfigModel
+from serve_app.config.resume import ResumeConfig
 from serve_app.config.voices import VOICES
 from serve_app.config.weighted import (
     GpuConfig,
@@ -76,6 +77,7 @@ class Config(ConfigModel):
     gpu: GpuConfig = GpuConfig()
     limits: Limits = Limits()
     drain: DrainConfig = DrainConfig()
+    resume: ResumeConfig = ResumeConfig()
     ingress: IngressConfig = IngressConfig()
     vad: VadConfig = VadConfig()
     transcriber: TranscriberConfig = TranscriberConfig()

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from deployments.audio import SAMPLE_BYTES, InputConverter
+from deployments.audio import SAMPLE_BYTES, InputConverter, RejoiningConverter
 from deployments.interfaces import RATE, SpeechOptions, Word
 from serve_app.config import Limits
 from serve_app.dialects.frames import Frame, base64_bytes, json_object
@@ -24,6 +24,8 @@ from serve_app.live.events import (
     FinalizeRequested,
     KeptAlive,
     ProgressReport,
+    Resumable,
+    Resumed,
     SessionMetrics,
     SpeechBoundary,
     Started,
@@ -32,7 +34,9 @@ from serve_app.live.events import (
     UtteranceFailed,
 )
 from serve_app.live.options import EngineInfo, check_options
+from serve_app.live.resume_point import ResumePoint
 from serve_app.live.transcript import confidence, ms
+from serve_app.security.resume_token import Continued, ResumeTokens, packed, unpacked
 
 TYPES = ("start", "audio_chunk", "finalize", "keepalive", "stop")
 MIN_RATE, MAX_RATE = 8_000, 48_000
@@ -57,10 +61,19 @@ class Start(BaseModel):
 
 
 class NativeDialect:
-    """One connection's side of the protocol."""
+    """One connection's side of the protocol; without `tokens` it cannot be resumed."""
 
-    def __init__(self, limits: Limits, session_id: str, engine: EngineInfo) -> None:
-        self.session_id = session_id
+    def __init__(
+        self,
+        limits: Limits,
+        session_id: str,
+        engine: EngineInfo,
+        tokens: ResumeTokens | None = None,
+    ) -> None:
+        began = int(tokens.clock()) if tokens else 0
+        self.session = Continued(session_id, session_id, 0, began)
+        self._tokens = tokens
+        self._point = ResumePoint()
         self._limits = limits
         self._engine = engine
         self._start = Start(type="start")
@@ -69,6 +82,10 @@ class NativeDialect:
         self._started = False
         self._sequence: int | None = None
         self._rendered: list[tuple[Word, orjson.Fragment]] = []
+
+    @property
+    def session_id(self) -> str:
+        return self.session.session_id
 
     # Frames in.
 
@@ -143,16 +160,40 @@ class NativeDialect:
         if self._started:
             raise ClientError("start_not_first", "start must come before any audio, and only once")
         self._refused = True
+        begun = self._resume(message) if "resume" in message else self._begin(message)
+        self._refused, self._started = False, True
+        return begun
+
+    def _begin(self, message: Frame) -> Started:
+        options = self._configure(message)
+        start = self._start
+        self._input = InputConverter(start.sample_rate, start.encoding, start.channels)  # type: ignore[arg-type]
+        self.session = self.session._replace(
+            session_id=start.session_id or self.session_id,
+            start=packed(start.model_dump(exclude_defaults=True, exclude={"type", "session_id"})),
+        )
+        return Started(options)
+
+    def _resume(self, message: Frame) -> Resumed:
+        """Goes on with the session of a token. Raises `ClientError`."""
+        _check_no_fields(message, "resume")
+        if self._tokens is None:
+            raise ClientError("resume_refused", "a session of this kind cannot be resumed")
+        session, point = self._tokens.opened(message["resume"])
+        options = self._configure({"type": "start", **unpacked(session.start)})
+        start, skip = self._start, point.listen - point.send_from
+        self._input = RejoiningConverter(start.sample_rate, start.encoding, start.channels, skip)  # type: ignore[arg-type]
+        self.session, self._point = session._replace(epoch=session.epoch + 1), point
+        return Resumed(options, point, self._tokens.clock() - session.began)
+
+    def _configure(self, message: Frame) -> SpeechOptions:
         start = self._checked_start(message)
         options = SpeechOptions(
             start.language, start.interim_results, tuple(start.hotwords), start.grammar
         )
         check_options(options, self._engine, self._limits)
-        self._refused, self._started = False, True
         self._start = start
-        self.session_id = start.session_id or self.session_id
-        self._input = InputConverter(start.sample_rate, start.encoding, start.channels)  # type: ignore[arg-type]
-        return Started(options)
+        return options
 
     def _checked_start(self, message: Frame) -> Start:
         try:
@@ -188,6 +229,8 @@ class NativeDialect:
                 "channels": start.channels,
                 "language": start.language,
                 "interim_results": start.interim_results,
+                **self._resumed_from(),
+                **self._resume_fields(self._point),
                 "limits": {
                     "max_chunk_bytes": limits.max_chunk_bytes,
                     "max_buffered_audio_ms": int(limits.max_buffered_audio_s * 1000),
@@ -199,6 +242,16 @@ class NativeDialect:
             }
         )
 
+    def _resumed_from(self) -> Frame:
+        return {"resumed_from_ms": ms(self._point.send_from)} if self.session.epoch else {}
+
+    def _resume_fields(self, point: ResumePoint | None) -> Frame:
+        """How the client goes on if it loses this connection: its token, and the audio to keep."""
+        if self._tokens is None or point is None:
+            return {}
+        token = self._tokens.mint(self.session, point)
+        return {"resume": token, "resume_from_ms": ms(point.send_from)}
+
     def render(
         self,
         event: SpeechBoundary
@@ -207,6 +260,7 @@ class NativeDialect:
         | ProgressReport
         | Draining
         | ErrorReport
+        | Resumable
         | Close,
         timestamp: float,
     ) -> bytes:
@@ -224,19 +278,16 @@ class NativeDialect:
                 )
             case ProgressReport(sample):
                 return orjson.dumps({"type": "keepalive", "audio_ms": ms(sample)})
-            case Draining(deadline_ms):
-                return orjson.dumps(
-                    {"type": "draining", "deadline_ms": deadline_ms, "resume": None}
-                )
-            case ErrorReport(error) | UtteranceFailed(_, error):
-                return orjson.dumps(
-                    {
-                        "type": "error",
-                        "code": error.code,
-                        "message": error.message,
-                        "fatal": error.close is not None,
-                    }
-                )
+            case Draining(deadline_ms, point):
+                fields = {"type": "draining", "deadline_ms": deadline_ms}
+                return orjson.dumps(fields | self._resume_fields(point))
+            case ErrorReport(error):
+                return orjson.dumps(_error(error))
+            case UtteranceFailed(_, error, point):
+                return orjson.dumps(_error(error) | self._resume_fields(point))
+            case Resumable(point):
+                fields = {"type": "resumable", "audio_ms": ms(point.audio)}
+                return orjson.dumps(fields | self._resume_fields(point))
             case Close(_, metrics):
                 return self._closed(metrics)
 
@@ -257,6 +308,7 @@ class NativeDialect:
                 "words": self._render_words(update.start, words),
                 "engine": self._engine.name,
                 **language,
+                **self._resume_fields(update.point),
             }
         )
 
@@ -286,9 +338,18 @@ def _render_word(start: int, word: Word) -> bytes:
     )
 
 
-def _check_no_fields(message: Frame) -> None:
-    """Raises `ClientError` for a message with more than its type."""
-    for name in message.keys() - {"type"}:
+def _error(error: ClientError) -> Frame:
+    return {
+        "type": "error",
+        "code": error.code,
+        "message": error.message,
+        "fatal": error.close is not None,
+    }
+
+
+def _check_no_fields(message: Frame, *but: str) -> None:
+    """Raises `ClientError` for a message with more than its type, and those of `but`."""
+    for name in message.keys() - {"type", *but}:
         param = f"{message['type']}.{name[:64]}"
         raise ClientError("invalid_message", f"{param}: there is no such field", param=param)
 

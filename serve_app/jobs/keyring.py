@@ -4,18 +4,13 @@ for random nonces.
     wrapped key = "VXK1" | key id (8) | nonce (12) | key, encrypted (48)     AAD key id | path
 """
 
-import base64
-import binascii
-import hashlib
-import re
 from collections.abc import Sequence
 
-from serve_app.jobs.encryption import KEY_BYTES, Damaged, unwrap, wrap
+from serve_app.jobs.encryption import Damaged, unwrap, wrap
+from serve_app.security.keys import ID_BYTES, key_id, parse_keys
 
 MAGIC = b"VXK1"
-ID_BYTES = 8
 HEADER_BYTES = len(MAGIC) + ID_BYTES
-SEPARATORS = re.compile(r"[\s,]+")
 
 
 class KeyMissing(Exception):
@@ -24,11 +19,6 @@ class KeyMissing(Exception):
     def __init__(self, id_: str) -> None:
         super().__init__(f"no configured key has the id {id_}")
         self.id = id_
-
-
-def key_id(key: bytes) -> str:
-    """Identifies a key without revealing it."""
-    return hashlib.sha256(b"voxray key id|" + key).hexdigest()[: 2 * ID_BYTES]
 
 
 class Keyring:
@@ -41,11 +31,7 @@ class Keyring:
     @classmethod
     def parse(cls, text: str) -> "Keyring":
         """Keys in base64, separated by commas or lines. Raises `ValueError`."""
-        words = [word for word in SEPARATORS.split(text) if word]
-        keys = [_key(word) for word in words]
-        if not keys:
-            raise ValueError("no key is given")
-        return cls(keys)
+        return cls(parse_keys(text))
 
     def seal(self, secret: bytes, path: str) -> bytes:
         """`secret` encrypted with the newest key, bound to `path`."""
@@ -65,13 +51,3 @@ def id_of(sealed: bytes) -> str:
     if len(sealed) < HEADER_BYTES or not sealed.startswith(MAGIC):
         raise Damaged("this is not an encrypted key")
     return sealed[len(MAGIC) : HEADER_BYTES].hex()
-
-
-def _key(text: str) -> bytes:
-    try:
-        key = base64.b64decode(text, validate=True)
-    except binascii.Error as error:
-        raise ValueError("a key is not valid base64") from error
-    if len(key) != KEY_BYTES:
-        raise ValueError(f"a key has {len(key)} bytes, not {KEY_BYTES}")
-    return key

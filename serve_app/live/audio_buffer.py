@@ -25,6 +25,10 @@ class AudioBuffer:
     def drained(self) -> bool:
         return self.position >= self.received
 
+    def begin(self, position: int) -> None:
+        """What comes is the audio from here on."""
+        self.received = self.position = position
+
     def push(self, pcm: bytes) -> None:
         self.received += len(pcm) // BYTES_PER_SAMPLE
         self._pending.append(pcm)

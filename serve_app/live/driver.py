@@ -36,6 +36,7 @@ from serve_app.live.events import (
     TranscriberAttached,
     VadAttached,
 )
+from serve_app.live.resume_point import ResumePoint
 from serve_app.live.session import Session
 from serve_app.observability.metrics import Metrics
 from serve_app.observability.table import LANES, LANES_LOST, SESSIONS, SESSIONS_REFUSED
@@ -120,6 +121,11 @@ class LiveSession:
     @property
     def awaits_words(self) -> bool:
         return self._session.awaits_words
+
+    @property
+    def point(self) -> ResumePoint:
+        """Where the session can be resumed."""
+        return self._session.point
 
     def join(self, vad: LanePool, transcriber: LanePool) -> None:
         # Attaching feeds the session, which may put audio on either stream: both must exist first.

@@ -11,6 +11,7 @@ from deployments.interfaces import (
     Word,
 )
 from serve_app.errors import ClientError
+from serve_app.live.resume_point import ResumePoint
 
 SERVICE_RESTART = 1012
 """Close code of a session that the server ends because it stops."""
@@ -29,6 +30,15 @@ class Listening:
 @dataclass(frozen=True, slots=True)
 class Started:
     options: SpeechOptions
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed(Started):
+    """A start that goes on with a session from `point`; the next audio begins at `point.listen`."""
+
+    point: ResumePoint
+    age_s: float
+    """Since the session began."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +178,8 @@ class TranscriptUpdate:
     words: tuple[Word, ...]
     language: str | None = None
     """The detected language, on a final of an engine that detects it."""
+    point: ResumePoint | None = None
+    """On a final: where the session can be resumed after it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +188,14 @@ class UtteranceFailed:
 
     utterance: int
     error: ClientError
+    point: ResumePoint | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Resumable:
+    """The session can now be resumed from `point`, though no final says so."""
+
+    point: ResumePoint
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,9 +252,10 @@ class ProgressReport:
 
 @dataclass(frozen=True, slots=True)
 class Draining:
-    """The server stops in `deadline_ms`; the session may last until then."""
+    """The server stops in `deadline_ms`; the session may last until then, or continue elsewhere."""
 
     deadline_ms: int
+    point: ResumePoint | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,6 +302,7 @@ Event = (
     | Draining
     | ErrorReport
     | Close
+    | Resumable
     | UtteranceEvent
 )
 """For the client, or for the conversation in front of it."""

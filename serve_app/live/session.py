@@ -43,6 +43,8 @@ from serve_app.live.events import (
     ProgressReport,
     Quarantined,
     Reconfigured,
+    Resumable,
+    Resumed,
     SessionMetrics,
     SpeechBoundary,
     SpeechConfirmed,
@@ -52,8 +54,12 @@ from serve_app.live.events import (
     TranscriberAttached,
     VadAttached,
 )
+from serve_app.live.resume_point import ResumePoint, listen_from
 from serve_app.live.tally import Tally
 from serve_app.live.utterances import SessionUtterances
+
+POINT_AGE_S = 60.0
+"""A client gets its resume point again after this time: its token expires."""
 
 NORMAL_CLOSURE = 1000
 ENGINE_TIMEOUT_CLOSURE = 1011
@@ -77,11 +83,14 @@ class Session:
         "_created",
         "_finalize_always",
         "_finalize_at",
+        "_known_until",
         "_last_message",
         "_limits",
         "_listening",
         "_now",
         "_orders",
+        "_point_told",
+        "_reported",
         "_speaking",
         "_speech_ended",
         "_tally",
@@ -100,12 +109,17 @@ class Session:
         self._audio = AudioBuffer()
         self._utterances = SessionUtterances(self._tally)
         self._created = self._last_message = self._closing_since = self._now = now
+        self._point_told = now
         self._close_code = NORMAL_CLOSURE
         self._orders: list[Order] = []
         self._speaking = self._voiced = listening.manual
         self._confirmed = False
         """The VAD has heard enough voice in this speech for it to be no cough."""
         self._speech_ended = self._utterance_ended = 0
+        self._known_until = 0
+        """Audio before this sample is final since before the session was resumed."""
+        self._reported = 0
+        """The position that the client was told last."""
         self._vad_since = 0
         """Where the VAD's present replica or settings took over; transitions before are stale."""
         self._finalize_at: int | None = None
@@ -116,6 +130,11 @@ class Session:
         """The sample up to which everything has been dealt with."""
         recognized = self._utterances.recognized_until
         return self._audio.position if recognized is None else recognized
+
+    @property
+    def point(self) -> ResumePoint:
+        """Where the session can be resumed."""
+        return self._utterances.point
 
     @property
     def ahead(self) -> int:
@@ -173,13 +192,16 @@ class Session:
         """Messages of the client other than audio."""
         self._last_message = self._now
         match self.state, fact:
+            case SessionState.CREATED, Resumed():
+                self._resume(fact)
             case SessionState.CREATED, Started(options):
                 self.state = SessionState.ACTIVE
                 self._utterances.options = options
             case _, Started():
                 self._err(ClientError("start_not_first", "start comes once, before any audio"))
             case _, KeptAlive():
-                self._orders.append(ProgressReport(self.position))
+                self._reported = max(self._reported, self.position)
+                self._orders.append(ProgressReport(self._reported))
             case SessionState.CLOSING, (FinalizeRequested() | StopRequested() | Reconfigured()):
                 pass
             case _, Cleared():
@@ -194,6 +216,44 @@ class Session:
                 self._err(error)
             case _:
                 raise ProtocolViolation(f"{fact!r} in {self.state.name}")
+
+    # Resuming.
+
+    def _resume(self, fact: Resumed) -> None:
+        """Go on from a point of a session that another connection began."""
+        self.state = SessionState.ACTIVE
+        point = self._utterances.point = fact.point
+        self._utterances.options = fact.options
+        self._created = self._now - fact.age_s
+        self._tally.resume(point)
+        self._audio.begin(point.listen)
+        self._known_until = self._reported = point.audio
+        self._utterance_ended, self._speech_ended = point.utterance_ended, point.speech_ended
+        self._speaking = point.speaking
+        self._restart_vad()
+
+    def _hear_again(self, until: int) -> None:
+        """Audio that is final already: the next utterance may begin in it, but no earlier."""
+        until = min(until, self._known_until, self._audio.received)
+        if until > self._audio.position:
+            self._remember(self._audio.pop(until))
+        if until == self._known_until:
+            self._audio.trim(self._utterance_ended)
+
+    def _on_rest(self, sample: int) -> None:
+        if not self._utterances:
+            self._utterances.point = self.point._replace(
+                audio=sample,
+                listen=listen_from(sample, speaking=False),
+                speaking=False,
+                utterance_ended=self._utterance_ended,
+                speech_ended=self._speech_ended,
+            )
+            self._tell_point()
+
+    def _tell_point(self) -> None:
+        self._point_told = self._now
+        self._orders.append(Resumable(self.point))
 
     # Audio in.
 
@@ -229,7 +289,8 @@ class Session:
         running = self._utterances.running
         judged = b"".join(running.pcm[-2:]) if running else None
         self._vad_since, pcm = self._audio.replay(judged)
-        resume = Resume(self._vad_since, self._speaking, self._listening.endpoint)
+        endpoint, deaf_until = self._listening.endpoint, self._known_until
+        resume = Resume(self._vad_since, self._speaking, endpoint, deaf_until)
         self._orders.append(DetectSpeech(pcm, resume))
 
     def _reconfigure(self, options: SpeechOptions, listening: Listening) -> None:
@@ -258,6 +319,8 @@ class Session:
         if self._listening.manual and result.transitions:
             return  # stale: the VAD is no longer asked
         self._voiced = result.voiced
+        if self._audio.position < self._known_until:
+            self._hear_again(result.until)
         for transition in result.transitions:
             if transition.sample >= self._vad_since:
                 self._advance(transition.sample)
@@ -286,6 +349,8 @@ class Session:
                 self._orders += self._utterances.resume()
             case Edge.END if self._speaking:
                 self._end_speech(sample)
+            case Edge.REST:
+                self._on_rest(sample)
 
     def _start_speech(self, sample: int) -> None:
         self._speaking = self._voiced = True
@@ -328,9 +393,12 @@ class Session:
         elif self._speaking and self._voiced:  # goes on after a finalize or a cut
             self._open_utterance(pcm)
         else:
-            listening = self._listening
-            most_ms = listening.prefix_padding_ms + listening.endpoint.min_speech_ms
-            self._audio.remember(pcm, most_ms)
+            self._remember(pcm)
+
+    def _remember(self, pcm: bytes) -> None:
+        listening = self._listening
+        most_ms = listening.prefix_padding_ms + listening.endpoint.min_speech_ms
+        self._audio.remember(pcm, most_ms)
 
     def _open_utterance(self, pcm: bytes) -> None:
         """With the remembered audio and `pcm`, which together end at the present position."""
@@ -341,10 +409,12 @@ class Session:
         if running := self._utterances.running:
             self._finalize_at, self._finalize_always = None, False
             self._utterance_ended = running.end
-            self._orders += self._utterances.end(running, self._now)
+            self._orders += self._utterances.end(running, self._speaking, self._now)
 
     def _finalize(self, always: bool) -> None:
         """End the running utterance after the audio received so far."""
+        if self._audio.received <= self._known_until:
+            return  # sent again, as the audio
         self._finalize_always = always
         if self._audio.drained:
             self._cut()
@@ -361,7 +431,7 @@ class Session:
 
     def _on_drain_started(self, timeout_s: float) -> None:
         if self.state is not SessionState.CLOSING:
-            self._orders.append(Draining(int(timeout_s * 1000)))
+            self._orders.append(Draining(int(timeout_s * 1000), self.point))
 
     def _on_drain_ended(self) -> None:
         if self.state is not SessionState.CLOSING:
@@ -399,3 +469,5 @@ class Session:
             self._err(limit_errors.idle_timeout(limits))
         elif now - self._created > limits.max_session_s:
             self._err(limit_errors.session_too_long(limits))
+        elif now - self._point_told > POINT_AGE_S:
+            self._tell_point()

@@ -21,6 +21,7 @@ from serve_app.live.events import (
     UtteranceFailed,
     UtteranceOpened,
 )
+from serve_app.live.resume_point import ResumePoint, listen_from
 from serve_app.live.tally import Tally
 
 
@@ -41,6 +42,8 @@ class SessionUtterance:
     voice_until: int | None = None
     """Where the pause began, during one."""
     ended_at: float | None = None
+    cut: bool = False
+    """It ended in the middle of speech, which goes on."""
     words: list[Word] = field(default_factory=list)
     quarantined: bool = False
     """It crashed two transcribers: its final is a failure."""
@@ -62,12 +65,14 @@ class SessionUtterance:
 class SessionUtterances:
     """Oldest first; at most one, the last, is `running`: the person is still speaking it."""
 
-    __slots__ = ("_attempts", "_pending", "_tally", "options", "running")
+    __slots__ = ("_attempts", "_pending", "_tally", "options", "point", "running")
 
     def __init__(self, tally: Tally) -> None:
         self.options = SpeechOptions()
         """Of the next utterance."""
         self.running: SessionUtterance | None = None
+        self.point = ResumePoint()
+        """The latest."""
         self._pending: dict[int, SessionUtterance] = {}
         self._attempts = 0
         self._tally = tally
@@ -130,10 +135,9 @@ class SessionUtterances:
             Recognize(utterance.attempt, utterance.audio(), False, utterance.options),
         ]
 
-    def end(self, utterance: SessionUtterance, now: float) -> list[Order]:
+    def end(self, utterance: SessionUtterance, cut: bool, now: float) -> list[Order]:
         self.running = None
-        self._tally.speech += utterance.length
-        utterance.ended_at = now
+        utterance.ended_at, utterance.cut = now, cut
         voice_until = utterance.end if utterance.voice_until is None else utterance.voice_until
         return [
             *_end_attempt(utterance),
@@ -195,17 +199,33 @@ class SessionUtterances:
             if utterance.final is None or utterance.ended_at is None:
                 break
             del self._pending[utterance.number]
-            self._tally.count_final(len(utterance.words), now - utterance.ended_at)
+            words, latency_s = len(utterance.words), now - utterance.ended_at
+            self._tally.count_final(words, utterance.length, latency_s)
             orders.append(self._outcome(utterance, utterance.final))
         return orders
 
     def _outcome(self, utterance: SessionUtterance, final: Hypothesis) -> Order:
+        self._tally.failures += final.failure is not None
+        self.point = self._point_after(utterance)
         if final.failure:
-            self._tally.failures += 1
             code = "request_quarantined" if utterance.quarantined else "utterance_failed"
             reason = f"utterance {utterance.number}: {final.failure}"
-            return UtteranceFailed(utterance.number, ClientError(code, reason))
-        return _transcript(utterance, True, utterance.end, final.language)
+            return UtteranceFailed(utterance.number, ClientError(code, reason), self.point)
+        return _transcript(utterance, True, utterance.end, final.language, self.point)
+
+    def _point_after(self, utterance: SessionUtterance) -> ResumePoint:
+        end, tally = utterance.end, self._tally
+        return ResumePoint(
+            audio=end,
+            listen=listen_from(end, utterance.cut),
+            speaking=utterance.cut,
+            utterance=utterance.number + 1,
+            utterance_ended=end,
+            speech_ended=end,
+            speech=tally.speech,
+            words=tally.words,
+            failures=tally.failures,
+        )
 
     def _attempted(self, attempt: int) -> SessionUtterance | None:
         for utterance in self._pending.values():
@@ -223,7 +243,11 @@ def _end_attempt(utterance: SessionUtterance) -> list[Order]:
 
 
 def _transcript(
-    utterance: SessionUtterance, final: bool, until: int, language: str | None = None
+    utterance: SessionUtterance,
+    final: bool,
+    until: int,
+    language: str | None = None,
+    point: ResumePoint | None = None,
 ) -> TranscriptUpdate:
     words = tuple(utterance.words)
-    return TranscriptUpdate(utterance.number, final, utterance.start, until, words, language)
+    return TranscriptUpdate(utterance.number, final, utterance.start, until, words, language, point)

@@ -95,6 +95,9 @@ SESSIONS = _counter("sessions_total", "sessions", "Live sessions opened.")
 SESSIONS_REFUSED = _counter(
     "sessions_refused_total", "sessions", "Sessions and conversations refused: all were taken."
 )
+SESSIONS_RESUMED = _counter(
+    "sessions_resumed_total", "sessions", "Sessions continued after their connection was lost."
+)
 AUDIO = _counter("audio_seconds_total", "seconds", "Audio received, counted every second.")
 UTTERANCES = _counter("utterances_total", "utterances", "Utterances recognised.")
 WORDS = _counter("words_total", "words", "Words recognised.")

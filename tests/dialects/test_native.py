@@ -12,17 +12,24 @@ from serve_app.errors import CODES, ClientError
 from serve_app.live.events import (
     AudioReceived,
     Close,
+    Draining,
     ErrorReport,
     FinalizeRequested,
     KeptAlive,
     ProgressReport,
+    Resumable,
+    Resumed,
     SessionMetrics,
     SpeechBoundary,
     Started,
     StopRequested,
     TranscriptUpdate,
+    UtteranceFailed,
 )
 from serve_app.live.options import EngineInfo
+from serve_app.live.resume_point import ResumePoint
+from serve_app.security.resume_token import ResumeTokens
+from serve_app.security.signing import SigningKeys
 
 PCM = bytes(320)
 SPHINX = EngineInfo(
@@ -200,3 +207,100 @@ def test_each_event_is_rendered_as_json(event: Any, expected: dict[str, Any]) ->
 def test_closed_has_the_metrics() -> None:
     closed = json.loads(dialect().render(Close(1000, SessionMetrics(audio_ms=5, utterances=2)), 0))
     assert closed["metrics"]["audio_ms"] == 5 and closed["metrics"]["utterances"] == 2
+
+
+def resuming(now: float = 0.0, **limits: Any) -> NativeDialect:
+    tokens = ResumeTokens(SigningKeys([b"k" * 32]), "a-tenant", 300.0, lambda: now)
+    return NativeDialect(Limits(**limits), "an-id", SPHINX, tokens)
+
+
+OPTIONS: dict[str, Any] = {
+    "sample_rate": 48_000,
+    "encoding": "pcm_f32le",
+    "channels": 2,
+    "language": "en",
+    "session_id": "mine",
+    "interim_results": False,
+}
+
+
+def test_a_token_brings_back_the_format_the_options_and_the_name() -> None:
+    first, second = resuming(), resuming(now=60.0)
+    first.parse(start(**OPTIONS))
+    told = json.loads(first.hello())
+    assert told["resume_from_ms"] == 0 and "resumed_from_ms" not in told
+    (fact,) = second.parse(start(resume=told["resume"]))
+    assert fact == Resumed(SpeechOptions("en", False), ResumePoint(), 60.0)
+    again = json.loads(second.hello())
+    assert again["session_id"] == "mine" and again["resumed_from_ms"] == 0
+    assert {name: again[name] for name in OPTIONS} == OPTIONS
+    assert second.session.epoch == 1 and second.session.origin == "an-id"
+    assert again["resume"] != told["resume"], "the epoch rises"
+
+
+POINT = ResumePoint(audio=90_000, listen=82_000, utterance=3)
+
+
+def test_the_audio_begins_at_a_whole_second_and_what_the_vad_need_not_hear_is_skipped() -> None:
+    first, second = resuming(), resuming()
+    first.parse(start(sample_rate=8000))
+    told = json.loads(first.render(Resumable(POINT), 1.0))
+    assert (told["type"], told["audio_ms"], told["resume_from_ms"]) == ("resumable", 5625, 4000)
+    (fact,) = second.parse(start(resume=told["resume"]))
+    assert fact == Resumed(SpeechOptions(), POINT, 0.0)
+    assert json.loads(second.hello())["resumed_from_ms"] == 4000
+    pieces = [fact for _ in range(40) for fact in second.parse(bytes(1600))]
+    pieces += second.parse('{"type":"stop"}')
+    heard = sum(len(it.pcm) // 2 for it in pieces if isinstance(it, AudioReceived))
+    assert heard == 4 * 16_000 - (82_000 - 64_000)
+
+
+def test_finals_and_what_replaces_them_can_be_resumed_after() -> None:
+    one = resuming()
+    update = TranscriptUpdate(2, True, 0, 90_000, (), None, POINT)
+    failed = UtteranceFailed(2, ClientError("utterance_failed", "no"), POINT)
+    for event in (update, failed):
+        told = json.loads(one.render(event, 1.0))
+        assert told["resume_from_ms"] == 4000 and resuming().parse(start(resume=told["resume"]))
+    partial = json.loads(one.render(TranscriptUpdate(2, False, 0, 90_000, ()), 1.0))
+    assert "resume" not in partial
+
+
+def test_a_refused_resume_leaves_the_connection_for_a_plain_start() -> None:
+    one = resuming()
+    for fields in ({"resume": "nonsense"}, {"resume": 5}):
+        with pytest.raises(ClientError) as refused:
+            one.parse(start(**fields))
+        assert refused.value.code == "resume_refused"
+    token = json.loads(one.hello())["resume"]
+    with pytest.raises(ClientError) as refused:
+        one.parse(start(resume=token, language="en"))
+    assert refused.value.code == "invalid_message" and refused.value.param == "start.language"
+    with pytest.raises(ClientError):
+        one.parse(PCM)
+    assert one.parse(start()) == [Started(SpeechOptions())]
+
+
+def test_options_that_another_engine_does_not_have_are_refused_again() -> None:
+    first = resuming()
+    first.parse(start(hotwords=["go"]))
+    token = json.loads(first.hello())["resume"]
+    tokens = ResumeTokens(SigningKeys([b"k" * 32]), "a-tenant", 300.0, lambda: 0.0)
+    second = NativeDialect(Limits(), "id", EngineInfo("voxtral-realtime"), tokens)
+    with pytest.raises(ClientError) as refused:
+        second.parse(start(resume=token))
+    assert refused.value.code == "unsupported_option"
+
+
+def test_where_nothing_is_signed_nothing_can_be_resumed() -> None:
+    plain = dialect()
+    assert "resume" not in json.loads(plain.hello())
+    with pytest.raises(ClientError) as refused:
+        plain.parse(start(resume=json.loads(resuming().hello())["resume"]))
+    assert refused.value.code == "resume_refused"
+
+
+def test_who_is_told_of_a_drain_can_continue_elsewhere() -> None:
+    told = json.loads(resuming().render(Draining(30_000, POINT), 1.0))
+    assert (told["type"], told["deadline_ms"]) == ("draining", 30_000)
+    assert resuming().parse(start(resume=told["resume"])) == [Resumed(SpeechOptions(), POINT, 0.0)]

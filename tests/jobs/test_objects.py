@@ -12,8 +12,8 @@ import pytest
 from serve_app.config import StorageConfig
 from serve_app.errors import ClientError
 from serve_app.jobs.job import Job, JobOptions, JobState
-from serve_app.jobs.keyring import key_id
 from serve_app.jobs.objects import Objects
+from serve_app.security.keys import key_id
 from tests.stores import BUCKET, S3
 
 KEY = base64.b64encode(bytes(range(32))).decode()

@@ -20,7 +20,7 @@ from serve_app.dialects.native import NativeDialect
 from serve_app.errors import ClientError
 from serve_app.live.backlog import Backlog
 from serve_app.live.driver import LiveSession, LiveSessions
-from serve_app.live.events import ClientErred, Close, Event, Fact, UtteranceEvent
+from serve_app.live.events import ClientErred, Close, Event, Fact, Resumable, UtteranceEvent
 
 PIECE_BYTES = 32_000
 AHEAD_SHARE = 0.5
@@ -96,7 +96,7 @@ class _Unsent:
 
     def on_event(self, event_: Event) -> None:
         """Raises `ReaderTooSlow`, which ends the session."""
-        if not isinstance(event_, UtteranceEvent):
+        if not isinstance(event_, UtteranceEvent | Resumable):
             self._backlog.put(event_)
             self._changed.set()
 

@@ -14,6 +14,7 @@ from serve_app.api.backend import Backend
 from serve_app.api.sockets.query import checked_query
 from serve_app.api.sockets.socket import Socket, refusal, welcome
 from serve_app.api.sockets.upgrade import Route
+from serve_app.config.resume import ResumeConfig
 from serve_app.dialects.native import NativeDialect
 from serve_app.errors import ClientError
 from serve_app.jobs.live_recording import LiveRecording, LiveRecordings
@@ -25,13 +26,17 @@ from serve_app.live.events import (
     ErrorReport,
     Event,
     Fact,
+    Resumed,
     Started,
     UtteranceEvent,
     UtteranceFailed,
 )
+from serve_app.live.fence import REPLACED, Claim
+from serve_app.live.takeovers import Takeovers
 from serve_app.observability.metrics import Metrics
-from serve_app.observability.table import PARTIALS_DROPPED
+from serve_app.observability.table import PARTIALS_DROPPED, SESSIONS_RESUMED
 from serve_app.security.principal import principal_of
+from serve_app.security.resume_token import ResumeTokens
 
 PATH = "/v1/transcribe/stream"
 MAX_MESSAGE_BYTES = 2 << 20
@@ -44,9 +49,19 @@ def _recording(request: WSUpgradeRequest, live_recordings: LiveRecordings) -> Li
 
 
 def route(
-    backend: Backend, sessions: LiveSessions, metrics: Metrics, live_recordings: LiveRecordings
+    backend: Backend,
+    sessions: LiveSessions,
+    metrics: Metrics,
+    live_recordings: LiveRecordings,
+    takeovers: Takeovers,
+    config: ResumeConfig,
 ) -> Route:
-    """Each handshake opens a session, or gets 503 with Retry-After."""
+    """Each handshake opens a session, or gets 503 with Retry-After. One that is recorded cannot be
+    resumed: what was recorded is stored when its connection ends."""
+
+    def tokens(request: WSUpgradeRequest) -> ResumeTokens:
+        tenant = principal_of(request.headers).tenant
+        return ResumeTokens(backend.keys, tenant, config.token_lifetime_s, time.time)
 
     def accept(request: WSUpgradeRequest) -> WSUpgradeResponseWithListener:
         try:
@@ -54,8 +69,10 @@ def route(
             sessions.admit()
         except ClientError as error:
             return refusal(error, metrics)
-        dialect = NativeDialect(sessions.limits, uuid.uuid4().hex, backend.engines.transcriber)
-        return welcome(LiveSocket(sessions, dialect, metrics, recording))
+        signed = None if recording else tokens(request)
+        engine = backend.engines.transcriber
+        dialect = NativeDialect(sessions.limits, uuid.uuid4().hex, engine, signed)
+        return welcome(LiveSocket(sessions, dialect, metrics, takeovers, recording))
 
     return Route(accept, MAX_MESSAGE_BYTES)
 
@@ -63,25 +80,37 @@ def route(
 class LiveSocket(Socket):
     """One connection."""
 
-    __slots__ = ("_backlog", "_dialect", "_live", "_recording", "_sessions")
+    __slots__ = (
+        "_backlog",
+        "_claim",
+        "_dialect",
+        "_live",
+        "_recording",
+        "_sessions",
+        "_takeovers",
+    )
 
     def __init__(
         self,
         sessions: LiveSessions,
         dialect: NativeDialect,
         metrics: Metrics,
+        takeovers: Takeovers,
         recording: LiveRecording | None = None,
     ) -> None:
         super().__init__(metrics, MAX_MESSAGE_BYTES)
         self._sessions = sessions
         self._dialect = dialect
+        self._takeovers = takeovers
         self._recording = recording
+        self._claim = self._new_claim()
         self._live: LiveSession | None = None
         self._backlog = Backlog(sessions.limits.max_unsent_events)
 
     def opened(self) -> None:
         self.send(self._dialect.hello())
         self._live = self._sessions.open(self._on_event, self.end)
+        self._takeovers.begin(self._claim, self._live.fail)
         if self._recording:
             self._recording.begin(self._refused)
 
@@ -89,6 +118,7 @@ class LiveSocket(Socket):
         if self._live:
             self._metrics.count(PARTIALS_DROPPED, by=self._backlog.dropped)
             self._sessions.close(self._live)
+            self._takeovers.leave(self._claim)
             if self._recording:
                 self._recording.ended(self._live.metrics().audio_ms)
             self._live = None
@@ -110,7 +140,20 @@ class LiveSocket(Socket):
         for fact in facts:
             live.feed(fact)
             if isinstance(fact, Started):
-                self.send(self._dialect.hello())
+                self._begun(live, fact)
+
+    def _begun(self, live: LiveSession, fact: Started) -> None:
+        if isinstance(fact, Resumed):
+            live.counted = live.metrics()  # counted where it was, or lost with that
+            before, self._claim = self._claim, self._new_claim()
+            if not self._takeovers.resume(before, self._claim, live.fail):
+                return live.fail(REPLACED)
+            self._metrics.count(SESSIONS_RESUMED)
+        self.send(self._dialect.hello())
+
+    def _new_claim(self) -> Claim:
+        session = self._dialect.session
+        return Claim(session.origin, session.epoch, time.time())
 
     def _refused(self, error: ClientError) -> None:
         """The session cannot be recorded; the client gets an error, and the session continues."""

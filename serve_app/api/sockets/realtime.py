@@ -51,7 +51,7 @@ def router(backend: Backend, conversations: Conversations) -> APIRouter:
         expires_at = now + asked.expires_after.seconds
         session = _session(backend, conversations, asked.session)
         dialect = _dialect(backend, conversations, session, "", now)
-        secret = client_secret.mint(backend.secret, asked.session, expires_at, uuid.uuid4().hex)
+        secret = client_secret.mint(backend.keys, asked.session, expires_at, uuid.uuid4().hex)
         return {"value": secret, "expires_at": expires_at, "session": dialect.session()}
 
     return routes
@@ -99,7 +99,7 @@ def _requested_session(
     if query.get("intent") == "transcription":
         update = {"type": "transcription"}
     if key.startswith(client_secret.PREFIX):
-        update |= client_secret.opened(backend.secret, key, time.time())
+        update |= client_secret.opened(backend.keys, key, time.time())
     session = _session(backend, conversations, update)
     unused = [f"query.{name}" for name, value in query.items() if not _is_used(name, value)]
     return session.model_copy(update={"ignored": [*session.ignored, *listed(unused)]})

@@ -31,6 +31,7 @@ from serve_app.live.events import (
     Close,
     ErrorReport,
     Event,
+    Resumable,
     UtteranceEvent,
 )
 from serve_app.observability.metrics import Metrics
@@ -87,7 +88,7 @@ class Listener:
             self._live = None
 
     def _on_event(self, event: Event) -> None:
-        if not isinstance(event, UtteranceEvent):
+        if not isinstance(event, UtteranceEvent | Resumable):
             self._backlog.put(event)
             self._pending.set()
         if isinstance(event, Close):

@@ -25,6 +25,8 @@ from serve_app.api.sockets.socket import Socket
 from serve_app.errors import ClientError
 from serve_app.observability.metrics import Metrics
 from serve_app.security import client_secret
+from serve_app.security.keys import key_id
+from serve_app.security.signing import SigningKeys
 from tests.fakes import served
 from tests.waiting import settled, wait_for
 
@@ -192,11 +194,12 @@ def test_items_are_bounded(address: str) -> None:
 
 
 KEY = b"k" * 64
+KEYS = SigningKeys([KEY])
 
 
 def secret(**changed: Any) -> str:
     asked = {"session": {"type": "realtime"}, "expires_at": 100, "nonce": "n", **changed}
-    return client_secret.mint(KEY, **asked)
+    return client_secret.mint(KEYS, **asked)
 
 
 def token(algorithm: str = "HS256", without: str = "", **changed: Any) -> str:
@@ -204,11 +207,12 @@ def token(algorithm: str = "HS256", without: str = "", **changed: Any) -> str:
     made = secret().removeprefix("ek_")
     claims = jwt.decode(made, options={"verify_signature": False}) | changed
     claims.pop(without, None)
-    return "ek_" + jwt.encode(claims, "" if algorithm == "none" else KEY, algorithm)
+    headers = {"kid": key_id(KEY)}
+    return "ek_" + jwt.encode(claims, "" if algorithm == "none" else KEY, algorithm, headers)
 
 
 def test_a_client_secret_is_worth_what_was_signed() -> None:
-    assert client_secret.opened(KEY, secret(), 99.0) == {"type": "realtime"}
+    assert client_secret.opened(KEYS, secret(), 99.0) == {"type": "realtime"}
 
 
 @pytest.mark.parametrize(
@@ -217,7 +221,7 @@ def test_a_client_secret_is_worth_what_was_signed() -> None:
         lambda: secret()[:-2],
         lambda: secret().replace(".", "A.", 1),
         lambda: secret().split(".")[0] + ".",
-        lambda: client_secret.mint(b"o" * 64, {}, 100, "n"),
+        lambda: client_secret.mint(SigningKeys([b"o" * 32]), {}, 100, "n"),
         lambda: token(algorithm="none"),
         lambda: token(algorithm="HS512"),
         lambda: token(aud="elsewhere"),
@@ -232,12 +236,12 @@ def test_a_client_secret_is_worth_what_was_signed() -> None:
 )
 def test_a_forged_secret_opens_nothing(forged: Any) -> None:
     with pytest.raises(ClientError, match="is invalid"):
-        client_secret.opened(KEY, forged(), 1.0)
+        client_secret.opened(KEYS, forged(), 1.0)
 
 
 def test_a_secret_expires_and_has_a_size() -> None:
     with pytest.raises(ClientError, match="has expired"):
-        client_secret.opened(KEY, secret(), 100.0)
+        client_secret.opened(KEYS, secret(), 100.0)
     noise = random.Random(1).randbytes(20_000).hex()
     with pytest.raises(ClientError, match="too large"):
         secret(session={"instructions": noise})
@@ -250,7 +254,7 @@ def test_bad_keys_leave_nothing_behind() -> None:
     depths = set()
     for _ in range(3):
         with pytest.raises(ClientError) as refused:
-            client_secret.opened(KEY, "ek_nonsense", 1.0)
+            client_secret.opened(KEYS, "ek_nonsense", 1.0)
         depths.add(depth(refused.value))
     assert len(depths) == 1
 

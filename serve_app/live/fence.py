@@ -1,0 +1,50 @@
+"""One connection to a session at a time: the newest. Pure.
+
+A client that comes back may leave a connection behind that its server still believes in. Whoever
+continues the session closes it, here at once, and at the other ingress replicas by telling them.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+End = Callable[[str], None]
+"""Ends a connection, with an error code."""
+
+REPLACED = "session_resumed"
+
+
+class Claim(NamedTuple):
+    """A connection continues a session; of two such claims the greater one is the newer."""
+
+    origin: str
+    """What the session's first connection was called."""
+    epoch: int
+    """Connections before this one, as its token says."""
+    at: float
+    """Seconds since 1970; decides between two that came with the same token."""
+
+
+class Fence:
+    """The connections of this ingress replica."""
+
+    def __init__(self) -> None:
+        self._open: dict[str, tuple[Claim, End]] = {}
+
+    def enter(self, claim: Claim, end: End) -> bool:
+        """Whether this is the newest connection to its session; if so, an older one ends."""
+        if newest := self.admits(claim):
+            self._open[claim.origin] = claim, end
+        return newest
+
+    def leave(self, claim: Claim) -> None:
+        """Of a connection that has ended; another one may have taken its place."""
+        if claim.origin in self._open and self._open[claim.origin][0] == claim:
+            del self._open[claim.origin]
+
+    def admits(self, claim: Claim) -> bool:
+        """Of a connection here or elsewhere: no newer one is here, and an older one ends."""
+        held, end = self._open.get(claim.origin, (claim, None))
+        if end and held < claim:
+            del self._open[claim.origin]
+            end(REPLACED)
+        return held <= claim

@@ -50,6 +50,7 @@ CODES: dict[str, Code] = {
     "too_many_sessions": Code(503, 1013, "Too many live sessions; see Retry-After."),
     "resume_refused": Code(400, None, "The resume token is invalid or has expired."),
     "session_resumed": Code(409, 1008, "Another connection has continued this session."),
+    "overloaded": Code(503, 1013, "The server has no capacity left; see Retry-After."),
     # What an engine did.
     "utterance_failed": Code(500, None, "The engine could not recognise an utterance."),
     "engine_timeout": Code(504, 1011, "The engine did not finish in time."),

@@ -23,11 +23,15 @@ from deployments.speaker.sim import SimSpeaker
 from deployments.transcriber import Transcriber
 from deployments.transcriber.sim import SimTranscriber
 from deployments.vad import Vad
+from serve_app.admission.admission import Admission
+from serve_app.admission.budget import Shares
 from serve_app.api import Backend, create_app
 from serve_app.config import Config
+from serve_app.config.admission import AdmissionConfig
 from serve_app.jobs.worker import Worker
 from serve_app.lanes.load import Load
 from serve_app.live.options import EngineInfo, Engines
+from serve_app.observability.metrics import Metrics
 from serve_app.security.signing import SigningKeys
 from tests.waiting import wait_for
 
@@ -139,6 +143,19 @@ class LocalReplicaSet:
         return connection
 
 
+def admitting_all(metrics: Metrics | None = None) -> Admission:
+    """Lets everybody in, however busy the machine of the tests is."""
+    config = AdmissionConfig(enabled=False)
+    return Admission(config, Shares(0.0, 0.0, 0.0), metrics or Metrics(), lambda: 5)
+
+
+def not_measured(config: Config) -> Config:
+    """Without admission by measurement, unless the test is about that."""
+    if "admission" in config.model_fields_set:
+        return config
+    return config.model_copy(update={"admission": AdmissionConfig(enabled=False)})
+
+
 def sim_transcriber(**args: Any) -> Transcriber:
     """The simulated recogniser, quick and without errors unless `args` say otherwise."""
     return Transcriber(
@@ -247,7 +264,7 @@ def served(config: Config | None = None, given: Backend | None = None) -> Iterat
     import threading
 
     there = given or models()
-    app = create_app(there, config or Config(profile="sim"))
+    app = create_app(there, not_measured(config or Config(profile="sim")))
     options = uvicorn.Config(app, port=0, log_level="critical", ws="auto", loop="uvloop")
     server = _Server(options, there)
     thread = threading.Thread(target=server.run)

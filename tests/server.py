@@ -87,7 +87,11 @@ def running(folder: Path, args: dict[str, Any], ready_s: float = READY_S) -> Ite
 def starting(folder: Path, args: dict[str, Any]) -> Iterator[Server]:
     """The same, not ready yet."""
     port = free_port()
-    args = {"storage": {"directory": str(folder / "data")}, **args}
+    args = {
+        "storage": {"directory": str(folder / "data")},
+        "admission": {"enabled": False},  # the machine of the tests may be busy with others
+        **args,
+    }
     config = folder / "serve_config.yaml"
     application = {
         "name": "voxray",

@@ -1,11 +1,16 @@
 """Everything that the routes and sockets of one ingress replica use, built in one place."""
 
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import anyio
 
 from deployments.interfaces import DiarizationInput, Option
+from serve_app.admission.admission import Admission
+from serve_app.admission.budget import Shares
+from serve_app.admission.ladder import Level
+from serve_app.admission.pause import Pause
 from serve_app.api.backend import Backend
 from serve_app.api.drain import Drain
 from serve_app.api.sockets.tcp import TcpPort
@@ -28,6 +33,13 @@ from serve_app.live.takeovers import Takeovers
 from serve_app.observability.metrics import Metrics
 from serve_app.security.concurrency import ConcurrencyLimit
 
+LOOP_SHARE, MODELS_SHARE = 0.001, 0.0005
+"""What a session takes at most of an ingress replica's event loop, and of a model replica's, until
+it has been measured."""
+
+PAUSE_S = 30.0
+"""How long a client may wait for its recording while live speech needs everything."""
+
 
 class Server:
     """Serves only while `running`."""
@@ -42,6 +54,11 @@ class Server:
     ) -> None:
         self.backend, self.config, self.metrics, self.settings = backend, config, metrics, settings
         self.drain = drain
+        self.admission = Admission(
+            config.admission, session_cost(config), metrics, self.retry_after_s
+        )
+        self.pause = Pause()
+        self.admission.follow(lambda level, _: self.pause.set(level >= Level.RECORDINGS_PAUSE))
         self.sessions = LiveSessions(
             config.limits,
             config.vad,
@@ -49,6 +66,7 @@ class Server:
             backend.vad,
             backend.transcriber,
             metrics,
+            self.admission,
         )
         settings.follow(self.sessions.configure)
         cluster = backend.cluster
@@ -62,12 +80,15 @@ class Server:
             metrics,
         )
         limits, retry = config.limits, self.retry_after_s
-        self.submission = Submission(backend, Jobs(config.storage, config.jobs), limits, retry)
+        door = self.admission.request
+        self.submission = Submission(
+            backend, Jobs(config.storage, config.jobs), limits, retry, door
+        )
         transcriber = backend.engines.transcriber.name
         self.live_recordings = LiveRecordings(self.submission.jobs, transcriber)
-        self.uploads = Uploads(limits, retry)
+        self.uploads = Uploads(limits, retry, door)
         self.requests = ConcurrencyLimit(
-            limits.max_requests, "too_many_requests", "requests", retry
+            limits.max_requests, "too_many_requests", "requests", retry, door
         )
         self.close_last: list[Callable[[], Awaitable[None]]] = []
         """Called during a drain when all sessions have ended."""
@@ -120,10 +141,19 @@ class Server:
     def _recordings(self) -> Recordings:
         jobs = self.config.jobs
         recogniser = Recogniser(
-            self.sessions.transcriber, jobs.windows_at_once, jobs.window_timeout_s
+            self.sessions.transcriber,
+            jobs.windows_at_once,
+            jobs.window_timeout_s,
+            lambda: self.pause.over(PAUSE_S),
         )
         diarization = Diarization(self._diarizers, self.config.diarizer.timeout_s)
         return Recordings(recogniser, diarization, self.metrics)
+
+
+def session_cost(config: Config) -> Shares:
+    """What a session is assumed to take until that has been measured."""
+    cpu = config.session_cpu
+    return Shares(cpu / (os.cpu_count() or 1), min(cpu, LOOP_SHARE), min(cpu, MODELS_SHARE))
 
 
 def _voices(backend: Backend, config: Config) -> VoiceCatalog:

@@ -36,13 +36,18 @@ class Submission:
     """Accepts recordings for every route that creates jobs."""
 
     def __init__(
-        self, backend: Backend, jobs: Jobs, limits: Limits, retry_after_s: Callable[[], int]
+        self,
+        backend: Backend,
+        jobs: Jobs,
+        limits: Limits,
+        retry_after_s: Callable[[], int],
+        admit: Callable[[], None],
     ) -> None:
         self.jobs = jobs
         self._backend = backend
         self._limits = limits
         self._uploads = ConcurrencyLimit(
-            jobs.config.max_uploads, "too_many_requests", "uploads", retry_after_s
+            jobs.config.max_uploads, "too_many_requests", "uploads", retry_after_s, admit
         )
 
     async def submit(

@@ -34,9 +34,11 @@ class Uploads:
     A slow client counts only towards the first limit.
     """
 
-    def __init__(self, limits: Limits, retry_after_s: Callable[[], int]) -> None:
+    def __init__(
+        self, limits: Limits, retry_after_s: Callable[[], int], admit: Callable[[], None]
+    ) -> None:
         code = "too_many_recordings"
-        self._arriving = ConcurrencyLimit(limits.max_uploads, code, "uploads", retry_after_s)
+        self._arriving = ConcurrencyLimit(limits.max_uploads, code, "uploads", retry_after_s, admit)
         self._transcribed = ConcurrencyLimit(
             limits.max_recordings, code, "recordings", retry_after_s
         )

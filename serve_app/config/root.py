@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple
 
 from pydantic import Field
 
+from serve_app.config.admission import AdmissionConfig
 from serve_app.config.drain import CLOSE_TIMEOUT_S, DrainConfig
 from serve_app.config.engines import (
     ChatConfig,
@@ -53,6 +54,11 @@ PROFILES: dict[str, dict[str, str]] = {
 }
 
 
+EMBEDDED_CPU = {"pocketsphinx": 0.3}
+SESSION_CPU = 0.003
+"""Processors that a session takes: with an engine on the same processors, and without."""
+
+
 class WorkerConfig(NamedTuple):
     """What a worker needs of the tree."""
 
@@ -78,6 +84,7 @@ class Config(ConfigModel):
     limits: Limits = Limits()
     drain: DrainConfig = DrainConfig()
     resume: ResumeConfig = ResumeConfig()
+    admission: AdmissionConfig = AdmissionConfig()
     ingress: IngressConfig = IngressConfig()
     vad: VadConfig = VadConfig()
     transcriber: TranscriberConfig = TranscriberConfig()
@@ -103,6 +110,12 @@ class Config(ConfigModel):
     def longest_drain_s(self) -> float:
         """From the begin of an ingress replica's drain until its last socket is closed."""
         return self.drain.timeout_s + self.limits.closing_timeout_s + CLOSE_TIMEOUT_S
+
+    @property
+    def session_cpu(self) -> float:
+        """Processors that a session is assumed to take."""
+        usual = EMBEDDED_CPU.get(self.transcriber_engine, SESSION_CPU)
+        return self.admission.session_cpu or usual
 
     @property
     def chat_engine(self) -> str:

@@ -14,6 +14,7 @@ from contextlib import aclosing
 from typing import Any, NamedTuple
 
 from deployments.interfaces import ChatRequest, Endpoint, SpeechRequest
+from serve_app.admission.places import Place
 from serve_app.config import ConversationConfig, Limits, SpeakerConfig
 from serve_app.config.engines import ChatConfig, EngineConfig
 from serve_app.conversation.events import (
@@ -37,7 +38,7 @@ from serve_app.lanes.pool import LanePool, LaneTimings, ReplicaSet
 from serve_app.lanes.requests import Call, Calls
 from serve_app.live.backlog import ReaderTooSlow
 from serve_app.live.driver import LiveSession, LiveSessions, watch_lanes
-from serve_app.live.events import SERVICE_RESTART, Close, Draining, ErrorReport, Listening
+from serve_app.live.events import SERVICE_RESTART, Close, ErrorReport, Listening, ServerNotice
 from serve_app.live.events import Event as SessionEvent
 from serve_app.live.events import Fact as SessionFact
 from serve_app.observability.metrics import Metrics
@@ -49,7 +50,7 @@ AUDIO_AHEAD_S = 600.0
 """Must hold the audio of one message; reading the socket pauses long before this."""
 
 Work = Generate | Speak | Cancel
-ConversationEvent = Event | Draining | ErrorReport | Close
+ConversationEvent = Event | ServerNotice | ErrorReport | Close
 Sink = Callable[[ConversationEvent], None]
 
 
@@ -83,7 +84,7 @@ class Conversation:
         elif isinstance(event, Close) and event.code == SERVICE_RESTART:
             self._closing = event
             self._close_between_turns()
-        elif isinstance(event, Draining | ErrorReport | Close):
+        elif isinstance(event, ServerNotice | ErrorReport | Close):
             self._sink(event)
 
     def feed(self, fact: SessionFact | Fact) -> None:
@@ -228,8 +229,12 @@ class Conversations:
         assert self._tasks, "conversations are opened while `run` runs"
         return self._tasks.create_task(work)
 
-    def admit(self) -> None:
-        """Raises `ClientError` when no conversation is free."""
+    def admit(self) -> Place:
+        """Reserve a place for `open`. Raises `ClientError` when none is free."""
+        self._check()
+        return self.sessions.admit()
+
+    def _check(self) -> None:
         limits = self.sessions.limits
         if len(self._open) >= limits.max_conversations:
             self.metrics.count(SESSIONS_REFUSED)
@@ -238,7 +243,6 @@ class Conversations:
                 f"this ingress already has {limits.max_conversations} conversations; retry later",
                 limits.retry_after_s,
             )
-        self.sessions.admit()
 
     def settings(self) -> ReplySettings:
         """The defaults of a conversation."""
@@ -269,15 +273,17 @@ class Conversations:
         settings: ReplySettings,
         listening: Listening,
         prefix: str,
+        place: Place | None = None,
     ) -> Conversation:
-        """A new conversation. The caller must always pass it to `close`.
+        """A new conversation, at the `place` that `admit` reserved. The caller must always pass it
+        to `close`.
 
         Raises `ClientError` when none is free.
         """
-        self.admit()
+        self._check()
         turn = Turn(settings, self.sessions.limits.max_items, prefix)
         conversation = Conversation(self, turn, sink)
-        live = self.sessions.open(conversation.on_event, abandon, self._limits(), listening)
+        live = self.sessions.open(conversation.on_event, abandon, self._limits(), listening, place)
         conversation.live = live
         self._open.add(conversation)
         self.metrics.count(CONVERSATIONS)

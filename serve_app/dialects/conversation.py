@@ -36,7 +36,9 @@ from serve_app.live.events import (
     ErrorReport,
     FinalizeRequested,
     Listening,
+    QualityChanged,
     Reconfigured,
+    ServerNotice,
 )
 from serve_app.live.events import Fact as SessionFact
 from serve_app.live.options import check_options, listed, noted
@@ -214,10 +216,10 @@ class ConversationDialect:
 
     # Events out.
 
-    def render(self, event: Event | Draining | ErrorReport | Close) -> list[bytes]:
+    def render(self, event: Event | ServerNotice | ErrorReport | Close) -> list[bytes]:
         return [orjson.dumps(message) for message in self._messages(event)]
 
-    def _messages(self, event: Event | Draining | ErrorReport | Close) -> list[Frame]:
+    def _messages(self, event: Event | ServerNotice | ErrorReport | Close) -> list[Frame]:
         match event:
             case TranscriptFinal(_, text, audio_ms):
                 return self._on_final(text, audio_ms)
@@ -239,6 +241,8 @@ class ConversationDialect:
                 return self._on_ended(event)
             case Draining(deadline_ms):
                 return [_message("draining", deadline_ms=deadline_ms)]
+            case QualityChanged(level, reason):
+                return [_message("quality", level=level, reason=reason)]
             case ErrorReport(error):
                 return [_error(error)]
         return []
@@ -296,7 +300,7 @@ class ResultDialect(ConversationDialect):
         super().__init__(terms, session_id, engines, understands)
         self._result: Frame = {}
 
-    def _messages(self, event: Event | Draining | ErrorReport | Close) -> list[Frame]:
+    def _messages(self, event: Event | ServerNotice | ErrorReport | Close) -> list[Frame]:
         return [result for message in super()._messages(event) for result in self._gather(message)]
 
     def _checked(self, message: Frame) -> ConversationAudio:

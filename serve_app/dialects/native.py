@@ -24,8 +24,10 @@ from serve_app.live.events import (
     FinalizeRequested,
     KeptAlive,
     ProgressReport,
+    QualityChanged,
     Resumable,
     Resumed,
+    ServerNotice,
     SessionMetrics,
     SpeechBoundary,
     Started,
@@ -258,7 +260,7 @@ class NativeDialect:
         | TranscriptUpdate
         | UtteranceFailed
         | ProgressReport
-        | Draining
+        | ServerNotice
         | ErrorReport
         | Resumable
         | Close,
@@ -281,6 +283,8 @@ class NativeDialect:
             case Draining(deadline_ms, point):
                 fields = {"type": "draining", "deadline_ms": deadline_ms}
                 return orjson.dumps(fields | self._resume_fields(point))
+            case QualityChanged(level, reason):
+                return orjson.dumps({"type": "quality", "level": level, "reason": reason})
             case ErrorReport(error):
                 return orjson.dumps(_error(error))
             case UtteranceFailed(_, error, point):

@@ -35,11 +35,11 @@ from serve_app.live.events import (
     AudioReceived,
     Cleared,
     Close,
-    Draining,
     ErrorReport,
     FinalizeRequested,
     Listening,
     Reconfigured,
+    ServerNotice,
 )
 from serve_app.live.events import Fact as SessionFact
 from serve_app.live.options import check_language
@@ -86,7 +86,7 @@ class RealtimeDialect:
         created = {"id": self._id, "created": self._created}
         return self._write("session.created", session=self.session(), **created)
 
-    def render(self, event: Event | Draining | ErrorReport | Close) -> list[bytes]:
+    def render(self, event: Event | ServerNotice | ErrorReport | Close) -> list[bytes]:
         if isinstance(event, TurnEnded):
             self._input.clear()
         return self._events.render(event, self._session)

@@ -18,7 +18,7 @@ from serve_app.dialects.realtime_replies import ReplyEvents
 from serve_app.dialects.realtime_session import RealtimeSession
 from serve_app.dialects.realtime_writer import EventWriter
 from serve_app.errors import ClientError
-from serve_app.live.events import Close, Draining, ErrorReport
+from serve_app.live.events import Close, Draining, ErrorReport, QualityChanged, ServerNotice
 from serve_app.live.transcript import ms
 
 SPEECH = "input_audio_buffer.speech"
@@ -38,7 +38,7 @@ class ServerEvents:
         """The deltas so far of each unfinished transcript whose item the client knows."""
 
     def render(
-        self, event: Event | Draining | ErrorReport | Close, session: RealtimeSession
+        self, event: Event | ServerNotice | ErrorReport | Close, session: RealtimeSession
     ) -> list[bytes]:
         write = self._write
         match event:
@@ -62,7 +62,7 @@ class ServerEvents:
                 # only the close code says why a session ends: clients take every `error` event
                 # for their own mistake
                 return [] if error.close is not None else [self.error(error)]
-            case Close() | Draining():  # it has no event for that
+            case Close() | Draining() | QualityChanged():  # it has no event for that
                 return []
         return self._replies.render(event)
 

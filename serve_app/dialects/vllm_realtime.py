@@ -25,12 +25,12 @@ from serve_app.errors import ClientError
 from serve_app.live.events import (
     AudioReceived,
     Close,
-    Draining,
     ErrorReport,
     Fact,
     FinalizeRequested,
     Listening,
     Reconfigured,
+    ServerNotice,
 )
 
 TOKENS_PER_SECOND = 12.5
@@ -66,7 +66,7 @@ class VllmDialect:
         self._odd = pcm[whole:]
         return AudioReceived(pcm[:whole])
 
-    def render(self, event: Event | Draining | ErrorReport | Close) -> list[bytes]:
+    def render(self, event: Event | ServerNotice | ErrorReport | Close) -> list[bytes]:
         match event:
             case TranscriptPartial(_, text) if not self._revises:
                 return self._delta(text)

@@ -1,6 +1,7 @@
 """Transcribes windows of recordings over lanes: many in parallel, on all Transcriber replicas."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 
 from deployments.interfaces import Hypothesis, SpeechOptions, Word
 from serve_app.errors import ClientError
@@ -56,13 +57,24 @@ class _Window:
         self._stream.leave()
 
 
-class Recogniser:
-    """Transcribes windows of recordings."""
+async def _at_once() -> None:
+    """Nothing to wait for."""
 
-    def __init__(self, lanes: LanePool, windows_at_once: int, timeout_s: float) -> None:
+
+class Recogniser:
+    """Transcribes windows of recordings, each once `its_turn` has come."""
+
+    def __init__(
+        self,
+        lanes: LanePool,
+        windows_at_once: int,
+        timeout_s: float,
+        its_turn: Callable[[], Awaitable[None]] = _at_once,
+    ) -> None:
         self._lanes = lanes
         self._windows_at_once = windows_at_once
         self._timeout_s = timeout_s
+        self._its_turn = its_turn
 
     @property
     def parallel_windows(self) -> int:
@@ -75,6 +87,7 @@ class Recogniser:
         Raises `TranscriptionFailed` if the engine fails or sends no answer within the timeout,
         `ClientError` if the audio crashed it twice.
         """
+        await self._its_turn()
         window = _Window(self._lanes, pcm, options)
         try:
             async with asyncio.timeout(self._timeout_s):

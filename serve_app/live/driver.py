@@ -12,6 +12,9 @@ from collections.abc import Callable, Sequence
 import anyio
 
 from deployments.interfaces import Hypothesis, Speech, VadInput, VadResult
+from serve_app.admission.admission import Admission, LaneLoad
+from serve_app.admission.ladder import Level
+from serve_app.admission.places import Place
 from serve_app.config import Limits
 from serve_app.config.drain import CLOSE_TIMEOUT_S
 from serve_app.config.engines import TranscriberConfig, VadConfig
@@ -29,6 +32,7 @@ from serve_app.live.events import (
     Fact,
     Listening,
     Order,
+    QualityChanged,
     Quarantined,
     Recognize,
     SessionMetrics,
@@ -44,6 +48,9 @@ from serve_app.observability.table import LANES, LANES_LOST, SESSIONS, SESSIONS_
 log = logging.getLogger("voxray.live")
 
 TICK_S = 1.0
+LARGER_BATCHES = 2.0
+"""How much the batch interval grows under overload."""
+
 NOTHING_COUNTED = SessionMetrics()
 
 Sink = Callable[[Event], None]
@@ -88,6 +95,7 @@ class LiveSession:
         "_vad",
         "closed",
         "counted",
+        "place",
         "progressed",
         "unread_since",
     )
@@ -105,6 +113,7 @@ class LiveSession:
         self._abandon = abandon
         self._vad: LaneStream | None = None
         self._speech: LaneStream | None = None
+        self.place: Place | None = None
         self.closed: SessionMetrics | None = None
         self.counted = NOTHING_COUNTED
         """The metrics that the replica's metrics already include."""
@@ -126,6 +135,10 @@ class LiveSession:
     def point(self) -> ResumePoint:
         """Where the session can be resumed."""
         return self._session.point
+
+    def heard_s(self) -> float:
+        """Seconds of audio received."""
+        return self._session.received_s
 
     def join(self, vad: LanePool, transcriber: LanePool) -> None:
         # Attaching feeds the session, which may put audio on either stream: both must exist first.
@@ -196,9 +209,13 @@ class LiveSessions:
         vad: ReplicaSet,
         transcriber: ReplicaSet,
         metrics: Metrics,
+        admission: Admission,
     ) -> None:
         self.limits = limits
         self.vad_config = vad_config
+        self.admission = admission
+        admission.sessions = lambda: self.count
+        admission.follow(self._on_level)
         self._metrics = metrics
         self._open: set[LiveSession] = set()
         self._draining = False
@@ -226,18 +243,19 @@ class LiveSessions:
     def ready(self) -> bool:
         return self.vad.count > 0 and self.transcriber.count > 0
 
-    def admit(self) -> None:
-        """Raises `ClientError` when no session is free."""
+    def admit(self) -> Place:
+        """Reserve a place for `open`. Raises `ClientError` when none is free."""
         if self._draining:
             self._metrics.count(SESSIONS_REFUSED)
             raise server_restarting()
-        if self.count >= self.limits.max_sessions:
+        if self.count + self.admission.reserved >= self.limits.max_sessions:
             self._metrics.count(SESSIONS_REFUSED)
             raise ClientError(
                 "too_many_sessions",
                 f"this ingress already has {self.limits.max_sessions} sessions; retry later",
                 self.limits.retry_after_s,
             )
+        return self.admission.reserve()
 
     def open(
         self,
@@ -245,27 +263,40 @@ class LiveSessions:
         abandon: Abandon,
         limits: Limits | None = None,
         listening: Listening | None = None,
+        place: Place | None = None,
     ) -> LiveSession:
-        """A new session, attached. The caller must always pass it to `close`.
+        """A new session, attached, at the `place` that `admit` reserved. The caller must always
+        pass it to `close`.
 
         Raises `ClientError` when no session is free.
         """
-        self.admit()
         vad = self.vad_config
         listening = listening or Listening(vad.endpoint(), vad.prefix_padding_ms)
         session = Session(limits or self.limits, listening, time.monotonic())
         live = LiveSession(session, sink, abandon, self._metrics.count_final)
+        live.place = self._taken(place, live)
         self._open.add(live)
         self._metrics.count(SESSIONS)
         self._metrics.active_sessions = self.count
         live.join(self.vad, self.transcriber)
+        if level := self.admission.level:
+            live.feed(QualityChanged(level, self.admission.reason))
         return live
+
+    def _taken(self, place: Place | None, live: LiveSession) -> Place:
+        """The place, or another one where there is none or it has expired."""
+        if place is None or not self.admission.take(place, live.heard_s):
+            place = self.admit()
+            self.admission.take(place, live.heard_s)
+        return place
 
     def close(self, live: LiveSession) -> None:
         self._count([live])
         live.leave()
         self._open.discard(live)
         self._left.set()
+        if live.place:
+            self.admission.leave(live.place)
         self._metrics.active_sessions = self.count
 
     async def drain(self, timeout_s: float) -> None:
@@ -296,6 +327,20 @@ class LiveSessions:
             tasks.start_soon(self.vad.run)
             tasks.start_soon(self.transcriber.run)
             tasks.start_soon(self._tick)
+            tasks.start_soon(self.admission.run, self._lane_load)
+
+    def _lane_load(self) -> LaneLoad:
+        vad, transcriber = self.vad.signals(), self.transcriber.signals()
+        return LaneLoad(
+            max(vad.round_trip_s, transcriber.round_trip_s), max(vad.busy, transcriber.busy)
+        )
+
+    def _on_level(self, level: Level, reason: str) -> None:
+        factor = LARGER_BATCHES if level >= Level.LARGER_BATCHES else 1.0
+        self.vad.slow_down(factor)
+        self.transcriber.slow_down(factor)
+        for live in list(self._open):
+            live.feed(QualityChanged(level, reason))
 
     def _count(self, sessions: Sequence[LiveSession]) -> None:
         """Add what they did since they were last counted."""

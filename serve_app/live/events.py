@@ -120,6 +120,14 @@ class Ticked:
     """Time passed; comes about once a second."""
 
 
+@dataclass(frozen=True, slots=True)
+class QualityChanged:
+    """The server leaves out more or less (see `admission.ladder`); a fact, and an event."""
+
+    level: int
+    reason: str
+
+
 Fact = (
     Started
     | Reconfigured
@@ -135,6 +143,7 @@ Fact = (
     | Quarantined
     | DrainStarted
     | DrainEnded
+    | QualityChanged
     | Ticked
     | VadResult
     | Hypothesis
@@ -258,6 +267,10 @@ class Draining:
     point: ResumePoint | None = None
 
 
+ServerNotice = Draining | QualityChanged
+"""What the server does to its sessions; dialects without such events leave it out."""
+
+
 @dataclass(frozen=True, slots=True)
 class ErrorReport:
     error: ClientError
@@ -272,6 +285,8 @@ class SessionMetrics:
     utterances: int = 0
     words: int = 0
     partials: int = 0
+    partials_withheld: int = 0
+    """Left out because the server was overloaded."""
     finals: int = 0
     failures: int = 0
     errors: int = 0
@@ -299,7 +314,7 @@ Event = (
     | TranscriptUpdate
     | UtteranceFailed
     | ProgressReport
-    | Draining
+    | ServerNotice
     | ErrorReport
     | Close
     | Resumable

@@ -41,6 +41,7 @@ from serve_app.live.events import (
     Listening,
     Order,
     ProgressReport,
+    QualityChanged,
     Quarantined,
     Reconfigured,
     Resumable,
@@ -54,6 +55,7 @@ from serve_app.live.events import (
     TranscriberAttached,
     VadAttached,
 )
+from serve_app.live.pace import pace_at
 from serve_app.live.resume_point import ResumePoint, listen_from
 from serve_app.live.tally import Tally
 from serve_app.live.utterances import SessionUtterances
@@ -145,6 +147,10 @@ class Session:
     def awaits_words(self) -> bool:
         return self._utterances.awaits_words
 
+    @property
+    def received_s(self) -> float:
+        return self._audio.received / RATE
+
     def metrics(self) -> SessionMetrics:
         return self._tally.metrics(self._audio.received)
 
@@ -183,6 +189,9 @@ class Session:
                 self._on_drain_started(timeout_s)
             case DrainEnded():
                 self._on_drain_ended()
+            case QualityChanged(level):
+                self._utterances.pace = pace_at(level)
+                self._orders.append(fact)
             case ClientVanished():
                 self.state = SessionState.CLOSED
             case _:

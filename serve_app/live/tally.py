@@ -17,6 +17,7 @@ class Tally:
     utterances: int = 0
     words: int = 0
     partials: int = 0
+    withheld: int = 0
     finals: int = 0
     failures: int = 0
     errors: int = 0
@@ -54,6 +55,7 @@ class Tally:
             utterances=self.utterances,
             words=self.words,
             partials=self.partials,
+            partials_withheld=self.withheld,
             finals=self.finals,
             failures=self.failures,
             errors=self.errors,

@@ -21,6 +21,7 @@ from serve_app.live.events import (
     UtteranceFailed,
     UtteranceOpened,
 )
+from serve_app.live.pace import Pace
 from serve_app.live.resume_point import ResumePoint, listen_from
 from serve_app.live.tally import Tally
 
@@ -45,6 +46,10 @@ class SessionUtterance:
     cut: bool = False
     """It ended in the middle of speech, which goes on."""
     words: list[Word] = field(default_factory=list)
+    has_news: bool = True
+    """Its words are not those of the last partial that was sent."""
+    partial_at: float = 0.0
+    """When that was."""
     quarantined: bool = False
     """It crashed two transcribers: its final is a failure."""
     final: Hypothesis | None = None
@@ -65,11 +70,12 @@ class SessionUtterance:
 class SessionUtterances:
     """Oldest first; at most one, the last, is `running`: the person is still speaking it."""
 
-    __slots__ = ("_attempts", "_pending", "_tally", "options", "point", "running")
+    __slots__ = ("_attempts", "_pending", "_tally", "options", "pace", "point", "running")
 
     def __init__(self, tally: Tally) -> None:
         self.options = SpeechOptions()
         """Of the next utterance."""
+        self.pace = Pace()
         self.running: SessionUtterance | None = None
         self.point = ResumePoint()
         """The latest."""
@@ -116,13 +122,19 @@ class SessionUtterances:
         utterance = self.running
         if utterance is None or utterance.paused:
             return []
-        utterance.paused, utterance.voice_until = True, voice_until
+        utterance.voice_until = voice_until
+        if not self.pace.eager:
+            return []
+        utterance.paused = True
         return [Recognize(utterance.attempt, b"", True, None)]
 
     def resume(self) -> list[Order]:
         """The person goes on: send the running utterance again, as another attempt."""
         utterance = self.running
-        if utterance is None or not utterance.paused:
+        if utterance is None:
+            return []
+        if not utterance.paused:
+            utterance.voice_until = None
             return []
         resumed = TurnResumed(utterance.number)
         if utterance.quarantined:
@@ -177,13 +189,26 @@ class SessionUtterances:
         if utterance is None or utterance.final:
             return []
         utterance.recognized = max(utterance.recognized, hypothesis.until)
+        utterance.has_news |= bool(hypothesis.words) or hypothesis.keep < len(utterance.words)
         utterance.words[hypothesis.keep :] = hypothesis.words
         if hypothesis.final:
             return self._on_final(utterance, hypothesis, now)
         self._tally.partials += 1
-        if not self.options.interim_results:
+        if not self.options.interim_results or not self._is_due(utterance, now):
             return []
         return [_transcript(utterance, False, utterance.start + utterance.recognized)]
+
+    def _is_due(self, utterance: SessionUtterance, now: float) -> bool:
+        """A partial of it is sent now, at the present pace."""
+        pace = self.pace
+        is_due = (pace.unchanged or utterance.has_news) and (
+            now - utterance.partial_at >= pace.every_s
+        )
+        if is_due:
+            utterance.has_news, utterance.partial_at = False, now
+        else:
+            self._tally.withheld += 1
+        return is_due
 
     def _on_final(self, utterance: SessionUtterance, final: Hypothesis, now: float) -> list[Order]:
         utterance.final = final

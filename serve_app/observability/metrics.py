@@ -13,6 +13,7 @@ from serve_app.observability.table import (
     CONVERSATIONS_ACTIVE,
     ERRORS,
     FINAL_SECONDS,
+    PARTIALS_WITHHELD,
     REPLAYS,
     REPLIES,
     REQUEST_RATE,
@@ -34,6 +35,7 @@ OF_SESSIONS = (
     (UTTERANCES, "utterances", 1),
     (WORDS, "words", 1),
     (REPLAYS, "replays", 1),
+    (PARTIALS_WITHHELD, "partials_withheld", 1),
 )
 """Metrics, the fields of sessions that they sum, and the factor to the metric's unit."""
 

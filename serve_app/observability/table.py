@@ -93,7 +93,37 @@ SESSIONS_ACTIVE = _gauge(
 )
 SESSIONS = _counter("sessions_total", "sessions", "Live sessions opened.")
 SESSIONS_REFUSED = _counter(
-    "sessions_refused_total", "sessions", "Sessions and conversations refused: all were taken."
+    "sessions_refused_total",
+    "sessions",
+    "Sessions and other work refused: too many, or no capacity left.",
+)
+LEVEL = _gauge(
+    "quality_level",
+    "level",
+    "What is left out under overload: 0 nothing; 1 recordings pause; 2 batches are larger; "
+    "3 unchanged partials, 4 most partials, 5 nearly all partials and early replies are left out.",
+    merge="max",
+)
+LEVEL_CHANGES = _counter(
+    "quality_level_changes_total", "steps", "Steps of the quality level.", "direction"
+)
+ADMISSION_USED = _gauge(
+    "admission_used_share",
+    "share",
+    "Used of what sessions may fill: the machine (`node`), the event loop (`loop`), the busiest "
+    "model replica (`models`).",
+    "of",
+    merge="max",
+)
+SESSION_COST = _gauge(
+    "admission_session_share",
+    "share",
+    "What a session takes of each, as far as it is known.",
+    "of",
+    merge="max",
+)
+PARTIALS_WITHHELD = _counter(
+    "partials_withheld_total", "partials", "Partials left out because of the quality level."
 )
 SESSIONS_RESUMED = _counter(
     "sessions_resumed_total", "sessions", "Sessions continued after their connection was lost."

@@ -8,13 +8,21 @@ from serve_app.errors import ClientError
 
 class ConcurrencyLimit:
     """`code` and `what` describe what is refused. `retry_after_s` is called at each refusal,
-    because the setting may change."""
+    because the setting may change; `admit` before each use, and may refuse it, too."""
 
-    def __init__(self, limit: int, code: str, what: str, retry_after_s: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        limit: int,
+        code: str,
+        what: str,
+        retry_after_s: Callable[[], int],
+        admit: Callable[[], None] = lambda: None,
+    ) -> None:
         self._free = self._limit = limit
         self._code = code
         self._what = what
         self._retry_after_s = retry_after_s
+        self._admit = admit
 
     def check(self) -> None:
         """Raises `ClientError` when none is free."""
@@ -29,6 +37,7 @@ class ConcurrencyLimit:
     def slot(self) -> Iterator[None]:
         """Raises `ClientError` when none is free."""
         self.check()
+        self._admit()
         self._free -= 1
         try:
             yield

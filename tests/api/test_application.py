@@ -12,12 +12,14 @@ from starlette.testclient import TestClient
 from loadtest.speech import wav
 from serve_app.api import create_app
 from serve_app.config import Config, JobsConfig, Limits
-from tests.fakes import FakeTranscriber, LocalReplicaSet, models, sim_transcriber
+from tests.fakes import FakeTranscriber, LocalReplicaSet, models, not_measured, sim_transcriber
 
 
 def client_of(given: Any = None, **limits: Any) -> TestClient:
     config = Config(profile="sim", limits=Limits(**limits))
-    return TestClient(create_app(given or models(), config), raise_server_exceptions=False)
+    return TestClient(
+        create_app(given or models(), not_measured(config)), raise_server_exceptions=False
+    )
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +134,7 @@ def test_a_failed_engine_is_an_error_not_a_gap(talk: bytes) -> None:
 def test_an_engine_that_says_nothing_times_out(talk: bytes) -> None:
     mute = models(transcriber=LocalReplicaSet(one=FakeTranscriber(mute=True)))
     config = Config(profile="sim", jobs=JobsConfig(window_timeout_s=1))
-    with TestClient(create_app(mute, config)) as client:
+    with TestClient(create_app(mute, not_measured(config))) as client:
         assert code_of(client.post("/v1/transcribe", content=wav(talk))) == "engine_timeout"
 
 

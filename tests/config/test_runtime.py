@@ -12,7 +12,7 @@ from serve_app.errors import ClientError
 from serve_app.live.driver import LiveSessions
 from serve_app.observability.metrics import Metrics
 from serve_app.security.concurrency import ConcurrencyLimit
-from tests.fakes import models
+from tests.fakes import admitting_all, models
 
 LIMITS: dict[str, Any] = {
     "client_write_timeout_s": 7.5,
@@ -35,7 +35,13 @@ def changed(section: str, **values: Any) -> tuple[RuntimeSettings, LiveSessions,
     config, there, metrics = Config(profile="sim"), models(), Metrics()
     settings = RuntimeSettings(config)
     sessions = LiveSessions(
-        config.limits, config.vad, config.transcriber, there.vad, there.transcriber, metrics
+        config.limits,
+        config.vad,
+        config.transcriber,
+        there.vad,
+        there.transcriber,
+        metrics,
+        admitting_all(metrics),
     )
     voices = VoiceCatalog(there.voices, "sim", {}, {}, False)
     chat, speech = chat_calls(there.chat, config.chat), speech_calls(there.speaker, config.speaker)
@@ -50,7 +56,13 @@ def test_a_replica_that_starts_late_has_the_changes_from_its_first_session_on() 
     settings = RuntimeSettings(config)
     settings.apply(settings.checked({"limits": {"max_sessions": 7}}))
     sessions = LiveSessions(
-        config.limits, config.vad, config.transcriber, there.vad, there.transcriber, Metrics()
+        config.limits,
+        config.vad,
+        config.transcriber,
+        there.vad,
+        there.transcriber,
+        Metrics(),
+        admitting_all(),
     )
     settings.follow(sessions.configure)
     assert sessions.limits.max_sessions == 7

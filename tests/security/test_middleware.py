@@ -6,7 +6,7 @@ from starlette.testclient import TestClient
 
 from serve_app.api import create_app
 from serve_app.config import Config
-from tests.fakes import models
+from tests.fakes import models, not_measured
 
 
 @pytest.mark.parametrize("behind_serve", [False, True])
@@ -17,7 +17,7 @@ from tests.fakes import models
 def test_every_answer_has_one_request_id(
     behind_serve: bool, method: str, path: str, authorization: str
 ) -> None:
-    app = create_app(models(), Config(profile="sim"), serve_adds_id=behind_serve)
+    app = create_app(models(), not_measured(Config(profile="sim")), serve_adds_id=behind_serve)
     client = TestClient(RequestIdMiddleware(app) if behind_serve else app)
     headers = {"x-request-id": "mine", "authorization": authorization}
     answer = client.request(method, path, headers=headers)

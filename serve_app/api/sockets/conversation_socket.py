@@ -11,6 +11,7 @@ from typing import Any
 from picows import WSUpgradeRequest, WSUpgradeResponseWithListener
 
 from deployments.decoding import Bounds, Undecodable, decode_in_process
+from serve_app.admission.places import Place
 from serve_app.api.backend import Backend
 from serve_app.api.sockets.query import checked_query
 from serve_app.api.sockets.socket import refusal, welcome
@@ -32,11 +33,11 @@ def route(backend: Backend, conversations: Conversations, metrics: Metrics) -> R
     def accept(request: WSUpgradeRequest) -> WSUpgradeResponseWithListener:
         try:
             checked_query(request, ())
-            conversations.admit()
+            place = conversations.admit()
         except ClientError as error:
             return refusal(error, metrics)
         dialect = new_dialect(ConversationDialect, backend, conversations)
-        return welcome(ConversationSocket(conversations, dialect, metrics, max_bytes))
+        return welcome(ConversationSocket(conversations, dialect, metrics, max_bytes, place))
 
     return Route(accept, max_bytes)
 
@@ -69,8 +70,9 @@ class ConversationSocket(SpokenSocket):
         dialect: ConversationDialect,
         metrics: Metrics,
         max_message_bytes: int,
+        place: Place,
     ) -> None:
-        super().__init__(conversations, metrics, max_message_bytes)
+        super().__init__(conversations, metrics, max_message_bytes, place)
         self._dialect = dialect
         self._decoding = False
 

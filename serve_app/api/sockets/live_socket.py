@@ -10,6 +10,7 @@ from typing import Any
 
 from picows import WSUpgradeRequest, WSUpgradeResponseWithListener
 
+from serve_app.admission.places import Place
 from serve_app.api.backend import Backend
 from serve_app.api.sockets.query import checked_query
 from serve_app.api.sockets.socket import Socket, refusal, welcome
@@ -66,13 +67,13 @@ def route(
     def accept(request: WSUpgradeRequest) -> WSUpgradeResponseWithListener:
         try:
             recording = _recording(request, live_recordings)
-            sessions.admit()
+            place = sessions.admit()
         except ClientError as error:
             return refusal(error, metrics)
         signed = None if recording else tokens(request)
         engine = backend.engines.transcriber
         dialect = NativeDialect(sessions.limits, uuid.uuid4().hex, engine, signed)
-        return welcome(LiveSocket(sessions, dialect, metrics, takeovers, recording))
+        return welcome(LiveSocket(sessions, dialect, metrics, takeovers, place, recording))
 
     return Route(accept, MAX_MESSAGE_BYTES)
 
@@ -85,6 +86,7 @@ class LiveSocket(Socket):
         "_claim",
         "_dialect",
         "_live",
+        "_place",
         "_recording",
         "_sessions",
         "_takeovers",
@@ -96,12 +98,14 @@ class LiveSocket(Socket):
         dialect: NativeDialect,
         metrics: Metrics,
         takeovers: Takeovers,
+        place: Place,
         recording: LiveRecording | None = None,
     ) -> None:
         super().__init__(metrics, MAX_MESSAGE_BYTES)
         self._sessions = sessions
         self._dialect = dialect
         self._takeovers = takeovers
+        self._place = place
         self._recording = recording
         self._claim = self._new_claim()
         self._live: LiveSession | None = None
@@ -109,7 +113,7 @@ class LiveSocket(Socket):
 
     def opened(self) -> None:
         self.send(self._dialect.hello())
-        self._live = self._sessions.open(self._on_event, self.end)
+        self._live = self._sessions.open(self._on_event, self.end, place=self._place)
         self._takeovers.begin(self._claim, self._live.fail)
         if self._recording:
             self._recording.begin(self._refused)

@@ -8,6 +8,7 @@ from fastapi import APIRouter
 from picows import WSUpgradeRequest, WSUpgradeResponseWithListener
 from pydantic import BaseModel, ConfigDict, Field
 
+from serve_app.admission.places import Place
 from serve_app.api.backend import Backend
 from serve_app.api.sockets.query import query_of
 from serve_app.api.sockets.socket import refusal, welcome
@@ -66,13 +67,13 @@ def route(backend: Backend, conversations: Conversations, metrics: Metrics) -> R
         try:
             query, key = query_of(request), _key(request, protocols)
             session = _requested_session(query, key, backend, conversations)
-            conversations.admit()
+            place = conversations.admit()
             model = query.get("model", "")[:100]
             dialect = _dialect(backend, conversations, session, model, time.time())
         except ClientError as error:
             return refusal(error, metrics)
         headers = {"Sec-WebSocket-Protocol": SUBPROTOCOL} if SUBPROTOCOL in protocols else None
-        return welcome(RealtimeSocket(conversations, dialect, metrics, max_bytes), headers)
+        return welcome(RealtimeSocket(conversations, dialect, metrics, max_bytes, place), headers)
 
     return Route(accept, max_bytes)
 
@@ -134,8 +135,9 @@ class RealtimeSocket(SpokenSocket):
         dialect: RealtimeDialect,
         metrics: Metrics,
         max_message_bytes: int,
+        place: Place,
     ) -> None:
-        super().__init__(conversations, metrics, max_message_bytes)
+        super().__init__(conversations, metrics, max_message_bytes, place)
         self._realtime = dialect
         self._dialect: RealtimeDialect | VllmDialect = dialect
 

@@ -10,6 +10,7 @@ from collections import deque
 from typing import Any
 
 from deployments.interfaces import RATE
+from serve_app.admission.places import Place
 from serve_app.api.backend import Backend
 from serve_app.api.sockets.socket import Socket
 from serve_app.conversation.driver import Conversation, ConversationEvent, Conversations
@@ -50,10 +51,15 @@ class SpokenSocket(Socket):
     """One connection."""
 
     def __init__(
-        self, conversations: Conversations, metrics: Metrics, max_message_bytes: int
+        self,
+        conversations: Conversations,
+        metrics: Metrics,
+        max_message_bytes: int,
+        place: Place,
     ) -> None:
         super().__init__(metrics, max_message_bytes)
         self._conversations = conversations
+        self._place = place
         self._conversation: Conversation | None = None
         self._waiting: deque[bytes] = deque()
         self._waiting_bytes = 0
@@ -68,7 +74,7 @@ class SpokenSocket(Socket):
 
     def open_conversation(self, settings: ReplySettings, listening: Listening, prefix: str) -> None:
         self._conversation = self._conversations.open(
-            self._on_event, self.end, settings, listening, prefix
+            self._on_event, self.end, settings, listening, prefix, self._place
         )
         if self._conversation.live:
             self._conversation.live.progressed = self._throttle

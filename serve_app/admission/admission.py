@@ -1,0 +1,166 @@
+"""Measures how loaded this replica is, and decides by it: who is admitted, and what is left out.
+
+A place is reserved before a handshake is accepted, so that those who come at once are counted at
+once. `run` measures several times a second while there is something to measure.
+"""
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Literal, NamedTuple
+
+from serve_app.admission.budget import Budget, Shares
+from serve_app.admission.gauges import Gauges
+from serve_app.admission.ladder import Ladder, Level
+from serve_app.admission.places import Place, Places
+from serve_app.admission.pressure import Delays, Pressure
+from serve_app.config.admission import AdmissionConfig
+from serve_app.errors import ClientError
+from serve_app.observability.metrics import Metrics
+from serve_app.observability.table import (
+    ADMISSION_USED,
+    LEVEL,
+    LEVEL_CHANGES,
+    SESSION_COST,
+    SESSIONS_REFUSED,
+)
+
+log = logging.getLogger("voxray.admission")
+
+SAMPLE_S = 0.2
+IDLE_SAMPLE_S = 1.0
+
+Follower = Callable[[Level, str], None]
+"""Gets every change of the level, with its reason."""
+
+
+class LaneLoad(NamedTuple):
+    """The worst of the lanes that sessions use."""
+
+    round_trip_s: float
+    busy: float
+
+
+class Admission:
+    """Of one ingress replica."""
+
+    def __init__(
+        self,
+        config: AdmissionConfig,
+        guess: Shares,
+        metrics: Metrics,
+        retry_after_s: Callable[[], int],
+    ) -> None:
+        self._config = config
+        self._metrics = metrics
+        self._retry_after_s = retry_after_s
+        self._budget = Budget(config.cpu_share, guess)
+        self._pressure = Pressure()
+        self._ladder = Ladder()
+        self._followers: list[Follower] = []
+        self._places = Places()
+        self._came = asyncio.Event()
+        self.sessions: Callable[[], int] = lambda: 0
+        """How many are open; set by their owner."""
+        metrics.watch(LEVEL, lambda: self.level)
+        for at, name in enumerate(Shares._fields):
+            metrics.watch(ADMISSION_USED, partial(self._share_of, "used", at), name)
+            metrics.watch(SESSION_COST, partial(self._share_of, "cost", at), name)
+
+    @property
+    def level(self) -> Level:
+        return self._ladder.level
+
+    @property
+    def reason(self) -> str:
+        return self._pressure.reason if self.level else ""
+
+    @property
+    def reserved(self) -> int:
+        """Places whose session has not begun."""
+        return self._places.reserved
+
+    def _share_of(self, what: Literal["used", "cost"], at: int) -> float:
+        shares: Shares = getattr(self._budget, what)
+        return shares[at]
+
+    def follow(self, follower: Follower) -> None:
+        self._followers.append(follower)
+
+    def reserve(self) -> Place:
+        """Raises `ClientError` when the measured budget has no room."""
+        if not self._is_open():
+            self._metrics.count(SESSIONS_REFUSED)
+            base = self._retry_after_s()
+            raise ClientError(
+                "overloaded",
+                "the server has no capacity left; retry later",
+                random.randint(base, 2 * base),  # so that those refused together come back apart
+            )
+        self._came.set()
+        return self._places.reserve(time.monotonic())
+
+    def take(self, place: Place, heard_s: Callable[[], float]) -> bool:
+        """See `Places.take`."""
+        return self._places.take(place, time.monotonic(), heard_s)
+
+    def leave(self, place: Place) -> None:
+        """Safe to call twice."""
+        self._places.leave(place)
+
+    def request(self) -> None:
+        """Reserve a place, for a moment, for work that is no session. Raises `ClientError`."""
+        self._places.take(self.reserve(), time.monotonic())
+
+    def _is_open(self) -> bool:
+        if not self._config.enabled:
+            return True
+        if self.level or self._pressure.value >= 1:
+            return False
+        few = self.sessions() + self._places.unseen < self._config.min_sessions
+        return few or self._budget.has_room(self._places.unseen)
+
+    async def run(self, lanes: Callable[[], LaneLoad]) -> None:
+        """Measure until cancelled."""
+        gauges = Gauges()
+        while True:
+            lag_s = await self._sleep()
+            self._measured(lag_s, gauges, lanes())
+
+    async def _sleep(self) -> float:
+        """Until the next measurement; returns how late the event loop was."""
+        self._came.clear()
+        if not (self.sessions() or self._places.unseen or self.level):
+            with_nothing = IDLE_SAMPLE_S - SAMPLE_S
+            try:
+                async with asyncio.timeout(with_nothing):
+                    await self._came.wait()
+            except TimeoutError:
+                pass
+        due = time.monotonic() + SAMPLE_S
+        await asyncio.sleep(SAMPLE_S)
+        return max(0.0, time.monotonic() - due)
+
+    def _measured(self, lag_s: float, gauges: Gauges, lanes: LaneLoad) -> None:
+        now = time.monotonic()
+        self._places.sweep(now)
+        machine, thread = gauges.read()
+        self._budget.measured(
+            Shares(machine, thread, lanes.busy), self.sessions(), self._places.unseen
+        )
+        self._pressure.measured(now, Delays(lag_s, lanes.round_trip_s))
+        if self._config.enabled:
+            self._climb(now)
+
+    def _climb(self, now: float) -> None:
+        before = self.level
+        level = self._ladder.on(self._pressure.value, now)
+        if level is before:
+            return
+        log.warning("brownout level %d (%s)", level, self._pressure.reason)
+        self._metrics.count(LEVEL_CHANGES, "up" if level > before else "down")
+        for follower in self._followers:
+            follower(level, self._pressure.reason)

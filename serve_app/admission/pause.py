@@ -1,0 +1,27 @@
+"""Where recordings wait while live speech needs everything."""
+
+import asyncio
+
+from serve_app.errors import ClientError
+
+
+class Pause:
+    """Open until `begin`."""
+
+    def __init__(self) -> None:
+        self._over = asyncio.Event()
+        self._over.set()
+
+    def set(self, is_paused: bool) -> None:
+        if is_paused:
+            self._over.clear()
+        else:
+            self._over.set()
+
+    async def over(self, within_s: float | None = None) -> None:
+        """Wait for its end. Raises `ClientError` when that takes longer than `within_s`."""
+        try:
+            async with asyncio.timeout(within_s):
+                await self._over.wait()
+        except TimeoutError as error:
+            raise ClientError("overloaded", "live speech needs everything; retry later") from error

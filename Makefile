@@ -6,7 +6,7 @@ RUN ?=
 # `--no-compile` leaves alone what nothing imports; what is imported is compiled once, so let it be kept.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: run test test-models test-container check bench-live bench-talk bench-jobs bench-engines docs lock clean
+.PHONY: run test test-models test-container check bench-live bench-overload bench-talk bench-jobs bench-engines docs lock clean
 
 run: $(VENV)/run.done
 	@PATH="$(abspath $(BIN)):$$PATH" exec $(BIN)/voxray run $(RUN)
@@ -29,6 +29,9 @@ check: $(VENV)/test.done
 
 bench-live: $(VENV)/test.done
 	$(BIN)/python -m loadtest.bench_live $(BENCH)
+
+bench-overload: $(VENV)/test.done
+	$(BIN)/python -m loadtest.bench_overload $(BENCH)
 
 bench-talk: $(VENV)/test.done
 	$(BIN)/python -m loadtest.bench_talk $(BENCH)

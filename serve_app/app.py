@@ -47,7 +47,7 @@ def application(config: Config) -> Application:
         name="Worker",
         max_ongoing_requests=UNBOUNDED,
         autoscaling_config=_autoscaling(config.jobs.scale, JobsPolicy),
-        ray_actor_options=_resources(config.jobs.scale),
+        **_place(config.jobs.scale),
         health_check_period_s=2,
         health_check_timeout_s=10,
         graceful_shutdown_timeout_s=10,
@@ -56,7 +56,7 @@ def application(config: Config) -> Application:
         name="Ingress",
         max_ongoing_requests=UNBOUNDED,
         autoscaling_config=_autoscaling(config.ingress.scale),
-        ray_actor_options=_resources(config.ingress.scale),
+        **_place(config.ingress.scale),
         health_check_period_s=2,
         health_check_timeout_s=10,
         graceful_shutdown_timeout_s=config.longest_drain_s + REPLICA_S,
@@ -80,7 +80,7 @@ def _models(replica: type, name: str, scale: Scale) -> Any:
         user_config={},
         max_ongoing_requests=UNBOUNDED,
         autoscaling_config=_autoscaling(scale),
-        ray_actor_options=_resources(scale),
+        **_place(scale),
         health_check_period_s=2,
         health_check_timeout_s=5,
         graceful_shutdown_timeout_s=LANES_DRAIN_S + REPLICA_S,
@@ -102,5 +102,9 @@ def _autoscaling(scale: Scale, function: type = SessionsPolicy) -> AutoscalingCo
     )
 
 
-def _resources(scale: Scale) -> dict[str, float]:
-    return {"num_cpus": scale.num_cpus, "num_gpus": scale.num_gpus}
+def _place(scale: Scale) -> dict[str, Any]:
+    """Serve spreads replicas over the nodes as well as it can; the bound is strict."""
+    return {
+        "ray_actor_options": {"num_cpus": scale.num_cpus, "num_gpus": scale.num_gpus},
+        "max_replicas_per_node": scale.max_replicas_per_node or None,
+    }

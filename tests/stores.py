@@ -1,4 +1,4 @@
-"""Real stores for tests: PostgreSQL from the Debian package, S3 by moto's server."""
+"""Real stores for tests: PostgreSQL and Redis from their Debian packages, S3 by moto's server."""
 
 import os
 import shutil
@@ -15,6 +15,7 @@ from tests.ports import free_port
 from tests.waiting import await_listening, wait_for
 
 BUCKET = "recordings"
+LOOPBACK = "127.0.0.1"
 CREDENTIALS = {
     "AWS_ACCESS_KEY_ID": "test",
     "AWS_SECRET_ACCESS_KEY": "test",
@@ -22,29 +23,37 @@ CREDENTIALS = {
 }
 
 
+def absent(what: str) -> None:
+    """Skip the test; in CI, fail."""
+    (pytest.fail if os.environ.get("CI") else pytest.skip)(what)
+
+
 class Postgres:
     """A server of its own, which can be stopped and started again."""
 
-    def __init__(self, folder: Path, binaries: Path) -> None:
+    def __init__(self, folder: Path, binaries: Path, host: str = LOOPBACK) -> None:
         self._folder = folder
         self._binaries = binaries
+        self._host = host
         self.port = free_port()
         self._user = "postgres" if os.getuid() == 0 else None
         self._process: subprocess.Popen[bytes] | None = None
         if self._user:
             shutil.chown(folder, self._user)
         self._run("initdb", "-D", str(folder / "db"), "-U", "voxray", "--auth=trust", "-N")
+        with (folder / "db/pg_hba.conf").open("a") as allowed:
+            allowed.write(f"host all all {host}/24 trust\n")
         self.start()
 
     @property
     def url(self) -> str:
-        return f"postgresql+asyncpg://voxray@127.0.0.1:{self.port}/postgres"
+        return f"postgresql+asyncpg://voxray@{self._host}:{self.port}/postgres"
 
     def start(self) -> None:
         command = ["postgres", "-D", str(self._folder / "db"), "-p", str(self.port)]
         options = [
             "-c",
-            "listen_addresses=127.0.0.1",
+            f"listen_addresses={self._host}",
             "-c",
             f"unix_socket_directories={self._folder}",
         ]
@@ -55,9 +64,9 @@ class Postgres:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        await_listening(self.port, self._process)
+        await_listening(self.port, self._process, host=self._host)
         binary = str(self._binaries / "pg_isready")
-        ready = [binary, "-q", "-h", "127.0.0.1", "-p", str(self.port)]
+        ready = [binary, "-q", "-h", self._host, "-p", str(self.port)]
         wait_for(lambda: subprocess.run(ready).returncode == 0, 30)
 
     def stop(self) -> None:
@@ -71,7 +80,7 @@ class Postgres:
         self.ask("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
 
     def ask(self, sql: str) -> str:
-        where = ["-h", "127.0.0.1", "-p", str(self.port), "-U", "voxray", "-d", "postgres"]
+        where = ["-h", self._host, "-p", str(self.port), "-U", "voxray", "-d", "postgres"]
         return self._run("psql", "-q", "-A", "-t", *where, "-c", sql)
 
     def _run(self, *command: str) -> str:
@@ -87,13 +96,12 @@ class Postgres:
 
 
 @contextmanager
-def postgres() -> Iterator[Postgres]:
+def postgres(host: str = LOOPBACK) -> Iterator[Postgres]:
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
     if not found:
-        absent = pytest.fail if os.environ.get("CI") else pytest.skip
         absent("PostgreSQL is not installed: apt-get install postgresql")
     folder = Path(tempfile.mkdtemp(prefix="voxray-pg-", dir="/tmp"))
-    server = Postgres(folder, found[-1].parent)
+    server = Postgres(folder, found[-1].parent, host)
     try:
         yield server
     finally:
@@ -104,22 +112,23 @@ def postgres() -> Iterator[Postgres]:
 class S3:
     """moto's server with one bucket; it can be stopped and started again, and forgets then."""
 
-    def __init__(self) -> None:
+    def __init__(self, host: str = LOOPBACK) -> None:
+        self._host = host
         self.port = free_port()
         self.start()
 
     @property
     def endpoint(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"http://{self._host}:{self.port}"
 
     def start(self) -> None:
         moto = Path(sys.executable).parent / "moto_server"
         self._process = subprocess.Popen(
-            [str(moto), "-H", "127.0.0.1", "-p", str(self.port)],
+            [str(moto), "-H", self._host, "-p", str(self.port)],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        await_listening(self.port, self._process)
+        await_listening(self.port, self._process, host=self._host)
         import httpx2 as httpx
 
         httpx.put(f"{self.endpoint}/{BUCKET}", timeout=20).raise_for_status()
@@ -133,8 +142,8 @@ class S3:
 
 
 @contextmanager
-def s3() -> Iterator[S3]:
-    server = S3()
+def s3(host: str = LOOPBACK) -> Iterator[S3]:
+    server = S3(host)
     with pytest.MonkeyPatch.context() as patch:
         for name, value in {**CREDENTIALS, "AWS_ENDPOINT_URL": server.endpoint}.items():
             patch.setenv(name, value)
@@ -142,3 +151,19 @@ def s3() -> Iterator[S3]:
             yield server
         finally:
             server.stop()
+
+
+@contextmanager
+def redis(host: str) -> Iterator[str]:
+    """The address of a Redis that keeps nothing on disk."""
+    if not (binary := shutil.which("redis-server")):
+        absent("Redis is not installed: apt-get install redis-server")
+    port = free_port()
+    options = ("--bind", host, "--port", str(port), "--protected-mode", "no", "--save", "")
+    process = subprocess.Popen([str(binary), *options], stdout=subprocess.DEVNULL)
+    try:
+        await_listening(port, process, host=host)
+        yield f"{host}:{port}"
+    finally:
+        process.kill()
+        process.wait()

@@ -1,7 +1,8 @@
-"""`make test`: the tests without Ray on all cores, then those with Ray alone, and one summary.
+"""`make test`: the tests without Ray on all cores, then those with Ray alone, then those with
+several machines alone, and one summary.
 
 Tests with Ray start clusters and watch the clock, so nothing runs beside them. The exit code is 1
-when either part failed; the last line has pytest's own form. Coverage is that of the first part:
+when any part failed; the last line has pytest's own form. Coverage is that of the first part:
 Ray runs the application in separate processes.
 """
 
@@ -19,15 +20,17 @@ LEAST_COVERED = 10
 PLAIN = "--tb=native"
 """Python 3.11 sometimes cannot parse sources for a longer traceback: `AST constructor recursion
 depth mismatch`, which ends a worker."""
-OTHERS = "not ray and not container"
+OTHERS = "not ray and not cluster and not container"
 PARALLEL = ("-n", "2", "--dist", "loadfile", "-m", OTHERS, "--cov", "--cov-report=", PLAIN)
 ALONE = ("-m", "ray")
+MACHINES = ("-m", "cluster")
+PARTS = {"parallel": PARALLEL, "ray": ALONE, "cluster": MACHINES}
 
 
 def main(folder: Path) -> int:
     counts: Counter[str] = Counter()
     codes = []
-    for name, options in (("parallel", PARALLEL), ("ray", ALONE)):
+    for name, options in PARTS.items():
         report = folder / f"{name}.xml"
         codes.append(run(*options, f"--junit-xml={report}"))
         if codes[-1] >= INTERRUPTED:

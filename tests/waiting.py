@@ -20,13 +20,15 @@ def wait_for(condition: Callable[[], T], seconds: float = 15.0, every_s: float =
     return found
 
 
-def await_listening(port: int, process: subprocess.Popen[bytes], seconds: float = 30.0) -> None:
+def await_listening(
+    port: int, process: subprocess.Popen[bytes], seconds: float = 30.0, host: str = "127.0.0.1"
+) -> None:
     """Until somebody listens on the port of this machine; fails if the process ends."""
 
     def listening() -> bool:
         assert process.poll() is None, "it did not start"
         with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", port)) == 0
+            return probe.connect_ex((host, port)) == 0
 
     wait_for(listening, seconds)
 

@@ -21,7 +21,7 @@ from serve_app.cli.options import DEFAULT_SERVER
 from serve_app.cli.simulated import simulated, with_simulated
 from serve_app.cli.stopping import TIMEOUT_S, Orders, drain
 from serve_app.cli.supervisor import hold_signals, ignore_signals, supervise
-from serve_app.cluster.environment import LANES_HOST, serve_environment
+from serve_app.cluster.environment import CLUSTER, LANES_HOST, serve_environment
 from serve_app.config import Config
 from serve_app.config.sources import settings_in
 from serve_app.extras import S3, MissingExtra, module_of
@@ -95,11 +95,10 @@ def _check_extras(config: Config) -> None:
 
 def print_environment(file: Path, public: bool) -> None:
     args, _ = settings(file, None, None, None)
-    for name, value in serve_environment(validated(file, args), public).items():
+    environment = serve_environment(validated(file, args), public) | CLUSTER
+    environment |= settings_in(os.environ)  # checked above
+    for name, value in environment.items():
         print(f"export {name}={shlex.quote(value)}")
-    for name, value in settings_in(os.environ).items():  # checked above
-        print(f"export {name}={shlex.quote(value)}")
-    print("export RAY_AUTH_MODE=token")  # `ray start` and `serve deploy` must agree on it
 
 
 def is_loopback(host: str) -> bool:

@@ -16,6 +16,20 @@ from pathlib import Path
 
 from serve_app.config import Config
 
+CLUSTER = {
+    "RAY_AUTH_MODE": "token",  # `ray start` and `serve deploy` must agree on it
+    "RAY_gcs_rpc_server_reconnect_timeout_s": "600",
+    "RAY_health_check_period_ms": "1000",
+    "RAY_health_check_timeout_ms": "2000",
+    "RAY_health_check_failure_threshold": "6",
+    "RAY_SERVE_HAPROXY_TIMEOUT_CONNECT_S": "1",
+    "RAY_SERVE_HAPROXY_HEALTH_CHECK_INTER": "1s",
+}
+"""What a cluster needs besides, so that it outlives its machines. Without its head, nodes and
+replicas go on for 600 s: a head that keeps its state in Redis can return until then. A node that
+is gone is found in 6 to 18 s, and a network that is away for 10 s costs none. HAProxy tries
+another Ingress replica after one second."""
+
 LANES_HOST = "VOXRAY_LANES_HOST"
 """Where lanes listen. `voxray run` sets loopback, because Ray takes the address that other machines
 reach for a node's own, even on loopback."""

@@ -23,6 +23,9 @@ class Scale(ConfigModel):
     downscale_delay_s: float = Field(
         300.0, ge=0, le=WEEK_S, description="Seconds without need before scaling down."
     )
+    max_replicas_per_node: int = Field(
+        0, ge=0, le=100, description="Replicas on one node at most; 0: no bound."
+    )
     num_cpus: float = Field(0.1, ge=0, le=1024, description="CPUs that Ray reserves for a replica.")
     num_gpus: float = Field(
         0.0, ge=0, le=64, description="GPUs, or a fraction of one, for a replica."

@@ -31,13 +31,7 @@ def test_the_cpu_profile_hears_real_words_and_the_docs_do_what_they_say(
         assert "tomorrow" in final["text"].split()
         srt = voxray("transcribe", str(file), "--server", server.url, "--srt")
         assert srt.stdout.startswith("1\n00:00:00,")
-        pages = (
-            "README.md",
-            "docs/clients.md",
-            "docs/deployment.md",
-            "docs/openai.md",
-            "docs/jobs.md",
-        )
+        pages = ("README.md", "docs/clients.md", "docs/openai.md", "docs/jobs.md")
         said = {c: run_shell(c, server, tmp_path) for page in pages for c in commands(page)}
         (shown,) = re.findall(r"^    (the weather .*)$", (ROOT / "README.md").read_text(), re.M)
         assert shown + "\n" in said.values()

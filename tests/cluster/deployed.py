@@ -1,0 +1,151 @@
+"""voxray on three machines, started with the commands of docs/deployment.md as they stand there."""
+
+import contextlib
+import shutil
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx2 as httpx
+import yaml
+
+from tests import stores
+from tests.cluster.nodes import Network, Node, nodes
+from tests.readme import ROOT
+from tests.stores import BUCKET, CREDENTIALS, S3, Postgres
+from tests.waiting import wait_for
+
+PAGE = ROOT / "docs/deployment.md"
+CONFIG = "serve_config.yaml"
+PORT = 8000
+READY_S = 90
+HEAD, EVERY, OTHER = "# on the head", "# on every node", "# on every other node"
+
+LIVE = ("Ingress", "Vad", "Transcriber")
+DEPLOYMENTS = (*LIVE, "Chat", "Speaker", "Diarizer", "Worker")
+
+
+def steps() -> list[tuple[str, str]]:
+    """Where each block of commands of the section on clusters runs, and the commands."""
+    section = PAGE.read_text().split("\n## A cluster\n")[1].split("\n## ")[0]
+    blocks = [block.split("```")[0] for block in section.split("```sh\n")[1:]]
+    return [tuple(block.split("\n", 1)) for block in blocks]  # type: ignore[misc]
+
+
+@dataclass
+class Cluster:
+    """Three machines; the first is the head. The stores run on this machine."""
+
+    nodes: list[Node]
+    postgres: Postgres
+    s3: S3
+    redis: str
+    args: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def head(self) -> Node:
+        return self.nodes[0]
+
+    def url(self, node: Node) -> str:
+        return f"http://{node.address}:{PORT}"
+
+    def deploy(self) -> None:
+        """Everything on the page, in its order."""
+        self._write_config()
+        for node in self.nodes:
+            self.prepare(node)
+        for where, commands in steps():
+            self._run(self._those(where), self._filled(commands))
+            if "get-auth-token" in commands:
+                self._share_token()
+
+    def _run(self, those: list[Node], commands: str) -> None:
+        """On all of them at the same time."""
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(lambda node: node.run(commands, READY_S), those))
+
+    def rejoin(self, node: Node) -> None:
+        """The same for one machine that has started again: its environment, and Ray."""
+        node.boot()
+        node.forget()
+        self.prepare(node)
+        for where, commands in steps():
+            if node in self._those(where) and ("env)" in commands or "ray start" in commands):
+                node.run(self._filled(commands))
+
+    def prepare(self, node: Node) -> None:
+        """What an operator sets before `ray start` so that all machines share the stores."""
+        variables = {
+            "VOXRAY_DATABASE_URL": self.postgres.url,
+            "AWS_ENDPOINT_URL": self.s3.endpoint,
+            **CREDENTIALS,
+        }
+        node.run("; ".join(f"export {name}={value}" for name, value in variables.items()))
+
+    def redeploy(self, args: dict[str, Any]) -> None:
+        """A rolling update to another configuration."""
+        self.args = args
+        self._write_config()
+        for where, commands in steps():
+            if where == HEAD and ("sed" in commands or "serve deploy" in commands):
+                self.head.run(self._filled(commands))
+
+    def _write_config(self) -> None:
+        config = yaml.safe_load((ROOT / CONFIG).read_text())
+        (application,) = config["applications"]
+        application["args"] = self.args | {"storage": {"objects": f"s3://{BUCKET}/cluster"}}
+        (self.head.folder / CONFIG).write_text(yaml.safe_dump(config))
+        for node in self.nodes[1:]:  # `voxray env` reads it
+            shutil.copy(self.head.folder / CONFIG, node.folder)
+
+    def _those(self, where: str) -> list[Node]:
+        return {HEAD: [self.head], EVERY: self.nodes, OTHER: self.nodes[1:]}[where]
+
+    def _filled(self, commands: str) -> str:
+        here = {"HEAD_ADDRESS": self.head.address, "REDIS_ADDRESS:6379": self.redis}
+        for name, value in here.items():
+            commands = commands.replace(name, value)
+        return commands
+
+    def _share_token(self) -> None:
+        token = self.head.folder / "home/.ray/auth_token"
+        for node in self.nodes[1:]:
+            (node.folder / "home/.ray").mkdir(exist_ok=True)
+            shutil.copy(token, node.folder / "home/.ray")
+
+    def replicas(self, deployment: str) -> list[int]:
+        """How many each machine has."""
+        return [len(node.pids(deployment)) for node in self.nodes]
+
+    def ready(self, node: Node) -> bool:
+        with contextlib.suppress(httpx.HTTPError):
+            return httpx.get(f"{self.url(node)}/v1/ready", timeout=2).status_code == 200
+        return False
+
+    def get(self, node: Node, path: str) -> Any:
+        return httpx.get(f"{self.url(node)}{path}", timeout=20).json()
+
+    def await_replicas(self, count: int, deployments: tuple[str, ...] = DEPLOYMENTS) -> None:
+        """Until each deployment has so many processes, and Serve calls it healthy."""
+
+        def there() -> bool:
+            return all(sum(self.replicas(name)) == count for name in deployments)
+
+        wait_for(there, READY_S, every_s=0.2)
+
+
+@contextlib.contextmanager
+def deployed(folder: Path, args: dict[str, Any]) -> Iterator[Cluster]:
+    with nodes(3, folder) as machines, _stores(machines[0].network) as (postgres, s3, redis):
+        cluster = Cluster(machines, postgres, s3, redis, args)
+        cluster.deploy()
+        yield cluster
+
+
+@contextlib.contextmanager
+def _stores(network: Network) -> Iterator[tuple[Postgres, S3, str]]:
+    here = network.here
+    with stores.postgres(here) as postgres, stores.s3(here) as s3, stores.redis(here) as redis:
+        yield postgres, s3, redis

@@ -87,13 +87,14 @@ class Node:
         apart = ("--net", "--pid", "--fork", "--mount", "--uts", "--mount-proc")
         mounts = (f"mount --bind {self.folder / name} {at}" for at, name in OWN.items())
         first = BOOT.format(name=self.name, mounts=" && ".join(mounts))
-        self._first = subprocess.Popen(
-            ["unshare", *apart, "bash", "-c", first],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=(self.folder / "boot.txt").open("w"),
-            text=True,
-        )
+        with (self.folder / "boot.txt").open("w") as complaints:
+            self._first = subprocess.Popen(
+                ["unshare", *apart, "bash", "-c", first],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=complaints,
+                text=True,
+            )
         assert self._first.stdout and self._first.stdout.readline() == "up\n", self.name
         self._connect(self.first.pid)
 
@@ -139,7 +140,7 @@ class Node:
         if self._first and self._first.poll() is None:
             with contextlib.suppress(IndexError, psutil.Error):
                 self.first.kill()
-            self._first.wait(30)
+            self._first.communicate(timeout=30)
         wait_for(lambda: not Path(f"/sys/class/net/{self._port}").exists(), 30)
 
     def cut(self, off: bool) -> None:

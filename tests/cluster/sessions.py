@@ -27,6 +27,8 @@ class Session:
     events: list[dict[str, Any]] = field(default_factory=list)
     at: list[float] = field(default_factory=list)
     code: int | None = None
+    plays: int = 0
+    """How often it has said its audio to the end."""
 
     @property
     def words(self) -> str:
@@ -58,6 +60,7 @@ class Session:
                 await socket.send(chunk)
                 sent += 1
                 await asyncio.sleep(began + sent * CHUNK_MS / 1000 - time.monotonic())
+            self.plays += 1
             if ending.is_set():
                 return
 

@@ -11,6 +11,7 @@ import os
 import sys
 
 from deployments.framing import FrameTooLong, read_frame
+from deployments.frozen import FreezeWatch
 from deployments.interfaces import EngineFailed
 
 LEAST_NICE = 19
@@ -71,14 +72,18 @@ class Child:
             raise EngineFailed(f"the {self._name} process died") from error
 
     async def read(self) -> bytes:
-        """The body of the next frame. Raises `EngineFailed`."""
+        """The body of the next frame, which the process owes: it is killed when it is found frozen.
+        Raises `EngineFailed`."""
         assert self._process.stdout
+        watch = FreezeWatch(self._process.pid, self.kill)
         try:
             return await read_frame(self._process.stdout, LONGEST_ANSWER)
         except GONE as error:
             raise EngineFailed(f"the {self._name} process died") from error
         except FrameTooLong as error:
             raise EngineFailed(f"the {self._name} process sent an invalid answer") from error
+        finally:
+            watch.end()
 
     def kill(self) -> None:
         with contextlib.suppress(ProcessLookupError):

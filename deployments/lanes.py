@@ -85,6 +85,10 @@ class LaneModel(Generic[Item, Work, Answer]):
         """Work that the engine has not begun; 0 for an engine that does not say."""
         return 0
 
+    def stalled(self) -> bool:
+        """The engine owes answers and has sent none for longer than it says it may."""
+        return False
+
     async def take(self, here: Lane[Work, Answer], batch: Sequence[Item]) -> Sequence[Answer]:
         """Returns the answers that are available at once; later ones go to `here.out`."""
         raise NotImplementedError

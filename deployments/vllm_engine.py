@@ -2,7 +2,7 @@
 
 vLLM waits forever for an engine that hangs, and requests to a dead engine get no answer. So a
 heartbeat goes through the engine's own loop. When it takes longer than `stall_s`, or vLLM reports
-that the engine is dead, the processes are killed and `wait_dead` returns.
+that the engine is dead, or one of its processes is stopped, all are killed and `wait_dead` returns.
 """
 
 import asyncio
@@ -14,10 +14,13 @@ from typing import Any
 
 import psutil
 
+from deployments.frozen import stopped
 from deployments.gpu import exclusive_gpu
 from deployments.interfaces import EngineDied, EngineFailed
 
 log = logging.getLogger("voxray.vllm")
+
+STOP_LOOK_S = 1.0
 
 MISTRAL = {
     "tokenizer_mode": "mistral",
@@ -37,7 +40,7 @@ class Vllm:
         self._processes: list[psutil.Process] = []
         self._death: str | None = None
         self._dead = asyncio.Event()
-        self._heartbeat: asyncio.Task[None] | None = None
+        self._watches: list[asyncio.Task[None]] = []
         self.engine: Any = None
 
     async def start(self, warm_up: Callable[[], Awaitable[None]]) -> None:
@@ -53,7 +56,10 @@ class Vllm:
             raise EngineFailed(f"vLLM cannot load {self._settings['model']}: {error}") from error
         self._processes = list(_children() - before)
         await warm_up()
-        self._heartbeat = asyncio.create_task(self._watch())
+        self._watches = [
+            asyncio.create_task(self._watch()),
+            asyncio.create_task(self._watch_stops()),
+        ]
 
     def generate(
         self, prompt: Any, params: Any, name: str, batch: bool = False
@@ -106,8 +112,8 @@ class Vllm:
             self._dead.set()
 
     async def stop(self) -> None:
-        if self._heartbeat:
-            self._heartbeat.cancel()
+        for task in self._watches:
+            task.cancel()
         if self.engine and self._death is None:
             await asyncio.to_thread(self.engine.shutdown)
         _kill(self._processes)
@@ -120,8 +126,16 @@ class Vllm:
 
             return AsyncLLM.from_engine_args(AsyncEngineArgs(**self._settings))
 
+    async def _watch_stops(self) -> None:
+        """Owned by `_watches`. A stopped process is found sooner than one that hangs."""
+        while True:
+            await asyncio.sleep(STOP_LOOK_S)
+            if any(map(stopped, self._processes)):
+                self.die("one of its processes is stopped")
+                return
+
     async def _watch(self) -> None:
-        """Owned by `_heartbeat`. The heartbeat is a call that the engine's own loop must answer."""
+        """Owned by `_watches`. The heartbeat is a call that the engine's own loop must answer."""
         while True:
             await asyncio.sleep(self._stall_s / 4)
             try:

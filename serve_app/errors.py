@@ -53,6 +53,9 @@ CODES: dict[str, Code] = {
     "overloaded": Code(503, 1013, "The server has no capacity left; see Retry-After."),
     # What an engine did.
     "utterance_failed": Code(500, None, "The engine could not recognise an utterance."),
+    "engine_unavailable": Code(
+        503, None, "No replica recognises speech now; the audio is kept for when one does."
+    ),
     "engine_timeout": Code(504, 1011, "The engine did not finish in time."),
     # REST.
     "not_found": Code(404, None, "There is nothing at this path."),

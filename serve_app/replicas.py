@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from typing import Any
 
 import anyio
@@ -180,13 +180,15 @@ class ModelReplica(LaneReplica):
         await self._open_lanes(self._model, item)
         if hasattr(self._model, "stats"):
             self._metrics.watch(MADE, lambda: self._model.stats()["made"], self._deployment)
-        if hasattr(engine, "wait_dead"):
-            self._tasks.append(asyncio.create_task(self._end_with(engine)))
+        assert self._lanes
+        self._tasks.append(asyncio.create_task(self._end_after(self._lanes.wait_stalled())))
+        if isinstance(engine, Supervised):
+            self._tasks.append(asyncio.create_task(self._end_after(engine.wait_dead())))
 
-    async def _end_with(self, engine: Supervised) -> None:
+    async def _end_after(self, death: Awaitable[str]) -> None:
         """End this process with its engine: its lanes break at once, their sessions move to another
         replica, and Serve starts a new one."""
-        reason = await engine.wait_dead()
+        reason = await death
         log.error("the %s engine died (%s); ending its replica", self._kind, reason)
         if self._lanes:
             self._lanes.stop()

@@ -61,6 +61,9 @@ class FakeTranscriber:
     def waiting(self) -> int:
         return 0
 
+    def stalled(self) -> bool:
+        return False
+
     def _answer(self, piece: Speech) -> Hypothesis:
         until = len(piece.pcm) // 2
         return Hypothesis(piece.session, piece.utterance, until, self.words, piece.ended)

@@ -31,6 +31,8 @@ from deployments.interfaces.engine import (
     Lanes,
     Option,
     Options,
+    Prompt,
+    Queued,
     Supervised,
     options_of,
 )
@@ -82,6 +84,8 @@ __all__ = [
     "Message",
     "Option",
     "Options",
+    "Prompt",
+    "Queued",
     "Resume",
     "SpeakerCount",
     "SpeakerEngine",

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Sequence
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 
 class LaneLost(Exception):
@@ -68,11 +68,29 @@ class EngineDied(Exception):
     unanswered requests go to another replica."""
 
 
+@runtime_checkable
 class Supervised(Protocol):
     """An engine that runs in separate processes, which can die or freeze."""
 
     async def wait_dead(self) -> str:
         """Returns the reason once the engine has stopped for good and its processes are gone."""
+
+
+@runtime_checkable
+class Queued(Protocol):
+    """An engine in which work can wait, and which says how much: full engines refuse sessions."""
+
+    def waiting(self) -> int:
+        """Utterances or requests that it has not begun."""
+
+
+@runtime_checkable
+class Prompt(Protocol):
+    """A transcriber that says how long it may be silent while it owes a final; after that its
+    replica is replaced. Not for an engine that is `Supervised`, or one that may be slow: silence
+    counts, however busy the machine is."""
+
+    stall_s: float
 
 
 class Lanes(Protocol):
@@ -85,3 +103,6 @@ class Lanes(Protocol):
 
     def waiting(self) -> int:
         """Utterances or requests that the engine has not begun."""
+
+    def stalled(self) -> bool:
+        """The engine owes answers and has sent none for longer than it ever should."""

@@ -59,6 +59,7 @@ class _Utterance:
         self.options = options
         self.pcm = bytearray()
         self.ended = False
+        self.begun = False
         self.more = asyncio.Event()
         self.task: asyncio.Task[None] | None = None
 
@@ -124,6 +125,10 @@ class PocketSphinx:
         for task in tasks:
             task.cancel()
 
+    def waiting(self) -> int:
+        """Utterances without a decoder."""
+        return sum(not utterance.begun for utterance in self._utterances.values())
+
     async def stop(self) -> None:
         await self.forget(list(self._utterances))
         await asyncio.gather(*self._decoding, return_exceptions=True)
@@ -134,6 +139,7 @@ class PocketSphinx:
         """Owned by `_decoding`; ends with the final, or with `forget`."""
         pool = self._batch if utterance.options.batch else self._live
         async with pool.slots:
+            utterance.begun = True
             try:
                 await self._use(await pool.take(), pool, key, utterance)
             except EngineFailed:

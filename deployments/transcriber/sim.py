@@ -22,6 +22,9 @@ VOCABULARY = (
     "oscar papa quebec romeo sierra tango uniform victor whiskey xray yankee zulu"
 ).split()
 
+SILENT_S = 10.0
+"""It answers on time, or its timers no longer run."""
+
 PRINT_BYTES = 64
 """The amount of audio that decides a word: enough to distinguish two recordings."""
 
@@ -51,6 +54,7 @@ class SimTranscriber:
         self, latency_ms: float, words_per_second: float, error_rate: float, seed: int
     ) -> None:
         self._latency_s = latency_ms / 1000
+        self.stall_s = SILENT_S + self._latency_s
         self._word_samples = round(RATE / words_per_second)
         self._error_rate = error_rate
         self._seed = seed

@@ -23,6 +23,7 @@ from serve_app.observability.table import BUCKETS_S, Metric
 from serve_app.security.keys import KEY_BYTES, parse_keys
 
 SURVEY_TIMEOUT_S = 3.0
+ADDRESS_TIMEOUT_S = 1.0
 
 
 class ServeReplicaSet:
@@ -34,8 +35,12 @@ class ServeReplicaSet:
         self._addresses: dict[str, Address] = {}
 
     async def replicas(self) -> list[str]:
-        addresses = [Address.of(it) for it in await broadcast(self._handle, "address")]
-        self._addresses = {address.name: address for address in addresses}
+        """Those that answer; and while any does not, those that did before: to be slow, or beside
+        a frozen replica, is not to be gone."""
+        answers = await ask_all(self._handle, "address", timeout_s=ADDRESS_TIMEOUT_S)
+        known = self._addresses if any(isinstance(it, TimeoutError) for it in answers) else {}
+        addresses = [Address.of(it) for it in answers if not isinstance(it, BaseException)]
+        self._addresses = {**known, **{address.name: address for address in addresses}}
         return list(self._addresses)
 
     async def connect(self, name: str) -> LaneConnection:
@@ -44,13 +49,24 @@ class ServeReplicaSet:
 
 async def broadcast(handle: DeploymentHandle[Any], method: str, *args: Any) -> list[Any]:
     """The answers of all replicas that answer; [] while there are no replicas."""
+    answers = await ask_all(handle, method, *args)
+    return [answer for answer in answers if not isinstance(answer, BaseException)]
+
+
+async def ask_all(
+    handle: DeploymentHandle[Any], method: str, *args: Any, timeout_s: float = SURVEY_TIMEOUT_S
+) -> list[Any]:
+    """The answer of each replica, or the exception that it has caused; [] without replicas.
+
+    Each has its own time to answer: `results_async` drops all answers when one replica is frozen.
+    """
     try:
-        answers = await handle.broadcast(method, *args).results_async(
-            timeout_s=SURVEY_TIMEOUT_S, return_exceptions=True
-        )
+        async with asyncio.timeout(timeout_s):
+            asked = await handle.broadcast(method, *args)._fetch_replica_results_async()
     except DeploymentUnavailableError:
         return []
-    return [answer for answer in answers if not isinstance(answer, Exception)]
+    answers = (asyncio.wait_for(it.get_async(), timeout_s) for it in asked)  # type: ignore[no-untyped-call]
+    return await asyncio.gather(*answers, return_exceptions=True)
 
 
 STATES = b"voxray:models:"

@@ -44,6 +44,9 @@ class _Recording:
         self._attachments += 1
         self._moved.set()
 
+    def unserved(self) -> None:
+        """It waits, for `timeout_s` at most."""
+
     def answered(self, answer: DiarizationResult) -> None:
         self._answer = answer
         self._moved.set()

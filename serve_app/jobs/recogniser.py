@@ -36,6 +36,9 @@ class _Window:
             self._words.clear()
             self._stream.put((0, self._pcm, True, self._options), urgent=True)
 
+    def unserved(self) -> None:
+        """It waits, for `timeout_s` at most."""
+
     def answered(self, answer: Hypothesis) -> None:
         if self.answer.done():
             return

@@ -68,6 +68,9 @@ class StreamOwner(Protocol):
     def attached(self) -> None:
         """The stream now reaches a replica that knows nothing of it."""
 
+    def unserved(self) -> None:
+        """No replica has answered for a while; the stream waits for one."""
+
     def answered(self, answer: Any) -> None: ...
 
     def busy(self) -> bool:

@@ -33,6 +33,10 @@ SURVEY_S = 2.0
 FIRST_SURVEY_S = 0.2
 """The same while there is no lane and streams wait for one."""
 
+UNSERVED_S = 1.0
+"""After the last lane was lost, the owners of the streams are told when it has stayed so for this
+long. A replica that is being replaced is not worth a word."""
+
 RETRY_S = 4.0
 """After a failure no lane to the replica is opened for at most this long, and at least half of it:
 Serve lists dead replicas for a while."""
@@ -66,6 +70,7 @@ class LanePool:
         self._changed = asyncio.Event()
         self._closed_until: dict[str, float] = {}
         self._quarantine: Quarantine[LaneStream] = Quarantine()
+        self._telling: asyncio.TimerHandle | None = None
         self.losses = 0
 
     def signals(self) -> LaneSignals:
@@ -97,11 +102,14 @@ class LanePool:
             self.attach(held)
 
     async def run(self) -> None:
-        async with asyncio.TaskGroup() as tasks:
-            while True:
-                self._open_lanes(tasks, await self._survey())
-                self._changed.clear()
-                await wait(self._changed, SURVEY_S if self._lanes else FIRST_SURVEY_S)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                while True:
+                    self._open_lanes(tasks, await self._survey())
+                    self._changed.clear()
+                    await wait(self._changed, SURVEY_S if self._lanes else FIRST_SURVEY_S)
+        finally:
+            self._end_telling()
 
     async def _survey(self) -> list[str]:
         try:
@@ -143,7 +151,18 @@ class LanePool:
             log.warning("lane to %s lost: %s", name, _name(error))
             self._lose(lane, _name(error) in (Drained.__name__, Frozen.__name__))
 
+    def _end_telling(self) -> None:
+        if self._telling:
+            self._telling.cancel()
+            self._telling = None
+
+    def _tell(self) -> None:
+        self._telling = None
+        for stream in list(self._waiting):
+            stream.owner.unserved()
+
     def _open(self, lane: ReplicaLane) -> None:
+        self._end_telling()
         self._lanes[lane.name] = lane
         waiting, self._waiting = self._waiting, {}
         for stream in waiting:
@@ -181,6 +200,8 @@ class LanePool:
             self.attach(stream)
         if held := self._quarantine.next_trial():
             self.attach(held)
+        if not self._lanes and not self._telling:
+            self._telling = asyncio.get_running_loop().call_later(UNSERVED_S, self._tell)
 
     def attach(self, stream: LaneStream) -> None:
         """Attach to the lane with the fewest streams, now or as soon as there is a lane."""

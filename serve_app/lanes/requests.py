@@ -34,6 +34,11 @@ class Call:
         elif not self._over:
             self._stream.put(self._request, urgent=True)
 
+    def unserved(self) -> None:
+        """What has begun cannot go on elsewhere."""
+        if self._begun and not self._over:
+            self._answers.put_nowait(None)
+
     def answered(self, answer: Any) -> None:
         self._begun = True
         self._over = answer.ended

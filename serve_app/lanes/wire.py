@@ -27,6 +27,7 @@ import msgspec
 
 from deployments.framing import FrameTooLong, frame, read_frame
 from deployments.interfaces import Lanes
+from serve_app.lanes import tls
 from serve_app.lanes.load import BusyTime, Load
 
 log = logging.getLogger("voxray.lanes")
@@ -46,6 +47,12 @@ REPORT_S = 0.5
 
 UNREAD_BYTES = 1 << 16
 """An ingress that leaves more than this unread gets no reports until it reads again."""
+
+STALL_S = 10.0
+"""A model that takes no batch for this long, and sends no answers, is stuck. It may be slow: taking
+a batch is not working it off."""
+
+STALL_LOOK_S = 0.5
 
 ABSENT_S = 30.0
 """An ingress that sends nothing for this long is gone, and the work of its streams is dropped."""
@@ -124,10 +131,15 @@ class LaneServer:
         self._busy = BusyTime(time.monotonic(), time.thread_time())
         self._load = Load()
         self._reported_at = 0.0
+        self._exchanges = 0
+        self._moved_at = 0.0
+        """When an exchange last began alone or ended, or answers went out."""
 
     async def start(self, name: str, host: str) -> Address:
         """Listen on a free port of `host`."""
-        self._server = await asyncio.start_server(self._serve, host, limit=READ_AHEAD_BYTES)
+        self._server = await asyncio.start_server(
+            self._serve, host, limit=READ_AHEAD_BYTES, ssl=tls.server()
+        )
         port = self._server.sockets[0].getsockname()[1]
         return Address(name, host, port, self._token)
 
@@ -147,6 +159,15 @@ class LaneServer:
             self._load = Load(round(busy, 3), self._model.waiting())
             self._reported_at = now
         return self._load
+
+    async def wait_stalled(self) -> str:
+        """Returns the reason when the model no longer takes batches, or no longer answers, though
+        its event loop runs."""
+        while not self._model.stalled():
+            await asyncio.sleep(STALL_LOOK_S)
+            if self._exchanges and time.monotonic() - self._moved_at > STALL_S:
+                return f"it has not taken a batch for {STALL_S:g} s"
+        return "it owes answers and sends none"
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -176,7 +197,7 @@ class LaneServer:
             listening = self._model.listen(lane)
             await anext(listening)
             beside = [
-                tasks.create_task(_push(listening, writer)),
+                tasks.create_task(self._push(listening, writer)),
                 tasks.create_task(self._report(writer)),
             ]
             try:
@@ -193,23 +214,31 @@ class LaneServer:
                 self._sessions.pop(lane, None)
 
     async def _exchange(self, lane: str, up: Up[Any]) -> list[Any]:
-        self._busy.begin(time.monotonic())
+        now = time.monotonic()
+        self._busy.begin(now)
+        if not self._exchanges:
+            self._moved_at = now
+        self._exchanges += 1
         try:
             return list(await self._model.exchange(lane, up.batch, up.left))
         finally:
-            self._busy.end(time.monotonic())
+            self._moved_at = now = time.monotonic()
+            self._busy.end(now)
+            self._exchanges -= 1
+
+    async def _push(
+        self, listening: AsyncIterator[Sequence[Any]], writer: asyncio.StreamWriter
+    ) -> None:
+        async for answers in listening:
+            self._moved_at = time.monotonic()
+            _write(writer, Down(False, list(answers)))
+            await writer.drain()
 
     async def _report(self, writer: asyncio.StreamWriter) -> None:
         while True:
             await asyncio.sleep(REPORT_S)
             if writer.transport.get_write_buffer_size() < UNREAD_BYTES:
                 _write(writer, Down(False, [], self.load()))
-
-
-async def _push(listening: AsyncIterator[Sequence[Any]], writer: asyncio.StreamWriter) -> None:
-    async for answers in listening:
-        _write(writer, Down(False, list(answers)))
-        await writer.drain()
 
 
 class LaneConnection:
@@ -230,7 +259,7 @@ class LaneConnection:
     ) -> "LaneConnection":
         """Returns when the replica has answered. Raises `VersionsDiffer`, or when it is gone."""
         reader, writer = await asyncio.open_connection(
-            address.host, address.port, limit=READ_AHEAD_BYTES
+            address.host, address.port, limit=READ_AHEAD_BYTES, ssl=tls.client()
         )
         try:
             _write(writer, Hello(spoken, address.token))

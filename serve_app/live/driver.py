@@ -38,6 +38,7 @@ from serve_app.live.events import (
     SessionMetrics,
     Ticked,
     TranscriberAttached,
+    Unserved,
     VadAttached,
 )
 from serve_app.live.resume_point import ResumePoint
@@ -72,6 +73,9 @@ class _SessionStream:
 
     def attached(self) -> None:
         self._live.feed(self._attached)
+
+    def unserved(self) -> None:
+        self._live.feed(Unserved())
 
     def answered(self, answer: VadResult | Hypothesis) -> None:
         self._live.feed(answer)

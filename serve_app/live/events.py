@@ -99,6 +99,11 @@ class TranscriberAttached:
 
 
 @dataclass(frozen=True, slots=True)
+class Unserved:
+    """No VAD, or no transcriber, has answered for a while."""
+
+
+@dataclass(frozen=True, slots=True)
 class Quarantined:
     """The utterances without finals crashed two transcribers: they must not be sent again."""
 
@@ -140,6 +145,7 @@ Fact = (
     | ClientVanished
     | VadAttached
     | TranscriberAttached
+    | Unserved
     | Quarantined
     | DrainStarted
     | DrainEnded

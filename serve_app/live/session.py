@@ -53,6 +53,7 @@ from serve_app.live.events import (
     StopRequested,
     Ticked,
     TranscriberAttached,
+    Unserved,
     VadAttached,
 )
 from serve_app.live.pace import pace_at
@@ -65,6 +66,7 @@ POINT_AGE_S = 60.0
 
 NORMAL_CLOSURE = 1000
 ENGINE_TIMEOUT_CLOSURE = 1011
+UNSERVED = "no replica recognises speech now: the audio is kept, and recognised when one does"
 
 
 class SessionState(Enum):
@@ -183,6 +185,8 @@ class Session:
             case TranscriberAttached():
                 self._tally.attachments += 1
                 self._orders += self._utterances.on_transcriber_attached()
+            case Unserved():
+                self._err(ClientError("engine_unavailable", UNSERVED))
             case Quarantined():
                 self._orders += self._utterances.on_quarantined(self._now)
             case DrainStarted(timeout_s):

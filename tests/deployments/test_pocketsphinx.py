@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -215,6 +216,20 @@ def test_decoders_that_died_while_free_cost_no_utterance(loop: str) -> None:
         assert text(await final(hypotheses, "next")) == ORDERS[1]
 
     engine(test, decoders=3, loop=loop)
+
+
+def test_a_decoder_that_freezes_costs_a_few_seconds_only() -> None:
+    async def test(sphinx: PocketSphinx, hypotheses: list[EngineHypothesis]) -> None:
+        await say(sphinx, 0, ORDERS[2], end=False)
+        (frozen,) = decoders()
+        frozen.suspend()
+        began = time.monotonic()
+        await sphinx.feed([Utterance(0, b"", True, GRAMMAR)])
+        assert text(await final(hypotheses, 0)) == ORDERS[2]
+        assert time.monotonic() - began < 5
+        assert not frozen.is_running() or frozen.status() == psutil.STATUS_ZOMBIE
+
+    engine(test)
 
 
 @pytest.mark.parametrize("options", [GRAMMAR, SpeechOptions(interim_results=False)])

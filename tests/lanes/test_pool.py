@@ -11,7 +11,7 @@ from deployments.vad import Vad
 from serve_app.lanes import pool as lanes_module
 from serve_app.lanes.lane import BATCH_BYTES, JOINING_BYTES, LaneStream
 from serve_app.lanes.load import LaneSignals, Load
-from serve_app.lanes.pool import LanePool, LaneTimings
+from serve_app.lanes.pool import SILENCE_S, UNSERVED_S, LanePool, LaneTimings
 from tests.fakes import LocalConnection, LocalReplicaSet
 from tests.waiting import unchanged, until
 
@@ -31,6 +31,9 @@ class Echo:
     def waiting(self) -> int:
         return 0
 
+    def stalled(self) -> bool:
+        return False
+
     async def exchange(self, lane: str, batch: list[VadInput], left: list[int]) -> list[VadResult]:
         self.left += left
         if batch:
@@ -45,10 +48,14 @@ class StreamOwner:
 
     def __init__(self) -> None:
         self.attachments = 0
+        self.told = 0
         self.answers: list[VadResult] = []
 
     def attached(self) -> None:
         self.attachments += 1
+
+    def unserved(self) -> None:
+        self.told += 1
 
     def busy(self) -> bool:
         return self.is_busy
@@ -421,3 +428,37 @@ def test_no_stream_joins_a_replica_that_does_not_answer() -> None:
         assert {stream.lane.name for stream, _ in owners if stream.lane} == {"one"}
 
     ride(replica_set, test, patience_s=0.2)
+
+
+def test_when_no_replica_is_left_for_a_while_the_owners_are_told_once() -> None:
+    replica_set = LocalReplicaSet(one=Echo())
+
+    async def test(lanes: LanePool) -> None:
+        owners = [attached(lanes)[1] for _ in range(3)]
+        await until(lambda: all(owner.attachments for owner in owners))
+        connection = replica_set.connections["one"]
+        del replica_set.models["one"]
+        connection.frozen = True
+        began = time.monotonic()
+        await until(lambda: all(owner.told == 1 for owner in owners))
+        assert time.monotonic() - began < 5, "what RELIABILITY promises"
+        replica_set.models["two"] = Echo()
+        await until(lambda: all(owner.attachments == 2 for owner in owners))
+        assert [owner.told for owner in owners] == [1, 1, 1]
+
+    ride(replica_set, test, patience_s=SILENCE_S)
+
+
+def test_a_replica_that_is_replaced_at_once_is_not_worth_a_word() -> None:
+    replica_set = LocalReplicaSet(one=Echo())
+
+    async def test(lanes: LanePool) -> None:
+        _, owner = attached(lanes)
+        await until(lambda: owner.attachments == 1)
+        del replica_set.models["one"]
+        replica_set.models["two"] = Echo()
+        replica_set.connections["one"].kill()
+        await until(lambda: owner.attachments == 2)
+        assert await unchanged(lambda: owner.told, UNSERVED_S + 0.2) == 0
+
+    ride(replica_set, test)

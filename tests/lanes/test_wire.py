@@ -27,6 +27,7 @@ from deployments.interfaces import (
     VadResult,
 )
 from deployments.vad import Vad
+from serve_app.lanes import wire
 from serve_app.lanes.load import Load
 from serve_app.lanes.wire import (
     SPOKEN,
@@ -41,6 +42,7 @@ from serve_app.lanes.wire import (
     Welcome,
 )
 from tests.fakes import FakeTranscriber
+from tests.waiting import unchanged
 
 
 async def serve(model: Any, item: type) -> tuple[LaneServer, Address]:
@@ -266,3 +268,67 @@ def without(tree: Any, keys: tuple[str, ...]) -> Any:
     if isinstance(tree, dict):
         return {key: without(it, keys) for key, it in tree.items() if key not in keys}
     return [without(it, keys) for it in tree] if isinstance(tree, list) else tree
+
+
+class Stuck(FakeTranscriber):
+    """Takes no batch, or takes it and owes the answers for ever."""
+
+    def __init__(self, takes: bool) -> None:
+        super().__init__(mute=True)
+        self.takes = takes
+
+    async def exchange(self, lane: str, batch: Any, left: Any) -> list[Any]:
+        if not self.takes:
+            await asyncio.Event().wait()
+        return await super().exchange(lane, batch, left)
+
+    def stalled(self) -> bool:
+        return self.takes and bool(self.heard)
+
+
+@pytest.mark.parametrize("takes", [True, False])
+def test_an_engine_that_is_stuck_in_a_live_process_is_found(
+    takes: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wire, "STALL_S", 0.2)
+
+    async def go() -> None:
+        server, address = await serve(Stuck(takes), Speech)
+        found = asyncio.create_task(server.wait_stalled())
+        assert await unchanged(found.done, 0.7) is False, "it has nothing to do"
+        connection = await LaneConnection.open(address, Hypothesis)
+        piece = Speech(1, 0, b"12", True, SpeechOptions())
+        sending = asyncio.create_task(connection.exchange([piece], [], 1))
+        assert await asyncio.wait_for(found, 5)
+        sending.cancel()
+        connection.close()
+        server.stop()
+
+    asyncio.run(go())
+
+
+def test_an_engine_that_is_slow_and_answers_now_and_then_is_not_stuck(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(wire, "STALL_S", 0.5)
+
+    class Slow(Stuck):
+        def answer(self) -> None:
+            self._answers.put_nowait([Hypothesis(1, 0, 1, (), False)])
+
+    async def go() -> None:
+        model = Slow(takes=False)
+        server, address = await serve(model, Speech)
+        connection = await LaneConnection.open(address, Hypothesis)
+        sending = asyncio.create_task(connection.exchange([], [], 1))
+        found = asyncio.create_task(server.wait_stalled())
+        for _ in range(15):
+            model.answer()
+            await asyncio.sleep(0.1)
+        assert not found.done()
+        await asyncio.wait_for(found, 5)
+        sending.cancel()
+        connection.close()
+        server.stop()
+
+    asyncio.run(go())

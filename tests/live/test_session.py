@@ -41,6 +41,7 @@ from serve_app.live.events import (
     TranscriberAttached,
     TranscriptUpdate,
     TurnResumed,
+    Unserved,
     UtteranceEnded,
     UtteranceEvent,
     UtteranceFailed,
@@ -200,6 +201,14 @@ def test_a_new_transcriber_gets_every_utterance_whose_final_has_not_come() -> No
         (1, 41_600, False),
     ]
     assert session.metrics().replays == 1
+
+
+def test_the_client_is_told_that_nothing_recognises_speech_and_the_session_goes_on() -> None:
+    session = new()
+    (told,) = play(session, Unserved())
+    assert told.error.code == "engine_unavailable" and told.error.close is None
+    play(session, VadAttached(), AudioReceived(SECOND))
+    assert state_of(session) is SessionState.ACTIVE
 
 
 def test_a_quarantined_utterance_fails_when_it_ends_and_the_session_goes_on() -> None:

@@ -62,6 +62,7 @@ CODES: dict[str, Code] = {
     "method_not_allowed": Code(405, None, "The path does not support this method."),
     "upgrade_required": Code(426, None, "The path accepts only WebSocket connections."),
     "invalid_request": Code(400, None, "A parameter is missing, unknown, or has a wrong value."),
+    "head_unavailable": Code(503, None, "Ray's head is away; live sessions are not affected."),
     "not_ready": Code(503, None, "The server is still starting; see Retry-After."),
     "too_many_recordings": Code(503, None, "Too many recordings in progress; see Retry-After."),
     "upload_too_large": Code(413, None, "The recording is larger than allowed."),

@@ -1,6 +1,7 @@
 """The replicas of each deployment: how Serve starts, reaches, scales and stops them."""
 
 import asyncio
+import contextlib
 import logging
 import os
 from collections.abc import Awaitable, Sequence
@@ -23,6 +24,7 @@ from deployments.interfaces import (
 )
 from deployments.vad import Vad
 from serve_app.cluster.environment import LANES_HOST
+from serve_app.cluster.head import HeadUnavailable, ask_head
 from serve_app.cluster.scaling import JOBS, SESSIONS
 from serve_app.cluster.serve_handles import (
     ModelState,
@@ -321,7 +323,7 @@ class Ingress(Replica):
     async def change_settings(self, asked: dict[str, Any]) -> dict[str, Any]:
         """Change the settings of every ingress replica, through a handle to our own deployment. One
         that cannot be reached now, or starts later, reads the stored settings."""
-        changes = await asyncio.to_thread(keep_changes, asked)
+        changes = await ask_head(keep_changes, asked)
         await broadcast(serve.get_deployment_handle("Ingress", APP_NAME), "reconfigure", changes)
         return changes
 
@@ -340,9 +342,10 @@ class Ingress(Replica):
         """Apply settings that were changed while this replica could not be reached."""
         while True:
             await asyncio.sleep(CATCH_UP_S)
-            changes = await asyncio.to_thread(stored_settings)
-            if changes != self._settings.changes:
-                self._settings.apply(changes)
+            with contextlib.suppress(HeadUnavailable):
+                changes = await ask_head(stored_settings)
+                if changes != self._settings.changes:
+                    self._settings.apply(changes)
 
     async def _notice_the_end(self) -> None:
         """Drain as soon as Serve ends this replica; its destructor then waits for the drain."""
@@ -379,7 +382,7 @@ class Ingress(Replica):
         return await model_states()
 
     async def deployments(self) -> dict[str, Any]:
-        return await asyncio.to_thread(serve_status, APP_NAME)
+        return await ask_head(serve_status, APP_NAME)
 
     async def _voices(self) -> list[Voice]:
         answers = await broadcast(self._speaker, "voices")

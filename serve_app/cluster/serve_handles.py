@@ -2,6 +2,7 @@
 handle reaches yet, and settings that changed at run time."""
 
 import asyncio
+import contextlib
 import secrets
 import time
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from ray.serve.handle import DeploymentHandle
 from ray.util import metrics as prometheus
 
 from serve_app.config.resume import ResumeConfig
+from serve_app.cluster.head import HeadUnavailable, ask_head
 from serve_app.lanes.wire import Address, LaneConnection
 from serve_app.observability.table import BUCKETS_S, Metric
 from serve_app.security.keys import KEY_BYTES, parse_keys
@@ -105,7 +107,8 @@ class ModelState:
 
     async def _put(self) -> None:
         body = orjson.dumps(self._state | {"at": time.time()})
-        await asyncio.to_thread(internal_kv._internal_kv_put, self._key, body)
+        with contextlib.suppress(HeadUnavailable):
+            await ask_head(internal_kv._internal_kv_put, self._key, body)
 
 
 def _memory() -> int:
@@ -120,8 +123,9 @@ def _memory() -> int:
 
 
 async def model_states() -> list[dict[str, Any]]:
-    """The state of every model replica, by kind. Old states are deleted."""
-    return await asyncio.to_thread(_model_states)
+    """The state of every model replica, by kind. Old states are deleted. Raises
+    `HeadUnavailable`."""
+    return await ask_head(_model_states)
 
 
 def _model_states() -> list[dict[str, Any]]:

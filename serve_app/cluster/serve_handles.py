@@ -18,8 +18,8 @@ from ray.serve.exceptions import DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
 from ray.util import metrics as prometheus
 
-from serve_app.config.resume import ResumeConfig
 from serve_app.cluster.head import HeadUnavailable, ask_head
+from serve_app.config.resume import ResumeConfig
 from serve_app.lanes.wire import Address, LaneConnection
 from serve_app.observability.table import BUCKETS_S, Metric
 from serve_app.security.keys import KEY_BYTES, parse_keys

@@ -113,9 +113,7 @@ class Batcher(Generic[Item, Result]):
 
     async def _failed(self, jobs: list[BatchItem[Item, Result]], error: Exception) -> None:
         if len(jobs) > 1 and out_of_memory(error):
-            log.warning(
-                "a batch of %d does not fit into memory; running its items one by one", len(jobs)
-            )
+            log.warning("batch_too_large", extra={"items": len(jobs)})
             for job in jobs:
                 await self._together([job])
             return

@@ -112,5 +112,5 @@ def reporting_failures(report: Callable[[str], object]) -> Iterator[None]:
     except EngineFailed as failure:
         report(str(failure))
     except Exception:
-        log.exception("a request failed")
+        log.exception("engine_request_failed")
         report(ENGINE_FAILED)

@@ -106,7 +106,7 @@ class Vllm:
     def die(self, reason: str) -> None:
         """Kill the engine's processes, also stopped ones, because they hold the GPU's memory."""
         if self._death is None:
-            log.error("the engine died: %s", reason)
+            log.error("engine_died", extra={"kind": "vllm"})
             self._death = reason
             _kill(self._processes)
             self._dead.set()

@@ -9,6 +9,7 @@ from pydantic.fields import FieldInfo
 
 from serve_app.config import Config
 from serve_app.errors import CODES
+from serve_app.observability.log_events import LOG_EVENTS
 from serve_app.observability.table import TABLE
 
 DOCS = Path(__file__).parent
@@ -52,6 +53,7 @@ and prints them with the others.
 | option of `voxray run` | what |
 |---|---|
 | `--host`, `--port` | the address; overrides `http_options` of the file. Default: 127.0.0.1, 8000 |
+| `--log-format` | `json` or `text`: print the log lines of all replicas on stdout |
 | `--profile` | `cpu`, `gpu` or `sim`; overrides `profile` of the file |
 
 Ray Serve reads HAProxy mode and some other settings from the environment of the processes that start it. `voxray run`
@@ -110,26 +112,30 @@ def metrics() -> str:
     return f"| metric | kind | unit | labels | what |\n|---|---|---|---|---|\n{rows}\n"
 
 
-def with_metrics(page: str) -> str:
-    """The page with an updated table of metrics."""
-    begin, end = "<!-- metrics -->\n", "<!-- /metrics -->"
-    before, rest = page.split(begin)
-    return before + begin + metrics() + end + rest.split(end)[1]
+def log_events() -> str:
+    """Every event that is logged."""
+    rows = "\n".join(
+        f"| `{it.name}` | {it.level} | {', '.join(f'`{field}`' for field in it.fields) or '-'} "
+        f"| {it.help} |"
+        for it in LOG_EVENTS.values()
+    )
+    return f"| event | level | fields | what |\n|---|---|---|---|\n{rows}\n"
 
 
-def with_errors(page: str) -> str:
-    """The page with an updated table of errors."""
-    begin, end = "<!-- errors -->\n", "<!-- /errors -->"
+def updated(page: str, name: str, table: str) -> str:
+    """The page with a new table between its two comments of that name."""
+    begin, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
     before, rest = page.split(begin)
-    return before + begin + errors() + end + rest.split(end)[1]
+    return before + begin + table + end + rest.split(end)[1]
 
 
 def main() -> None:
     (DOCS / "configuration.md").write_text(configuration())
     protocol = DOCS / "protocol.md"
-    protocol.write_text(with_errors(protocol.read_text()))
+    protocol.write_text(updated(protocol.read_text(), "errors", errors()))
     observability = DOCS / "observability.md"
-    observability.write_text(with_metrics(observability.read_text()))
+    page = updated(observability.read_text(), "metrics", metrics())
+    observability.write_text(updated(page, "events", log_events()))
 
 
 if __name__ == "__main__":

@@ -64,7 +64,7 @@ def application(config: Config) -> Application:
     )(Ingress)
     return ingress.bind(
         config,
-        vad.bind(),
+        vad.bind(config.logging),
         models["transcriber"],
         models["chat"],
         models["speaker"],

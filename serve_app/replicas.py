@@ -4,7 +4,10 @@ import asyncio
 import contextlib
 import logging
 import os
+import time
 from collections.abc import Awaitable, Sequence
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -23,6 +26,7 @@ from deployments.interfaces import (
     Voice,
 )
 from deployments.vad import Vad
+from serve_app import __version__
 from serve_app.cluster.environment import LANES_HOST
 from serve_app.cluster.head import HeadUnavailable, ask_head
 from serve_app.cluster.scaling import JOBS, SESSIONS
@@ -39,6 +43,7 @@ from serve_app.cluster.serve_handles import (
 )
 from serve_app.cluster.serve_shutdown import shutdown_sign
 from serve_app.config import Config
+from serve_app.config.logs import LoggingConfig
 from serve_app.config.runtime import RuntimeSettings
 from serve_app.engines import MODELS, configured_engines, new_engine
 from serve_app.lanes.wire import Address, LaneServer
@@ -46,6 +51,8 @@ from serve_app.live.fence import Claim
 from serve_app.models import weights
 from serve_app.models.weights import Absent
 from serve_app.observability import node
+from serve_app.observability.log_pipe import LOG_PIPE, PipeWriter
+from serve_app.observability.logs import start_logging
 from serve_app.observability.metrics import Metrics, Snapshot
 from serve_app.observability.table import MADE, MODEL_SESSIONS, REPLICAS
 from serve_app.security.signing import SigningKeys
@@ -68,6 +75,10 @@ CATCH_UP_S = REFRESH_S = 5.0
 """How often settings are read again, and gauges go to Prometheus."""
 
 
+LOG_BYTES, LOG_FILES = 100 << 20, 5
+"""Of a replica's log file before a new one begins, and how many old ones are kept."""
+
+
 NICENESS = 10
 """Of processes for recordings, so that live speech goes first. Not more, because a slow worker
 would hold SQLite's lock for longer."""
@@ -76,9 +87,10 @@ would hold SQLite's lock for longer."""
 class Replica:
     """What replicas of all deployments have: metrics, and the state of their node."""
 
-    def __init__(self, deployment: str) -> None:
-        _log_like_serve()
+    def __init__(self, deployment: str, logging_: LoggingConfig) -> None:
         replica = serve.get_replica_context().replica_id.unique_id
+        _start_logging(logging_, deployment, replica)
+        log.info("replica_started", extra={"version": __version__})
         self._metrics = Metrics(Prometheus(deployment, replica))
         self._metrics.watch(REPLICAS, lambda: 1, deployment)
         self._refreshing = asyncio.get_running_loop().create_task(self._refresh())
@@ -101,8 +113,8 @@ class Replica:
 class LaneReplica(Replica):
     """What replicas behind lanes have: the lanes, their address, and scaling by their sessions."""
 
-    def __init__(self, deployment: str) -> None:
-        super().__init__(deployment)
+    def __init__(self, deployment: str, logging_: LoggingConfig) -> None:
+        super().__init__(deployment, logging_)
         self._deployment = deployment
         self._lanes: LaneServer | None = None
         self._address: Address | None = None
@@ -138,8 +150,8 @@ class LaneReplica(Replica):
 class VadReplica(LaneReplica):
     """A replica of the VAD."""
 
-    def __init__(self) -> None:
-        super().__init__("Vad")
+    def __init__(self, logging_: LoggingConfig) -> None:
+        super().__init__("Vad", logging_)
 
     async def reconfigure(self, _: dict[str, Any]) -> None:
         """Serve awaits this before the replica is ready."""
@@ -151,7 +163,7 @@ class ModelReplica(LaneReplica):
     """A replica with an engine: loaded before it can be reached, ended when its engine dies."""
 
     def __init__(self, kind: str, config: Config) -> None:
-        super().__init__(kind.capitalize())
+        super().__init__(kind.capitalize(), config.logging)
         if kind == "diarizer":
             os.nice(NICENESS)
         self._kind = kind
@@ -175,10 +187,13 @@ class ModelReplica(LaneReplica):
             await self._state.publish("warm")
 
     async def _load(self) -> None:
+        began = time.monotonic()
         engine = await asyncio.to_thread(new_engine, self._kind, self._config)
         model, item = MODELS[self._kind]
         self._model = model(engine)
         await self._model.start()
+        fields = {"engine": self._config.engines[self._kind][0], "load_s": _since(began)}
+        log.info("engine_loaded", extra=fields)
         await self._open_lanes(self._model, item)
         if hasattr(self._model, "stats"):
             self._metrics.watch(MADE, lambda: self._model.stats()["made"], self._deployment)
@@ -191,7 +206,7 @@ class ModelReplica(LaneReplica):
         """End this process with its engine: its lanes break at once, their sessions move to another
         replica, and Serve starts a new one."""
         reason = await death
-        log.error("the %s engine died (%s); ending its replica", self._kind, reason)
+        log.error("engine_died", extra={"kind": self._kind})
         if self._lanes:
             self._lanes.stop()
         await self._state.publish("failed", reason)
@@ -233,7 +248,7 @@ class WorkerReplica(Replica):
             Worker,
         )  # half a second of imports that other replicas need not pay
 
-        super().__init__("Worker")
+        super().__init__("Worker", config.logging)
         os.nice(NICENESS)
         self._worker = Worker(
             config.worker,
@@ -282,7 +297,7 @@ class Ingress(Replica):
             Drain,
         )
 
-        super().__init__("Ingress")
+        super().__init__("Ingress", config.logging)
         self._config = config
         self._settings = RuntimeSettings(config)
         self._settings.apply(stored_settings())
@@ -324,6 +339,7 @@ class Ingress(Replica):
         """Change the settings of every ingress replica, through a handle to our own deployment. One
         that cannot be reached now, or starts later, reads the stored settings."""
         changes = await ask_head(keep_changes, asked)
+        log.info("settings_changed", extra={"keys": _keys(asked)})
         await broadcast(serve.get_deployment_handle("Ingress", APP_NAME), "reconfigure", changes)
         return changes
 
@@ -415,8 +431,30 @@ def _lanes_host() -> str:
     return os.environ.get(LANES_HOST, node)
 
 
-def _log_like_serve() -> None:
-    """Log to the replica's log file, as Serve does."""
-    ours, serves = logging.getLogger("voxray"), logging.getLogger("ray.serve")
-    ours.setLevel(logging.INFO)
-    ours.handlers, ours.propagate = serves.handlers, False
+def _since(began: float) -> float:
+    return round(time.monotonic() - began, 1)
+
+
+def _keys(asked: dict[str, Any]) -> str:
+    return ", ".join(f"{section}.{key}" for section, values in asked.items() for key in values)
+
+
+def _start_logging(config: LoggingConfig, deployment: str, replica: str) -> None:
+    """Log to a file beside Serve's own of this replica, and where `voxray run` shows logs."""
+    handlers: list[logging.Handler] = [
+        RotatingFileHandler(
+            folder / f"voxray_{deployment}_{replica}.log", maxBytes=LOG_BYTES, backupCount=LOG_FILES
+        )
+        for folder in _log_folders()
+    ]
+    if pipe := os.environ.get(LOG_PIPE):
+        handlers.append(PipeWriter(pipe))
+    fixed = {"deployment": deployment, "replica": replica}
+    start_logging(config.level, config.format, fixed, handlers)
+
+
+def _log_folders() -> set[Path]:
+    """Of Serve's log files; there is one."""
+    handlers = logging.getLogger("ray.serve").handlers
+    targets = [getattr(handler, "target", handler) for handler in handlers]
+    return {Path(it.baseFilename).parent for it in targets if hasattr(it, "baseFilename")}

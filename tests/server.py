@@ -8,7 +8,7 @@ import contextlib
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -76,15 +76,17 @@ def voxray(*args: str, timeout: float = 90) -> subprocess.CompletedProcess[str]:
 
 
 @contextlib.contextmanager
-def running(folder: Path, args: dict[str, Any], ready_s: float = READY_S) -> Iterator[Server]:
+def running(
+    folder: Path, args: dict[str, Any], ready_s: float = READY_S, options: Sequence[str] = ()
+) -> Iterator[Server]:
     """A server with these `args`, stopped with Ctrl-C at the end."""
-    with starting(folder, args) as server:
+    with starting(folder, args, options) as server:
         await_ready(server, ready_s)
         yield server
 
 
 @contextlib.contextmanager
-def starting(folder: Path, args: dict[str, Any]) -> Iterator[Server]:
+def starting(folder: Path, args: dict[str, Any], options: Sequence[str] = ()) -> Iterator[Server]:
     """The same, not ready yet."""
     port = free_port()
     args = {
@@ -107,7 +109,7 @@ def starting(folder: Path, args: dict[str, Any]) -> Iterator[Server]:
     log = folder / "run.log"
     with log.open("wb") as out:
         process = subprocess.Popen(
-            [str(BIN / "voxray"), "run", "--config", str(config)], stderr=out, stdout=out
+            [str(BIN / "voxray"), "run", "--config", str(config), *options], stderr=out, stdout=out
         )
     server = Server(process, port, log)
     try:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from docs.generate import configuration, errors, metrics
+from docs.generate import configuration, errors, log_events, metrics
 from serve_app.dialects.native import TYPES, Start
 
 ROOT = Path(__file__).parent.parent
@@ -30,6 +30,10 @@ def test_the_table_of_errors_is_current() -> None:
 
 def test_the_table_of_metrics_is_current() -> None:
     assert metrics() in (ROOT / "docs/observability.md").read_text(), "run `make docs`"
+
+
+def test_the_table_of_events_is_current() -> None:
+    assert log_events() in (ROOT / "docs/observability.md").read_text(), "run `make docs`"
 
 
 def test_the_protocol_page_knows_every_message_and_field() -> None:

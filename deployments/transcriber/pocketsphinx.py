@@ -145,7 +145,7 @@ class PocketSphinx:
             except EngineFailed:
                 await self._again(pool, key, utterance)
             except Exception:  # nothing else reports it, and the client would wait forever
-                log.exception("decoding an utterance failed")
+                log.exception("recognition_failed")
                 await self._fail(key, utterance, ENGINE_FAILED)
 
     async def _again(self, pool: _Pool, key: Hashable, utterance: _Utterance) -> None:

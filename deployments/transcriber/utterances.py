@@ -100,7 +100,7 @@ class Utterances(Generic[U]):
         except EngineFailed as failed:
             final = EngineHypothesis(key, 0, (), True, 0, str(failed))
         except Exception:  # nothing else reports it, and the client would wait forever
-            log.exception("recognising an utterance failed")
+            log.exception("recognition_failed")
             final = EngineHypothesis(key, 0, (), True, 0, ENGINE_FAILED)
         await utterance.until(None)
         self._open.pop(key, None)

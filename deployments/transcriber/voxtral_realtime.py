@@ -178,7 +178,7 @@ class VoxtralRealtime:
             return None
         if clock.now == start:
             raise EngineFailed("the model wrote nothing")
-        log.warning("a request ended before its audio did, after %d tokens", clock.tokens)
+        log.warning("utterance_cut_short", extra={"tokens": clock.tokens})
         return min(clock.now, utterance.samples)
 
     async def _inputs(

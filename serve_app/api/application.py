@@ -31,7 +31,7 @@ from serve_app.api.sockets.socketio import endpoint as socket_io
 from serve_app.config import Config
 from serve_app.config.runtime import RuntimeSettings
 from serve_app.observability.metrics import Metrics
-from serve_app.observability.requests import CountRequests
+from serve_app.observability.requests import WatchRequests
 from serve_app.security.middleware import RequestMiddleware
 
 
@@ -64,7 +64,7 @@ def create_app(
         adds_id=not serve_adds_id,
     )
     app.add_middleware(DrainGate, drain=server.drain, metrics=server.metrics, open_paths=SOCKET_IO)
-    app.add_middleware(CountRequests, metrics=server.metrics)  # the outermost, to count everything
+    app.add_middleware(WatchRequests, metrics=server.metrics)  # the outermost, to see everything
     errors.install(app, server.metrics)
     docs_page.install(app)
     app.mount(

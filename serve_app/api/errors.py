@@ -10,6 +10,7 @@ from starlette.exceptions import HTTPException
 from serve_app.api.methods import allowed
 from serve_app.errors import ClientError, field, reason
 from serve_app.observability.metrics import Metrics
+from serve_app.observability.requests import route_of
 
 log = logging.getLogger("voxray.api")
 
@@ -37,7 +38,8 @@ def install(app: FastAPI, metrics: Metrics) -> None:
         return _answer(_invalid(error), metrics)
 
     async def on_bug(request: Request, error: Exception) -> Response:
-        log.exception("%s %s failed", request.method, request.url.path, exc_info=error)
+        fields = {"method": request.method, "route": route_of(request.scope)}
+        log.error("request_failed", exc_info=error, extra=fields)
         return _answer(ClientError("internal_error", "Internal error; see the server log"), metrics)
 
     app.add_exception_handler(ClientError, on_client_error)

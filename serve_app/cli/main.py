@@ -75,12 +75,16 @@ def run(
         typer.Option(metavar="PORT", min=1, max=65535, help="Overrides the configuration."),
     ] = None,
     profile: Profile = None,
+    log_format: Annotated[
+        Literal["json", "text"] | None,
+        typer.Option(help="Print the log lines of all replicas on stdout, in this form."),
+    ] = None,
 ) -> None:
     """Start Ray and the server on this machine. Ctrl-C stops both."""
     from serve_app.cli.config_file import config_file
     from serve_app.cli.server import run_server
 
-    raise typer.Exit(run_server(config_file(config), host, port, profile))
+    raise typer.Exit(run_server(config_file(config), host, port, profile, log_format))
 
 
 @app.command()

@@ -7,7 +7,10 @@ import os
 import shlex
 import shutil
 import socket
+import sys
+import tempfile
 import time
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,6 +30,8 @@ from serve_app.config.sources import settings_in
 from serve_app.extras import S3, MissingExtra, module_of
 from serve_app.models.gpu_plan import DoesNotFit
 from serve_app.models.weights import Absent, check_plan, ensure
+from serve_app.observability.log_pipe import LOG_PIPE, PipeWriter, relayed
+from serve_app.observability.logs import start_logging
 
 OBJECT_STORE_BYTES = 200_000_000
 READY_S = 60
@@ -34,12 +39,21 @@ READY_IN_A_ROW = 5
 """While HAProxy is replaced, the old one, which knows no ingress, still accepts connections."""
 
 
-def run_server(file: Path, host: str | None, port: int | None, profile: str | None) -> int:
+def run_server(
+    file: Path,
+    host: str | None,
+    port: int | None,
+    profile: str | None,
+    log_format: str | None = None,
+) -> int:
+    """`log_format`: print the log lines of all replicas, in this form."""
     began = time.monotonic()
     hold_signals()
     try:
         args, listen = settings(file, host, port, profile)
         args["drain"] = {"timeout_s": TIMEOUT_S} | (args.get("drain") or {})
+        if log_format:
+            args["logging"] = {**(args.get("logging") or {}), "format": log_format}
         config = validated(file, args)
         missing = simulated(config)
         args = with_simulated(args, missing)
@@ -70,7 +84,10 @@ def run_server(file: Path, host: str | None, port: int | None, profile: str | No
     environment = serve_environment(config, any_ports=True)
     os.environ.update(environment | {LANES_HOST: "127.0.0.1"})
     try:
-        return supervise(partial(_serve, args, config.longest_drain_s, listen, began))
+        with tempfile.TemporaryDirectory(prefix="voxray-logs-") as folder:
+            if log_format:
+                os.environ[LOG_PIPE] = str(Path(folder) / "lines")
+            return supervise(partial(_serve, args, config.longest_drain_s, listen, began))
     finally:
         shutil.rmtree(environment["RAY_SERVE_HAPROXY_SERVER_STATE_BASE"], ignore_errors=True)
 
@@ -139,12 +156,26 @@ def _serve(
 ) -> int:
     """Serve until the supervisor says otherwise."""
     orders = Orders(pipe)
-    _start(args, listen, began)
-    orders.started.set()
-    orders.drain.wait()
-    drain(orders.stop, drain_s)
-    _shut_down()
+    with _logs_on_stdout(args):
+        _start(args, listen, began)
+        orders.started.set()
+        orders.drain.wait()
+        drain(orders.stop, drain_s)
+        _shut_down()
     return DONE
+
+
+@contextlib.contextmanager
+def _logs_on_stdout(args: dict[str, Any]) -> Iterator[None]:
+    """If that was asked for: the lines of all replicas, and this process's own."""
+    if not (pipe := os.environ.get(LOG_PIPE)):
+        yield
+        return
+    config = Config.model_validate(args).logging
+    with relayed(Path(pipe), sys.stdout.fileno()):
+        fixed = {"deployment": "voxray run"}
+        start_logging(config.level, config.format, fixed, [PipeWriter(pipe)])
+        yield
 
 
 def _shut_down() -> None:

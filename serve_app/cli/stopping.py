@@ -44,7 +44,7 @@ def drain(stop: threading.Event, within_s: float) -> None:
         try:
             asyncio.run(_drain_replicas(within_s))
         except Exception as error:  # any of Ray's: there is nothing left to wait for
-            log.warning("the drain was cut short: %s", error)
+            log.warning("drain_cut_short", exc_info=error)
         stop.set()
 
     threading.Thread(target=ask, daemon=True).start()

@@ -23,6 +23,7 @@ from serve_app.config.engines import (
 )
 from serve_app.config.jobs import JobsConfig, StorageConfig
 from serve_app.config.limits import Limits
+from serve_app.config.logs import LoggingConfig
 from serve_app.config.model import ConfigModel
 from serve_app.config.resume import ResumeConfig
 from serve_app.config.voices import VOICES
@@ -81,6 +82,7 @@ class Config(ConfigModel):
     )
     models: ModelsConfig = ModelsConfig()
     gpu: GpuConfig = GpuConfig()
+    logging: LoggingConfig = LoggingConfig()
     limits: Limits = Limits()
     drain: DrainConfig = DrainConfig()
     resume: ResumeConfig = ResumeConfig()

@@ -37,11 +37,12 @@ from serve_app.errors import ClientError
 from serve_app.lanes.pool import LanePool, LaneTimings, ReplicaSet
 from serve_app.lanes.requests import Call, Calls
 from serve_app.live.backlog import ReaderTooSlow
-from serve_app.live.driver import LiveSession, LiveSessions, watch_lanes
+from serve_app.live.driver import NOBODY, LiveSession, LiveSessions, watch_lanes
 from serve_app.live.events import SERVICE_RESTART, Close, ErrorReport, Listening, ServerNotice
 from serve_app.live.events import Event as SessionEvent
 from serve_app.live.events import Fact as SessionFact
 from serve_app.observability.metrics import Metrics
+from serve_app.observability.origin import Origin
 from serve_app.observability.table import CONVERSATIONS, SESSIONS_REFUSED
 
 log = logging.getLogger("voxray.conversation")
@@ -65,8 +66,9 @@ class _Underway(NamedTuple):
 class Conversation:
     """One conversation; `feed` gives its turn a fact and carries out the orders."""
 
-    def __init__(self, all_: "Conversations", turn: Turn, sink: Sink) -> None:
+    def __init__(self, all_: "Conversations", turn: Turn, sink: Sink, origin: Origin) -> None:
         self._all = all_
+        self._origin = origin
         self._turn = turn
         self._sink = sink
         self._work: dict[int, _Underway] = {}
@@ -133,6 +135,7 @@ class Conversation:
         if isinstance(event, ReplyEnded):
             self._cancel(event.reply)
             self._all.metrics.count_reply(event)
+            log.info("reply_ended", extra=_outcome(event) | self._origin.ids())
         self._sink(event)
 
     def _work_for(self, reply: int) -> _Underway:
@@ -162,7 +165,7 @@ class Conversation:
         except ClientError as error:
             self._feed_turn(WorkFailed(reply, error))
         except Exception:
-            log.exception("a reply failed")
+            log.exception("reply_failed", extra={"turn": reply, **self._origin.ids()})
             self._fail("internal_error")
 
     def _fail(self, code: str) -> None:
@@ -274,6 +277,7 @@ class Conversations:
         listening: Listening,
         prefix: str,
         place: Place | None = None,
+        origin: Origin = NOBODY,
     ) -> Conversation:
         """A new conversation, at the `place` that `admit` reserved. The caller must always pass it
         to `close`.
@@ -282,8 +286,10 @@ class Conversations:
         """
         self._check()
         turn = Turn(settings, self.sessions.limits.max_items, prefix)
-        conversation = Conversation(self, turn, sink)
-        live = self.sessions.open(conversation.on_event, abandon, self._limits(), listening, place)
+        conversation = Conversation(self, turn, sink, origin)
+        live = self.sessions.open(
+            conversation.on_event, abandon, self._limits(), listening, place, origin
+        )
         conversation.live = live
         self._open.add(conversation)
         self.metrics.count(CONVERSATIONS)
@@ -309,6 +315,19 @@ class Conversations:
                 "max_buffered_audio_s": AUDIO_AHEAD_S,
             }
         )
+
+
+def _outcome(ended: ReplyEnded) -> dict[str, object]:
+    """The fields of a reply's log line."""
+    stages = ended.stages._asdict()
+    shown = ("transcribe_ms", "first_token_ms", "first_audio_ms", "total_ms", "overhead_ms")
+    return {
+        "turn": ended.reply,
+        "status": ended.status,
+        "code": ended.error.code if ended.error else "",
+        "audio_ms": ended.audio_ms,
+        **{name: stages[name] for name in shown},
+    }
 
 
 def chat_calls(replicas: ReplicaSet, config: ChatConfig) -> Calls:

@@ -59,7 +59,7 @@ class VoiceCatalog:
             try:
                 self._known = {voice.id: voice for voice in await self._list()}
             except Exception as error:  # Ray raises various errors while there is no replica
-                log.info("no voices yet: %s", type(error).__name__)
+                log.info("voices_unknown", extra={"cause": type(error).__name__})
             if self._known:
                 return
             await asyncio.sleep(backoff_s(RETRY_S, attempt, SLOWEST_RETRY_S))

@@ -93,7 +93,7 @@ class ConversationDialect:
     ) -> None:
         self.prefix = session_id[:12]
         self._terms = terms
-        self._session_id = session_id
+        self.session_id = session_id
         self._engines = engines
         self._understands = understands
         self._request = ConversationAudio(type="audio", audio_data="")
@@ -123,7 +123,7 @@ class ConversationDialect:
             _message(
                 "connection",
                 status="connected",
-                session_id=self._session_id,
+                session_id=self.session_id,
                 engines=self._engines,
                 limits={
                     "max_message_bytes": limits.max_event_bytes,

@@ -54,7 +54,7 @@ class RealtimeDialect:
         self, terms: DialectTerms, session_id: str, session: RealtimeSession, model: str, now: float
     ) -> None:
         self._terms = terms
-        self._id = f"sess_{session_id}"
+        self.id = f"sess_{session_id}"
         self.prefix = session_id[:12]
         """Of every id that this session makes."""
         self._model = model
@@ -79,11 +79,11 @@ class RealtimeDialect:
         """The session object of the server's events."""
         expires_at = self._created + int(self._terms.limits.max_session_s)
         voice = self._terms.settings.voice
-        return self._session.rendered(self._id, self._model, voice, expires_at)
+        return self._session.rendered(self.id, self._model, voice, expires_at)
 
     def hello(self) -> bytes:
         """The first event. vLLM's clients look for a top-level id and created."""
-        created = {"id": self._id, "created": self._created}
+        created = {"id": self.id, "created": self._created}
         return self._write("session.created", session=self.session(), **created)
 
     def render(self, event: Event | ServerNotice | ErrorReport | Close) -> list[bytes]:

@@ -103,7 +103,8 @@ class LiveRecordings:
             try:
                 await self._write(name, collector, audio_ms)
             except (ClientError, LeaseLost) as error:
-                log.warning("session %s: result not stored: %s", name.id, type(error).__name__)
+                fields = {"job": name.id, "tenant": name.tenant, "cause": type(error).__name__}
+                log.warning("live_recording_lost", extra=fields)
             finally:
                 self._ended.task_done()
 

@@ -27,5 +27,6 @@ async def persistently(do: Callable[[], Awaitable[Result]]) -> Result:
                 raise
             attempt += 1
             delay_s = backoff_s(FIRST_RETRY_S, attempt, SLOWEST_RETRY_S)
-            log.warning("%s: next attempt in %.1f s", error.code, delay_s)
+            fields = {"code": error.code, "delay_s": round(delay_s, 1)}
+            log.warning("storage_failed", extra=fields)
             await asyncio.sleep(delay_s)

@@ -109,5 +109,5 @@ async def _with_retries(recogniser: Recogniser, pcm: bytes, options: SpeechOptio
         except TranscriptionFailed as failure:
             if failure.code != "utterance_failed":
                 raise
-            log.warning("retrying a window: %s", failure)
+            log.warning("window_retried")
     return await recogniser.transcribe(pcm, options)

@@ -1,6 +1,7 @@
 """Accepts recordings: streams them to the object store, then inserts the job."""
 
 import hashlib
+import logging
 from collections.abc import AsyncIterator, Callable
 from typing import NamedTuple
 
@@ -13,6 +14,8 @@ from serve_app.jobs.objects import Objects
 from serve_app.jobs.queue import Queue, Submitted, new_id
 from serve_app.jobs.result import Result
 from serve_app.jobs.webhooks.delivery import Webhooks
+
+log = logging.getLogger("voxray.jobs")
 
 
 class Particulars(NamedTuple):
@@ -104,6 +107,9 @@ class Jobs:
                 sealed_key,
             )
             job, is_new = await self.queue.submit(asked, self.config.max_waiting)
+            if is_new:
+                fields = {"job": job.id, "tenant": job.tenant, "bytes": job.size}
+                log.info("job_submitted", extra=fields)
         except BaseException:
             await self.objects.delete(path)
             raise

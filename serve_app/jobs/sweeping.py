@@ -55,7 +55,7 @@ class Sweeping:
             try:
                 await self._sweep_once()
             except ClientError as error:
-                log.warning("sweeping failed: %s", error.code)
+                log.warning("sweep_failed", extra={"code": error.code})
             await asyncio.sleep(SWEEP_S)
 
     async def _sweep_once(self) -> None:

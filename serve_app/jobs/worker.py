@@ -26,6 +26,7 @@ from serve_app.jobs.sweeping import Sweeping
 from serve_app.jobs.webhooks.delivery import Webhooks
 from serve_app.lanes.pool import LanePool, LaneTimings, ReplicaSet
 from serve_app.live.driver import watch_lanes
+from serve_app.observability.ids import belonging
 from serve_app.observability.metrics import Metrics
 from serve_app.observability.table import JOB_SECONDS, JOBS, JOBS_ENDED, JOBS_RETRIED
 
@@ -95,12 +96,13 @@ class Worker:
             try:
                 job = await self._queue.claim() if self.load else None
             except ClientError as error:
-                log.warning("cannot claim a job: %s", error.code)
+                log.warning("claim_failed", extra={"code": error.code})
                 job = None
             if job is None:
                 await asyncio.sleep(self._config.poll_s)
             else:
-                await self._run_job(job)
+                with belonging(job=job.id, tenant=job.tenant):
+                    await self._run_job(job)
 
     async def _count(self) -> None:
         while True:
@@ -115,7 +117,7 @@ class Worker:
 
     async def _run_job(self, job: Job) -> None:
         """Run the job and store its outcome, also after failures."""
-        log.info("job %s: claimed", job.id)
+        log.info("job_claimed", extra={"attempt": job.attempts + 1})
         pipeline = self._pipeline(job)
         work = asyncio.create_task(self._do(job, pipeline))
         keeper = asyncio.create_task(self._keep_lease(job, pipeline))
@@ -132,7 +134,7 @@ class Worker:
             if ending:
                 await self._end(job, ending, self._changes(pipeline))
         except LeaseLost:
-            log.warning("job %s: lease lost to another worker", job.id)
+            log.warning("job_lease_lost")
 
     async def _do(self, job: Job, pipeline: Pipeline) -> Ending | None:
         """How the job ends; None if it will be retried."""
@@ -181,7 +183,7 @@ class Worker:
                 return Ending(JobState.FAILED, error.code, str(error))
             case LeaseLost():
                 raise error
-        log.error("job %s failed", job.id, exc_info=error)
+        log.error("job_failed", exc_info=error)
         reason = "Internal error; see the server log"
         return await self._try_again(job, "internal_error", reason)
 
@@ -191,7 +193,7 @@ class Worker:
         if attempts >= self._config.max_attempts:
             return Ending(JobState.FAILED, code, reason)
         delay_s = backoff_s(self._config.retry_backoff_s, attempts)
-        log.warning("job %s: %s, next attempt in %.1f s", job.id, code, delay_s)
+        log.warning("job_retried", extra={"code": code, "delay_s": round(delay_s, 1)})
         self._metrics.count(JOBS_RETRIED, code)
         await persistently(lambda: self._queue.requeue(job, delay_s, attempts))
         return None
@@ -218,9 +220,11 @@ class Worker:
     async def _end(self, job: Job, ending: Ending, changes: dict[str, Any]) -> None:
         """Raises `LeaseLost`."""
         await persistently(lambda: self._queue.end(job, ending, **changes))
-        log.info("job %s: %s %s", job.id, ending.state.value, ending.error_code or "")
+        run_s = max(0.0, time.time() - (job.started or job.created))
+        fields = {"state": ending.state.value, "code": ending.error_code, "run_s": round(run_s, 1)}
+        log.info("job_ended", extra=fields)
         self._metrics.count(JOBS_ENDED, ending.state.value)
-        self._metrics.observe(JOB_SECONDS, max(0.0, time.time() - (job.started or job.created)))
+        self._metrics.observe(JOB_SECONDS, run_s)
         if ending.state is JobState.CANCELLED:
             await persistently(lambda: self._objects.delete(f"{job.tenant}/{job.id}"))
         else:
@@ -230,6 +234,7 @@ class Worker:
         """This worker stops: another one can take the job at once."""
         with contextlib.suppress(ClientError, LeaseLost):
             await self._queue.requeue(job, 0.0, job.attempts)
+            log.info("job_released")
 
     def _pipeline(self, job: Job) -> Pipeline:
         engines = self._engines if job.options.diarize else {**self._engines, "diarizer": None}

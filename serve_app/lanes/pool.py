@@ -116,7 +116,7 @@ class LanePool:
             async with asyncio.timeout(self._silence_s):
                 return await self._replica_set.replicas()
         except Exception as error:  # any error of Ray: keep the present lanes and try again
-            log.warning("could not list the replicas: %s", type(error).__name__)
+            log.warning("replicas_unknown", extra={"cause": type(error).__name__})
             return list(self._lanes)
 
     def _open_lanes(self, tasks: asyncio.TaskGroup, names: list[str]) -> None:
@@ -138,7 +138,7 @@ class LanePool:
             async with asyncio.timeout(self._silence_s):
                 connection = await self._replica_set.connect(name)
         except Exception as error:  # a replica can fail in any way
-            log.warning("no lane to %s: %s", name, _name(error))
+            log.warning("lane_refused", extra={"to": name, "cause": _name(error)})
             self._close(name)
             return
         finally:
@@ -148,7 +148,7 @@ class LanePool:
         try:
             await lane.run(self._silence_s)
         except Exception as error:  # a replica can fail in any way; its streams move on
-            log.warning("lane to %s lost: %s", name, _name(error))
+            log.warning("lane_lost", extra={"to": name, "cause": _name(error)})
             self._lose(lane, _name(error) in (Drained.__name__, Frozen.__name__))
 
     def _end_telling(self) -> None:
@@ -163,6 +163,7 @@ class LanePool:
 
     def _open(self, lane: ReplicaLane) -> None:
         self._end_telling()
+        log.info("lane_opened", extra={"to": lane.name})
         self._lanes[lane.name] = lane
         waiting, self._waiting = self._waiting, {}
         for stream in waiting:
@@ -195,7 +196,7 @@ class LanePool:
         for stream in list(lane.streams.values()):
             stream.lane = None
             if stream is culprit:
-                log.error("a request that crashed two replicas is quarantined")
+                log.error("request_quarantined")
                 stream.owner.quarantined()
             self.attach(stream)
         if held := self._quarantine.next_trial():

@@ -178,7 +178,7 @@ class LaneServer:
         except BROKEN:
             pass  # the other end is gone, or is not an ingress
         except Exception:  # the model failed: end the lane, and its streams move to another replica
-            log.exception("a lane failed")
+            log.exception("lane_failed")
         finally:
             writer.close()
 

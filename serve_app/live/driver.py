@@ -44,6 +44,7 @@ from serve_app.live.events import (
 from serve_app.live.resume_point import ResumePoint
 from serve_app.live.session import Session
 from serve_app.observability.metrics import Metrics
+from serve_app.observability.origin import Origin
 from serve_app.observability.table import LANES, LANES_LOST, SESSIONS, SESSIONS_REFUSED
 
 log = logging.getLogger("voxray.live")
@@ -53,6 +54,7 @@ LARGER_BATCHES = 2.0
 """How much the batch interval grows under overload."""
 
 NOTHING_COUNTED = SessionMetrics()
+NOBODY = Origin()
 
 Sink = Callable[[Event], None]
 """Gets a session's events as they happen; may raise `ReaderTooSlow`."""
@@ -98,7 +100,10 @@ class LiveSession:
         "_speech",
         "_vad",
         "closed",
+        "code",
         "counted",
+        "opened",
+        "origin",
         "place",
         "progressed",
         "unread_since",
@@ -110,7 +115,12 @@ class LiveSession:
         sink: Sink,
         abandon: Abandon,
         count_final: Callable[[float], None] = lambda latency_s: None,
+        origin: Origin = NOBODY,
     ) -> None:
+        self.origin = origin
+        self.opened = time.monotonic()
+        self.code = ""
+        """The error that ended it early."""
         self._session = session
         self._count_final = count_final
         self._sink = sink
@@ -174,7 +184,8 @@ class LiveSession:
         except ReaderTooSlow:
             self.fail("client_too_slow")
         except Exception:
-            log.exception("a session failed on %s", type(fact).__name__)
+            fields = {"fact": type(fact).__name__, **self.origin.ids()}
+            log.exception("session_failed", extra=fields)
             self.fail("internal_error")
 
     def metrics(self) -> SessionMetrics:
@@ -183,6 +194,7 @@ class LiveSession:
     def fail(self, code: str) -> None:
         """End at once; the client does not get events that it has not read yet."""
         if self.closed is None:
+            self.code = code
             self.closed = self._session.metrics()
             self._session.on(ClientVanished(), 0.0)
         self._abandon(code)
@@ -268,6 +280,7 @@ class LiveSessions:
         limits: Limits | None = None,
         listening: Listening | None = None,
         place: Place | None = None,
+        origin: Origin = NOBODY,
     ) -> LiveSession:
         """A new session, attached, at the `place` that `admit` reserved. The caller must always
         pass it to `close`.
@@ -277,10 +290,11 @@ class LiveSessions:
         vad = self.vad_config
         listening = listening or Listening(vad.endpoint(), vad.prefix_padding_ms)
         session = Session(limits or self.limits, listening, time.monotonic())
-        live = LiveSession(session, sink, abandon, self._metrics.count_final)
+        live = LiveSession(session, sink, abandon, self._metrics.count_final, origin)
         live.place = self._taken(place, live)
         self._open.add(live)
         self._metrics.count(SESSIONS)
+        log.info("session_opened", extra={"kind": origin.kind, **origin.ids()})
         self._metrics.active_sessions = self.count
         live.join(self.vad, self.transcriber)
         if level := self.admission.level:
@@ -296,6 +310,8 @@ class LiveSessions:
 
     def close(self, live: LiveSession) -> None:
         self._count([live])
+        if live in self._open:
+            log.info("session_closed", extra=_outcome(live))
         live.leave()
         self._open.discard(live)
         self._left.set()
@@ -307,8 +323,10 @@ class LiveSessions:
         """Admit no session any more. Open ones get `timeout_s` to end, then they get the words of
         all audio so far and are closed; returns when none is open."""
         self._draining = True
+        log.info("drain_began", extra={"sessions": self.count, "timeout_s": timeout_s})
         self._feed_all(DrainStarted(timeout_s))
         await self._emptied(timeout_s)
+        log.info("drain_ended", extra={"sessions": self.count})
         self._feed_all(DrainEnded())
         await self._emptied(self.limits.closing_timeout_s + CLOSE_TIMEOUT_S)
         for live in list(self._open):
@@ -364,6 +382,22 @@ class LiveSessions:
                 live.feed(Ticked())
                 if live.unread_since is not None and live.unread_since < latest:
                     live.fail("client_too_slow")
+
+
+def _outcome(live: LiveSession) -> dict[str, object]:
+    """The fields of its last log line."""
+    metrics = live.metrics()
+    return {
+        "kind": live.origin.kind,
+        "code": live.code,
+        "open_s": round(time.monotonic() - live.opened, 1),
+        "audio_s": round(metrics.audio_ms / 1000, 1),
+        "utterances": metrics.utterances,
+        "words": metrics.words,
+        "errors": metrics.errors,
+        "replays": metrics.replays,
+        **live.origin.ids(),
+    }
 
 
 def watch_lanes(metrics: Metrics, deployment: str, lanes: LanePool) -> None:

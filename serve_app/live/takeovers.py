@@ -55,7 +55,7 @@ class Takeovers:
         try:
             replaced = set(await self._tell([claim for claim, _ in told]))
         except Exception as error:  # any error of Ray
-            return log.warning("takeovers were not told: %s", type(error).__name__)
+            return log.warning("takeovers_untold", extra={"cause": type(error).__name__})
         for claim, end in told:
             if claim.origin in replaced:
                 self._fence.leave(claim)

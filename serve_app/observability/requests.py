@@ -1,10 +1,15 @@
-"""Counts every HTTP request by its answer, and times it: the outermost ASGI middleware."""
+"""Counts, times and logs every HTTP request: the outermost ASGI middleware."""
 
+import logging
 import time
 
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from serve_app.observability.ids import belonging
 from serve_app.observability.metrics import Metrics
+
+log = logging.getLogger("voxray.api")
 
 UNROUTED = "none"
 """The route of a request without one. The path cannot be the label, because clients choose it and
@@ -13,7 +18,7 @@ the number of labels must be small."""
 ABORTED = "aborted"
 
 
-class CountRequests:
+class WatchRequests:
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self._app = app
         self._metrics = metrics
@@ -29,19 +34,34 @@ class CountRequests:
                 status = str(message["status"])
             await send(message)
 
-        try:
-            await self._app(scope, receive, answer)
-        except Exception:
-            if status == ABORTED:
-                status = "500"  # an outer middleware answers it
-            raise
-        finally:
-            route = _route(scope)
-            self._metrics.count_request(scope["method"], route, status)
-            if status != ABORTED:
-                self._metrics.time_request(route, time.monotonic() - began)
+        with belonging(**_ids(scope)):
+            try:
+                await self._app(scope, receive, answer)
+            except Exception:
+                if status == ABORTED:
+                    status = "500"  # an outer middleware answers it
+                raise
+            finally:
+                self._ended(scope, status, time.monotonic() - began)
+
+    def _ended(self, scope: Scope, status: str, seconds: float) -> None:
+        method, route = scope["method"], route_of(scope)
+        self._metrics.count_request(method, route, status)
+        if status != ABORTED:
+            self._metrics.time_request(route, seconds)
+        fields = {
+            "method": method,
+            "route": route,
+            "status": status,
+            "ms": round(seconds * 1000, 1),
+        }
+        log.info("request_ended", extra=fields)
 
 
-def _route(scope: Scope) -> str:
+def _ids(scope: Scope) -> dict[str, str]:
+    return {"request": Headers(scope=scope).get("x-request-id", "")[:128]}
+
+
+def route_of(scope: Scope) -> str:
     """The path of the route, with its parameters as such."""
     return str(getattr(scope.get("route"), "path", None) or scope.get("root_path") or UNROUTED)

@@ -35,6 +35,7 @@ def leaves(model: BaseModel, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple
 
 LEAVES = dict(leaves(Config()))
 OTHER = {"profile": "sim", "diarizer.pyannote.device": "cuda", "vad.engine": "webrtc"}
+OTHER |= {"logging.level": "debug", "logging.format": "text"}
 """Where only some words are allowed."""
 
 

@@ -21,6 +21,7 @@ from serve_app.errors import ClientError
 from serve_app.live.backlog import Backlog
 from serve_app.live.driver import LiveSession, LiveSessions
 from serve_app.live.events import ClientErred, Close, Event, Fact, Resumable, UtteranceEvent
+from serve_app.observability.origin import origin_of
 
 PIECE_BYTES = 32_000
 AHEAD_SHARE = 0.5
@@ -69,7 +70,11 @@ async def _events(
 ) -> AsyncGenerator[bytes, None]:
     unsent = _Unsent(sessions.limits.max_unsent_events)
     progressed = asyncio.Event()
-    live = sessions.open(unsent.on_event, unsent.on_abandoned)
+    live = sessions.open(
+        unsent.on_event,
+        unsent.on_abandoned,
+        origin=origin_of(request.headers, "chunked", dialect.session_id),
+    )
     live.progressed = progressed.set
     feeding = asyncio.create_task(_feed(request, live, dialect, begin, sessions, progressed))
     feeding.add_done_callback(unsent.on_fed)

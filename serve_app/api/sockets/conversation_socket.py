@@ -22,6 +22,7 @@ from serve_app.dialects.conversation import MAX_AUDIO_S, ConversationDialect, Un
 from serve_app.dialects.frames import ImmediateAnswer
 from serve_app.errors import ClientError
 from serve_app.observability.metrics import Metrics
+from serve_app.observability.origin import Origin, origin_of
 
 PATH = "/ws"
 
@@ -37,7 +38,9 @@ def route(backend: Backend, conversations: Conversations, metrics: Metrics) -> R
         except ClientError as error:
             return refusal(error, metrics)
         dialect = new_dialect(ConversationDialect, backend, conversations)
-        return welcome(ConversationSocket(conversations, dialect, metrics, max_bytes, place))
+        origin = origin_of(request.headers, "conversation", dialect.session_id)
+        socket = ConversationSocket(conversations, dialect, metrics, max_bytes, place, origin)
+        return welcome(socket)
 
     return Route(accept, max_bytes)
 
@@ -71,8 +74,9 @@ class ConversationSocket(SpokenSocket):
         metrics: Metrics,
         max_message_bytes: int,
         place: Place,
+        origin: Origin,
     ) -> None:
-        super().__init__(conversations, metrics, max_message_bytes, place)
+        super().__init__(conversations, metrics, max_message_bytes, place, origin)
         self._dialect = dialect
         self._decoding = False
 

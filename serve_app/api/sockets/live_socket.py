@@ -4,6 +4,7 @@ A frame is parsed and fed to the session at once; an event is rendered and writt
 the client does not read, events wait in the `Backlog`.
 """
 
+import logging
 import time
 import uuid
 from typing import Any
@@ -35,9 +36,12 @@ from serve_app.live.events import (
 from serve_app.live.fence import REPLACED, Claim
 from serve_app.live.takeovers import Takeovers
 from serve_app.observability.metrics import Metrics
+from serve_app.observability.origin import Origin, origin_of
 from serve_app.observability.table import PARTIALS_DROPPED, SESSIONS_RESUMED
 from serve_app.security.principal import principal_of
 from serve_app.security.resume_token import ResumeTokens
+
+log = logging.getLogger("voxray.live")
 
 PATH = "/v1/transcribe/stream"
 MAX_MESSAGE_BYTES = 2 << 20
@@ -71,9 +75,10 @@ def route(
         except ClientError as error:
             return refusal(error, metrics)
         signed = None if recording else tokens(request)
-        engine = backend.engines.transcriber
-        dialect = NativeDialect(sessions.limits, uuid.uuid4().hex, engine, signed)
-        return welcome(LiveSocket(sessions, dialect, metrics, takeovers, place, recording))
+        id_ = uuid.uuid4().hex
+        dialect = NativeDialect(sessions.limits, id_, backend.engines.transcriber, signed)
+        origin = origin_of(request.headers, "native", id_)
+        return welcome(LiveSocket(sessions, dialect, metrics, takeovers, place, origin, recording))
 
     return Route(accept, MAX_MESSAGE_BYTES)
 
@@ -86,6 +91,7 @@ class LiveSocket(Socket):
         "_claim",
         "_dialect",
         "_live",
+        "_origin",
         "_place",
         "_recording",
         "_sessions",
@@ -99,9 +105,11 @@ class LiveSocket(Socket):
         metrics: Metrics,
         takeovers: Takeovers,
         place: Place,
+        origin: Origin,
         recording: LiveRecording | None = None,
     ) -> None:
         super().__init__(metrics, MAX_MESSAGE_BYTES)
+        self._origin = origin
         self._sessions = sessions
         self._dialect = dialect
         self._takeovers = takeovers
@@ -113,7 +121,9 @@ class LiveSocket(Socket):
 
     def opened(self) -> None:
         self.send(self._dialect.hello())
-        self._live = self._sessions.open(self._on_event, self.end, place=self._place)
+        self._live = self._sessions.open(
+            self._on_event, self.end, place=self._place, origin=self._origin
+        )
         self._takeovers.begin(self._claim, self._live.fail)
         if self._recording:
             self._recording.begin(self._refused)
@@ -153,6 +163,8 @@ class LiveSocket(Socket):
             if not self._takeovers.resume(before, self._claim, live.fail):
                 return live.fail(REPLACED)
             self._metrics.count(SESSIONS_RESUMED)
+            live.origin = live.origin._replace(session=self._dialect.session_id)
+            log.info("session_resumed", extra={"epoch": self._claim.epoch, **live.origin.ids()})
         self.send(self._dialect.hello())
 
     def _new_claim(self) -> Claim:

@@ -23,6 +23,7 @@ from serve_app.errors import ClientError
 from serve_app.live.events import Started
 from serve_app.live.options import listed
 from serve_app.observability.metrics import Metrics
+from serve_app.observability.origin import Origin, origin_of
 from serve_app.security import client_secret
 
 PATH = "/v1/realtime"
@@ -73,7 +74,9 @@ def route(backend: Backend, conversations: Conversations, metrics: Metrics) -> R
         except ClientError as error:
             return refusal(error, metrics)
         headers = {"Sec-WebSocket-Protocol": SUBPROTOCOL} if SUBPROTOCOL in protocols else None
-        return welcome(RealtimeSocket(conversations, dialect, metrics, max_bytes, place), headers)
+        origin = origin_of(request.headers, "realtime", dialect.id)
+        socket = RealtimeSocket(conversations, dialect, metrics, max_bytes, place, origin)
+        return welcome(socket, headers)
 
     return Route(accept, max_bytes)
 
@@ -136,8 +139,9 @@ class RealtimeSocket(SpokenSocket):
         metrics: Metrics,
         max_message_bytes: int,
         place: Place,
+        origin: Origin,
     ) -> None:
-        super().__init__(conversations, metrics, max_message_bytes, place)
+        super().__init__(conversations, metrics, max_message_bytes, place, origin)
         self._realtime = dialect
         self._dialect: RealtimeDialect | VllmDialect = dialect
 

@@ -230,7 +230,7 @@ class Socket(WSListener):
         except ReaderTooSlow:
             self.end("client_too_slow")
         except Exception:  # the outermost edge of a connection
-            log.exception("a connection failed")
+            log.exception("connection_failed")
             self.end("internal_error")
 
     # Frames out.

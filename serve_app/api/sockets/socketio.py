@@ -35,6 +35,7 @@ from serve_app.live.events import (
     UtteranceEvent,
 )
 from serve_app.observability.metrics import Metrics
+from serve_app.observability.origin import origin_of
 
 PATH = "/socket"
 NAMES = {
@@ -65,7 +66,11 @@ class Listener:
         self._disconnect = disconnect
         self._backlog = Backlog(sessions.limits.max_unsent_events)
         self._pending = asyncio.Event()
-        self._live: LiveSession | None = sessions.open(self._on_event, self._on_abandoned)
+        self._live: LiveSession | None = sessions.open(
+            self._on_event,
+            self._on_abandoned,
+            origin=origin_of({}, "socketio", dialect.session_id),
+        )
         self._sending = asyncio.create_task(self._send())
 
     def received(self, frame: str | bytes) -> None:

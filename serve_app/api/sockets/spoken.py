@@ -21,6 +21,7 @@ from serve_app.errors import ClientError
 from serve_app.live.backlog import ReaderTooSlow
 from serve_app.live.events import Close, ErrorReport, Listening
 from serve_app.observability.metrics import Metrics
+from serve_app.observability.origin import Origin
 
 READ_AHEAD_SAMPLES = 30 * RATE
 """Audio that was received and not yet heard, at which the socket is no longer read."""
@@ -56,8 +57,10 @@ class SpokenSocket(Socket):
         metrics: Metrics,
         max_message_bytes: int,
         place: Place,
+        origin: Origin,
     ) -> None:
         super().__init__(metrics, max_message_bytes)
+        self._origin = origin
         self._conversations = conversations
         self._place = place
         self._conversation: Conversation | None = None
@@ -74,7 +77,7 @@ class SpokenSocket(Socket):
 
     def open_conversation(self, settings: ReplySettings, listening: Listening, prefix: str) -> None:
         self._conversation = self._conversations.open(
-            self._on_event, self.end, settings, listening, prefix, self._place
+            self._on_event, self.end, settings, listening, prefix, self._place, self._origin
         )
         if self._conversation.live:
             self._conversation.live.progressed = self._throttle

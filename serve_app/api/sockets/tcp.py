@@ -21,6 +21,7 @@ from serve_app.dialects.frames import ImmediateAnswer
 from serve_app.errors import ClientError
 from serve_app.live.events import Close
 from serve_app.observability.metrics import Metrics
+from serve_app.observability.origin import origin_of
 
 log = logging.getLogger("voxray.tcp")
 
@@ -75,7 +76,7 @@ class TcpPort:
         except (OSError, asyncio.IncompleteReadError):
             pass  # the client has disconnected or does not read
         except Exception:
-            log.exception("a TCP connection failed")
+            log.exception("connection_failed")
         finally:
             self._connections -= 1
             self._metrics.active_connections -= 1
@@ -144,7 +145,12 @@ class _Connection:
     def open(self) -> None:
         dialect = self._dialect
         self._conversation = self._conversations.open(
-            self._on_event, self._on_abandoned, dialect.settings, dialect.listening, dialect.prefix
+            self._on_event,
+            self._on_abandoned,
+            dialect.settings,
+            dialect.listening,
+            dialect.prefix,
+            origin_of({}, "tcp", dialect.session_id),
         )
 
     def close(self) -> None:

@@ -110,7 +110,7 @@ class Webhooks:
         try:
             return await self._claim()
         except ClientError as error:
-            log.warning("cannot deliver webhooks: %s", error.code)
+            log.warning("webhooks_unavailable", extra={"code": error.code})
             return None
 
     async def _attempt(self, client: httpx.AsyncClient, delivery: Delivery) -> None:
@@ -118,7 +118,8 @@ class Webhooks:
         try:
             await self._settle(delivery, failure)
         except ClientError as error:  # it will be sent again, with the same id
-            log.warning("webhook %s: outcome not stored: %s", delivery.id, error.code)
+            fields = {"webhook": delivery.id, "code": error.code}
+            log.warning("webhook_outcome_lost", extra=fields)
 
     async def listed(self, tenant: str, state: str | None, limit: int) -> list[Delivery]:
         """The newest first."""
@@ -213,7 +214,8 @@ class Webhooks:
         state = "delivered" if failure is None else "dead" if dead else "waiting"
         values = {"state": state, "outcome": failure, "due": now() + pause_s}
         if failure:
-            log.warning("webhook %s: %s (attempt %d)", delivery.id, failure, delivery.attempts)
+            fields = {"webhook": delivery.id, "cause": failure, "attempt": delivery.attempts}
+            log.warning("webhook_failed", extra=fields)
         async with self._database.write() as connection:
             mine = deliveries.c.id == delivery.id
             await connection.execute(deliveries.update().where(mine).values(values))

@@ -1,0 +1,93 @@
+"""Every event that voxray logs: its name, its level and the fields it may have. Pure.
+
+A log call names its event, `log.info("session_opened", extra={"session": id_})`, and nothing else
+of it is written: no other fields, no message, no text of an exception. So a log never has words,
+audio or keys. docs/observability.md is made from this table.
+"""
+
+from typing import NamedTuple
+
+IDS = ("tenant", "request", "session", "turn", "job", "trace")
+"""What an event belongs to; any event may have these fields."""
+
+
+class LogEvent(NamedTuple):
+    name: str
+    level: str
+    fields: tuple[str, ...]
+    help: str
+
+
+LOG_EVENTS: dict[str, LogEvent] = {}
+
+
+def _event(level: str, name: str, help_: str, *fields: str) -> None:
+    LOG_EVENTS[name] = LogEvent(name, level, fields, help_)
+
+
+# Replicas and their engines.
+_event("info", "replica_started", "A replica runs.", "version")
+_event("info", "engine_loaded", "An engine can be used.", "engine", "load_s")
+_event("error", "engine_died", "An engine has stopped for good; its replica ends, too.", "kind")
+_event("error", "engine_request_failed", "An engine failed in an unexpected way.")
+_event("error", "recognition_failed", "Recognising an utterance failed in an unexpected way.")
+_event("warning", "batch_too_large", "A batch does not fit into memory; run one by one.", "items")
+_event("warning", "utterance_cut_short", "The model ended before the audio did.", "tokens")
+_event("warning", "lines_dropped", "Lines for stdout were dropped: nobody read them.", "lines")
+_event("info", "settings_changed", "Settings were changed at run time.", "keys")
+
+# Lanes.
+_event("info", "lane_opened", "A lane to a model replica is open.", "to")
+_event("warning", "lane_refused", "No lane to a model replica can be opened.", "to", "cause")
+_event("warning", "lane_lost", "A lane to a model replica broke.", "to", "cause")
+_event("error", "lane_failed", "The model behind a lane failed in an unexpected way.")
+_event("warning", "replicas_unknown", "Ray cannot say which replicas there are.", "cause")
+_event("error", "request_quarantined", "A request that crashed two replicas is not sent again.")
+_event("info", "voices_unknown", "The speaker has not said yet which voices it has.", "cause")
+
+# Requests.
+_event("info", "request_ended", "A request was answered.", *("method", "route", "status", "ms"))
+_event("error", "request_failed", "A request failed in an unexpected way.", "method", "route")
+_event("error", "connection_failed", "A connection failed in an unexpected way.")
+
+# Sessions and conversations.
+_event("info", "session_opened", "A live session began.", "kind")
+_event(
+    "info",
+    "session_closed",
+    "A live session ended; `code` is the error that ended it, if one did.",
+    *("kind", "code", "open_s", "audio_s", "utterances", "words", "errors", "replays"),
+)
+_event("info", "session_resumed", "A socket went on with a session that lost its own.", "epoch")
+_event("warning", "takeovers_untold", "Old sockets of resumed sessions may be open.", "cause")
+_event("info", "drain_began", "The replica takes no new work.", "sessions", "timeout_s")
+_event("info", "drain_ended", "What is still open gets its last words now.", "sessions")
+_event("warning", "drain_cut_short", "The replicas could not be told to drain.")
+_event("error", "session_failed", "A session failed in an unexpected way.", "fact")
+_event(
+    "info",
+    "reply_ended",
+    "A reply ended.",
+    *("status", "code", "audio_ms", "transcribe_ms", "first_token_ms", "first_audio_ms"),
+    *("total_ms", "overhead_ms"),
+)
+_event("error", "reply_failed", "A reply failed in an unexpected way.")
+_event("warning", "live_recording_lost", "The transcript of a session was not stored.", "cause")
+
+# Jobs.
+_event("info", "job_submitted", "A recording waits for a worker.", "bytes")
+_event("info", "job_claimed", "A worker took the job.", "attempt")
+_event("info", "job_released", "A worker that stops returned the job to the queue.")
+_event("warning", "job_lease_lost", "Another worker has the job.")
+_event("warning", "job_retried", "The job will be tried again.", "code", "delay_s")
+_event("error", "job_failed", "The job failed in an unexpected way.")
+_event("info", "job_ended", "The job ended.", "state", "code", "run_s")
+_event("warning", "window_retried", "The engine failed on a piece of a recording; tried again.")
+_event("warning", "claim_failed", "The queue of jobs cannot be read.", "code")
+_event("warning", "storage_failed", "The store is unavailable; tried again.", "code", "delay_s")
+_event("warning", "sweep_failed", "Old data cannot be deleted now; tried again.", "code")
+
+# Webhooks.
+_event("warning", "webhooks_unavailable", "Waiting webhooks cannot be read.", "code")
+_event("warning", "webhook_failed", "A call was not accepted.", "webhook", "cause", "attempt")
+_event("warning", "webhook_outcome_lost", "A call's outcome was not stored.", "webhook", "code")

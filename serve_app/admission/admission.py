@@ -160,7 +160,8 @@ class Admission:
         level = self._ladder.on(self._pressure.value, now)
         if level is before:
             return
-        log.warning("brownout level %d (%s)", level, self._pressure.reason)
+        fields = {"to": level, "cause": self._pressure.reason}
+        log.warning("quality_changed", extra=fields)
         self._metrics.count(LEVEL_CHANGES, "up" if level > before else "down")
         for follower in self._followers:
             follower(level, self._pressure.reason)

@@ -150,7 +150,7 @@ class _Connection:
             dialect.settings,
             dialect.listening,
             dialect.prefix,
-            origin_of({}, "tcp", dialect.session_id),
+            origin=origin_of({}, "tcp", dialect.session_id),
         )
 
     def close(self) -> None:

@@ -9,7 +9,16 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.text import Text
 
 from serve_app.cli import complain, console
-from serve_app.cli.client import Event
+from serve_app.client import (
+    ConnectionResumed,
+    ErrorNotice,
+    Final,
+    Partial,
+    QualityChanged,
+    Reconnecting,
+    SessionClosed,
+    TranscriptionEvent,
+)
 
 
 class Captions:
@@ -27,7 +36,7 @@ class Captions:
         )
         self._task = self._progress.add_task("", total=total_s)
         self._live = Live(console=console, refresh_per_second=10, transient=True)
-        self.finals: list[Event] = []
+        self.finals: list[Final] = []
         self.failed = 0
         """Utterances that the server could not transcribe."""
 
@@ -36,24 +45,45 @@ class Captions:
         with self._live:
             yield self
 
-    def on_event(self, event: Event) -> None:
-        match event["type"]:
-            case "partial":
-                self._partial = Text(event["text"], style="dim italic")
-            case "final":
+    def on_event(self, event: TranscriptionEvent) -> None:
+        match event:
+            case Partial(text):
+                self._partial = Text(text, style="dim italic")
+            case Final():
                 self._final(event)
-            case "error" if not event["fatal"]:
+            case ErrorNotice(_, message):
                 self.failed += 1
-                complain(f"{self._title}: {event['message']}")
-        if "audio_ms" in event:
-            self._progress.update(self._task, completed=event["audio_ms"] / 1000)
-        if event["type"] == "closed":
-            self._progress.update(self._task, completed=event["metrics"]["audio_ms"] / 1000)
+                complain(f"{self._title}: {message}")
+            case _:
+                self._note(event)
+        self._advance(event)
         self._live.update(Group(self._partial, self._progress))
 
-    def _final(self, event: Event) -> None:
-        self.finals.append(event)
+    def _final(self, final: Final) -> None:
+        self.finals.append(final)
         self._partial = Text("")
-        if event["text"] and console.is_terminal:
-            stamp = Text(f"{event['start_ms'] / 1000:7.1f} ", style="cyan")
-            console.print(stamp + Text(event["text"], style="default"))
+        if final.text and console.is_terminal:
+            stamp = Text(f"{final.start_ms / 1000:7.1f} ", style="cyan")
+            console.print(stamp + Text(final.text, style="default"))
+
+    def _note(self, event: TranscriptionEvent) -> None:
+        match event:
+            case Reconnecting(reason, wait_s):
+                note = f"no connection ({reason}); trying again in {wait_s:.1f} s …"
+            case ConnectionResumed(_, away_s):
+                note = f"resumed after {away_s:.1f} s; nothing is lost"
+            case QualityChanged(level, reason) if level:
+                note = f"the server is busy ({reason}); captions may come later"
+            case _:
+                return
+        console.print(Text(note, style="yellow"))
+
+    def _advance(self, event: TranscriptionEvent) -> None:
+        match event:
+            case Partial() | Final():
+                position_ms = event.audio_ms
+            case SessionClosed(metrics):
+                position_ms = metrics["audio_ms"]
+            case _:
+                return
+        self._progress.update(self._task, completed=position_ms / 1000)

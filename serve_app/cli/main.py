@@ -121,12 +121,13 @@ def transcribe(
     form = _one_form({"json": as_json, "srt": srt, "vtt": vtt, "txt": txt}, out)
     from serve_app.cli.transcribe import TranscribeOptions
     from serve_app.cli.transcribe import transcribe as transcribe_files
+    from serve_app.client import LiveOptions
 
-    start = {
-        "language": language,
-        "hotwords": hotword or [],
-        "grammar": grammar.read_text() if grammar else None,
-    }
+    start = LiveOptions(
+        language=language,
+        hotwords=hotword or (),
+        grammar=grammar.read_text() if grammar else None,
+    )
     transcribe_files(TranscribeOptions(server, realtime, form, start), files, out)
 
 
@@ -140,8 +141,9 @@ def mic(
 ) -> None:
     """Show live captions of the microphone. Ctrl-C stops."""
     from serve_app.cli.mic import caption_microphone
+    from serve_app.client import LiveOptions
 
-    caption_microphone(server, {"language": language}, seconds)
+    caption_microphone(server, LiveOptions(language=language), seconds)
 
 
 @app.command()

@@ -1,15 +1,14 @@
 """REST requests to the server, and their errors."""
 
-import ipaddress
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
-from urllib.parse import urlsplit
 
 import httpx2 as httpx
 
 from serve_app.cli import Failure, NoServer
+from serve_app.client.handshake import is_loopback
 
 TIMEOUT = httpx.Timeout(120, connect=10, write=600, read=600)
 
@@ -42,15 +41,6 @@ class Rest:
             if answer.is_error:
                 answer.read()
             yield _accepted(answer)
-
-
-def is_loopback(url: str) -> bool:
-    """Whether `url` is on this machine; then no proxy is used."""
-    host = urlsplit(url).hostname or ""
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 @contextmanager

@@ -11,13 +11,16 @@ from typing import IO, Any, Protocol
 
 from rich.text import Text
 from websockets.asyncio.client import ClientConnection
+from websockets.exceptions import ConnectionClosedError
 
 from deployments.decoding import Bounds, Undecodable, decode
 from deployments.interfaces import RATE, VOICE_RATE
 from serve_app.cli import Failure, WrongUsage, console
-from serve_app.cli.client import Event, socket_to
+from serve_app.cli.client import reported
 from serve_app.cli.devices import Loudspeaker, NoDevice, microphone
 from serve_app.cli.output import output
+from serve_app.client import paced
+from serve_app.client.handshake import dial
 
 CHUNK_MS = 40
 CHUNK_BYTES = VOICE_RATE * CHUNK_MS // 1000 * 2
@@ -86,21 +89,22 @@ def _player(out: Path | None) -> Iterator[Out]:
 
 
 async def _talk(server: str, in_: Path | None, player: Out, voice: str | None) -> None:
-    pcm = _file(in_) if in_ else microphone(VOICE_RATE, CHUNK_MS)
+    pcm = paced(_file(in_), 2 * VOICE_RATE) if in_ else microphone(VOICE_RATE, CHUNK_MS)
     first = await anext(pcm)  # a missing microphone is reported before a missing server
-    async with socket_to(server, "/v1/realtime") as socket:
-        await _Talk(socket, player, bool(in_)).run(first, pcm, voice)
+    with reported(server):
+        socket = await dial(server, "/v1/realtime")
+    try:
+        async with socket:
+            await _Talk(socket, player, bool(in_)).run(first, pcm, voice)
+    except ConnectionClosedError as error:
+        raise NoReply(f"the server closed the connection: {error}") from error
 
 
 async def _file(path: Path) -> AsyncIterator[bytes]:
-    """The recording and then silence, at the speed of speech."""
+    """The recording and then silence."""
     upsampled = _upsampled(path)
-    loop = asyncio.get_running_loop()
-    began, sent = loop.time(), 0
     for at in range(0, len(upsampled), CHUNK_BYTES):
         yield upsampled[at : at + CHUNK_BYTES]
-        sent += CHUNK_MS
-        await asyncio.sleep(max(0.0, began + sent / 1000 - loop.time()))
 
 
 def _upsampled(path: Path) -> bytes:
@@ -161,7 +165,7 @@ class _Talk:
             await self._on_event(json.loads(frame))
             self._progressed.set()
 
-    async def _on_event(self, event: Event) -> None:
+    async def _on_event(self, event: dict[str, Any]) -> None:
         match event["type"]:
             case "error":
                 raise NoReply(event["error"]["message"])

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,8 +12,9 @@ import typer
 from deployments.decoding import Bounds, Undecodable, decode, duration_s
 from serve_app.cli import FAILED, Failure, NoServer, WrongUsage, complain
 from serve_app.cli.captions import Captions
-from serve_app.cli.client import run_session
+from serve_app.cli.client import reported
 from serve_app.cli.output import output
+from serve_app.client import Final, LiveOptions, LiveTranscription, paced
 from serve_app.live.transcript import Form, Segment, render
 
 CHUNK_BYTES = 3_200
@@ -27,7 +29,7 @@ class TranscribeOptions(NamedTuple):
     server: str
     realtime: bool
     form: Form
-    start: dict[str, Any]
+    start: LiveOptions
 
 
 def transcribe(options: TranscribeOptions, files: Sequence[Path], out: Path | None) -> None:
@@ -57,12 +59,15 @@ def transcribe(options: TranscribeOptions, files: Sequence[Path], out: Path | No
 
 async def _transcribe(options: TranscribeOptions, file: Path) -> str:
     captions = Captions(file.name, duration_s(file))
-    server, realtime, form, start = options
-    with captions.shown():
-        await run_session(server, start, _chunks(file), captions.on_event, realtime)
+    pcm = paced(_chunks(file)) if options.realtime else _chunks(file)
+    with captions.shown(), reported(options.server):
+        async with LiveTranscription(options.server, options.start) as live:
+            live.stream(pcm)
+            async for event in live:
+                captions.on_event(event)
     if captions.failed:
         raise Failure(f"{captions.failed} utterances could not be transcribed")
-    return _formatted(form, captions)
+    return _formatted(options.form, captions)
 
 
 async def _chunks(file: Path) -> AsyncIterator[bytes]:
@@ -79,11 +84,21 @@ async def _chunks(file: Path) -> AsyncIterator[bytes]:
 
 def _formatted(form: Form, captions: Captions) -> str:
     if form == "json":
-        return "".join(json.dumps(final) + "\n" for final in captions.finals)
+        return "".join(json.dumps(_shown(final)) + "\n" for final in captions.finals)
     segments = [
         Segment(
-            id=f["utterance"], **{k: f[k] for k in ("start_ms", "end_ms", "text", "confidence")}
+            id=final.utterance,
+            start_ms=final.start_ms,
+            end_ms=final.end_ms,
+            text=final.text,
+            confidence=final.confidence,
         )
-        for f in captions.finals
+        for final in captions.finals
     ]
     return render(form, segments)
+
+
+def _shown(final: Final) -> dict[str, Any]:
+    """As on the wire."""
+    fields = {name: value for name, value in asdict(final).items() if value is not None}
+    return {"type": "final", **fields}

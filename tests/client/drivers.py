@@ -1,0 +1,104 @@
+"""The reference clients, driven alike: each streams counted samples and lists the events it gave."""
+
+import asyncio
+import json
+import shutil
+import subprocess
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import asdict
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from serve_app.client import (
+    ConnectionResumed,
+    ErrorNotice,
+    Final,
+    LiveOptions,
+    LiveTranscription,
+    Partial,
+    QualityChanged,
+    Reconnecting,
+    SessionClosed,
+    SessionFailed,
+    SessionStarted,
+    SpeechEnded,
+    SpeechStarted,
+    TranscriptionError,
+)
+from tests.client.fake_server import samples
+
+SCRIPT = Path(__file__).parent / "stream.mjs"
+CHUNK_MS = 100
+LONGEST_S = 20
+NAMES = {
+    SessionStarted: "session",
+    SpeechStarted: "speech_started",
+    SpeechEnded: "speech_ended",
+    Partial: "partial",
+    Final: "final",
+    ErrorNotice: "error",
+    QualityChanged: "quality",
+    Reconnecting: "reconnecting",
+    ConnectionResumed: "resumed",
+    SessionClosed: "closed",
+}
+
+Event = dict[str, Any]
+Driver = Callable[..., Awaitable[list[Event]]]
+"""(url, until_ms, speed, finalize_at_ms) → events, then `done` or `failed`."""
+
+
+async def in_python(
+    url: str, until_ms: int, speed: float = 0, finalize_at_ms: int = -1
+) -> list[Event]:
+    events: list[Event] = []
+    async with LiveTranscription(url, LiveOptions(language="en")) as live:
+        live.stream(_counted(live, until_ms, speed, finalize_at_ms))
+        try:
+            async for event in live:
+                events.append({"type": NAMES[type(event)], **asdict(event)})
+            events.append({"type": "done"})
+        except TranscriptionError as error:
+            code = error.code if isinstance(error, SessionFailed) else "unreachable"
+            events.append({"type": "failed", "code": code, "message": str(error)})
+    return events
+
+
+async def _counted(
+    live: LiveTranscription, until_ms: int, speed: float, finalize_at_ms: int
+) -> AsyncIterator[bytes]:
+    for at in range(0, until_ms, CHUNK_MS):
+        if at == finalize_at_ms:
+            live.finalize()
+        yield samples(at, at + CHUNK_MS)
+        await asyncio.sleep(CHUNK_MS / 1000 / speed if speed else 0)
+
+
+async def in_node(
+    url: str, until_ms: int, speed: float = 0, finalize_at_ms: int = -1
+) -> list[Event]:
+    command = [*(node() or []), str(SCRIPT), url, str(until_ms), str(speed), str(finalize_at_ms)]
+    process = await asyncio.create_subprocess_exec(
+        *command, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    try:
+        out, err = await asyncio.wait_for(process.communicate(), LONGEST_S)
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.communicate()
+    assert process.returncode == 0, err.decode()
+    return [json.loads(line) for line in out.splitlines()]
+
+
+@cache
+def node() -> list[str] | None:
+    """A Node that has `WebSocket`, from 22 on by itself."""
+    found = shutil.which("node")
+    for flags in ([], ["--experimental-websocket"]) if found else ():
+        command = [str(found), *flags]
+        checked = subprocess.run([*command, "-e", "WebSocket"], capture_output=True)
+        if checked.returncode == 0:
+            return command
+    return None

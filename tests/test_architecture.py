@@ -38,6 +38,10 @@ PURE = [
     "deployments/transcriber/token_clock.py",
     "deployments/transcriber/windows.py",
     *(f"serve_app/admission/{name}.py" for name in ("budget", "ladder", "places", "pressure")),
+    *(
+        f"serve_app/client/{name}.py"
+        for name in ("continuity", "errors", "events", "options", "retained_audio")
+    ),
     "serve_app/live/backlog.py",
     "serve_app/security/client_secret.py",
     "serve_app/security/keys.py",

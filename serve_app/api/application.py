@@ -18,6 +18,7 @@ from serve_app.api import (
     speech,
     status,
     transcriptions,
+    web,
 )
 from serve_app.api.backend import Backend
 from serve_app.api.drain import Drain, DrainGate
@@ -67,6 +68,7 @@ def create_app(
     app.add_middleware(WatchRequests, metrics=server.metrics)  # the outermost, to see everything
     errors.install(app, server.metrics)
     docs_page.install(app)
+    web.install(app)
     app.mount(
         SOCKET_IO, socket_io(backend, server.sessions, server.metrics, server.close_last.append)
     )

@@ -14,7 +14,7 @@ from serve_app.client import (
     ErrorNotice,
     Final,
     Partial,
-    QualityChanged,
+    QualityNotice,
     Reconnecting,
     SessionClosed,
     TranscriptionEvent,
@@ -72,7 +72,7 @@ class Captions:
                 note = f"no connection ({reason}); trying again in {wait_s:.1f} s …"
             case ConnectionResumed(_, away_s):
                 note = f"resumed after {away_s:.1f} s; nothing is lost"
-            case QualityChanged(level, reason) if level:
+            case QualityNotice(level, reason) if level:
                 note = f"the server is busy ({reason}); captions may come later"
             case _:
                 return

@@ -13,7 +13,7 @@ from serve_app.client.events import (
     ErrorNotice,
     Final,
     Partial,
-    QualityChanged,
+    QualityNotice,
     SessionClosed,
     SpeechEnded,
     SpeechStarted,
@@ -65,7 +65,7 @@ class Continuity:
         self.draining = self.contested = self._speaking = self._awaits_final = False
         self._fatal = self._closed = None
         was, self._level = self._level, 0
-        return [QualityChanged(0, "another connection")] if was else []
+        return [QualityNotice(0, "another connection")] if was else []
 
     def on(self, frame: dict[str, Any]) -> TranscriptionEvent | None:
         """What the user gets to see of a message."""
@@ -78,7 +78,7 @@ class Continuity:
                 return event if self._fatal and not self._passes(self._fatal.code) else None
             case Partial() | Final() | SpeechStarted() | SpeechEnded():
                 return event if self._is_new(event) else None
-            case QualityChanged(level):
+            case QualityNotice(level):
                 self._level = level
                 return event
             case ErrorNotice():

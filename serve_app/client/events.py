@@ -81,7 +81,7 @@ class ErrorNotice:
 
 
 @dataclass(frozen=True, slots=True)
-class QualityChanged:
+class QualityNotice:
     """The server is busy and does less for this session, or everything again (level 0)."""
 
     level: int
@@ -118,7 +118,7 @@ TranscriptionEvent = (
     | Partial
     | Final
     | ErrorNotice
-    | QualityChanged
+    | QualityNotice
     | Reconnecting
     | ConnectionResumed
     | SessionClosed
@@ -130,7 +130,7 @@ KINDS: dict[str, type[TranscriptionEvent]] = {
     "partial": Partial,
     "final": Final,
     "error": ErrorNotice,
-    "quality": QualityChanged,
+    "quality": QualityNotice,
     "closed": SessionClosed,
 }
 

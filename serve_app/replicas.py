@@ -51,6 +51,7 @@ from serve_app.live.fence import Claim
 from serve_app.models import weights
 from serve_app.models.weights import Absent
 from serve_app.observability import node
+from serve_app.observability.heap import HeapTrimmer, glibc
 from serve_app.observability.log_pipe import LOG_PIPE, PipeWriter
 from serve_app.observability.logs import start_logging
 from serve_app.observability.metrics import Metrics, Snapshot
@@ -96,8 +97,10 @@ class Replica:
         self._refreshing = asyncio.get_running_loop().create_task(self._refresh())
 
     async def _refresh(self) -> None:
+        trimmer = HeapTrimmer(glibc())
         while True:
             self._metrics.refresh()
+            await asyncio.to_thread(trimmer.look)
             await asyncio.sleep(REFRESH_S)
 
     async def snapshot(self) -> Snapshot:

@@ -79,6 +79,7 @@ class LocalConnection:
         self._pushing: asyncio.Task[None] | None = None
         self.exchanges = 0
         self.load = Load()
+        self.level = self.announced = 0
         self.dead = False
         self.frozen = False
 

@@ -120,8 +120,8 @@ class Admission:
             return True
         if self.level or self._pressure.value >= 1:
             return False
-        few = self.sessions() + self._places.unseen < self._config.min_sessions
-        return few or self._budget.has_room(self._places.unseen)
+        here = max(self.sessions() + self._places.reserved, self._places.unseen)
+        return here < self._config.min_sessions or self._budget.has_room(self._places.unseen)
 
     async def run(self, lanes: Callable[[], LaneLoad]) -> None:
         """Measure until cancelled."""

@@ -8,6 +8,8 @@ from typing import Any
 
 from deployments.decoding import Undecodable
 from deployments.interfaces import DiarizationInput, Speech
+from serve_app.admission.ladder import Level
+from serve_app.admission.pause import Pause
 from serve_app.backoff import backoff_s
 from serve_app.config import WorkerConfig
 from serve_app.errors import ClientError
@@ -34,6 +36,8 @@ log = logging.getLogger("voxray.jobs")
 
 PROGRESS_S = 1.0
 """Interval at which a job's progress is stored; a new step is stored at once."""
+
+GIVE_WAY_S = 0.5
 
 PASSED = ("engine_timeout", *PASSING)
 
@@ -70,8 +74,9 @@ class Worker:
         self._diarizer = LanePool(diarizer, telling_apart, DiarizationInput)
         watch_lanes(self._metrics, "Transcriber", self._transcriber)
         watch_lanes(self._metrics, "Diarizer", self._diarizer)
+        self._pause = Pause()
         self._recogniser = Recogniser(
-            self._transcriber, jobs.windows_at_once, jobs.window_timeout_s
+            self._transcriber, jobs.windows_at_once, jobs.window_timeout_s, self._pause.over
         )
         self._diarization = Diarization(self._diarizer, config.diarizer.timeout_s)
         self.load = 0
@@ -86,6 +91,7 @@ class Worker:
                 tasks.create_task(self._webhooks.run())
                 tasks.create_task(self._sweeping.run())
                 tasks.create_task(self._count())
+                tasks.create_task(self._give_way())
                 for _ in range(self._config.scale.sessions_per_replica):
                     tasks.create_task(self._work())
         finally:
@@ -103,6 +109,12 @@ class Worker:
             else:
                 with belonging(job=job.id, tenant=job.tenant):
                     await self._run_job(job)
+
+    async def _give_way(self) -> None:
+        """Send no windows while an ingress replica has too much to do."""
+        while True:
+            self._pause.set(self._transcriber.level >= Level.RECORDINGS_PAUSE)
+            await asyncio.sleep(GIVE_WAY_S)
 
     async def _count(self) -> None:
         while True:

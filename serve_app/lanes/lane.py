@@ -52,6 +52,10 @@ class Connection(Protocol):
 
     load: Load
     """The replica's last report."""
+    level: int
+    """The highest quality level of those who use the replica, in the same report."""
+    announced: int
+    """Our own, which goes with each batch."""
 
     async def exchange(self, batch: Sequence[Any], left: Sequence[int], sessions: int) -> None:
         """Send; returns when the replica has taken it. `sessions`: streams on the lane."""
@@ -185,6 +189,15 @@ class ReplicaLane:
         self._ready.set()
         if urgent:
             self._urgent.set()
+
+    @property
+    def level(self) -> int:
+        return self._connection.level
+
+    def announce(self, level: int) -> None:
+        if level != self._connection.announced:
+            self._connection.announced = level
+            self._ready.set()
 
     def signals(self, now: float) -> LaneSignals:
         under_way = now - self._sent_at if self._sent_at is not None else 0.0

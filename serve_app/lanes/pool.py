@@ -71,7 +71,19 @@ class LanePool:
         self._closed_until: dict[str, float] = {}
         self._quarantine: Quarantine[LaneStream] = Quarantine()
         self._telling: asyncio.TimerHandle | None = None
+        self._announced = 0
         self.losses = 0
+
+    @property
+    def level(self) -> int:
+        """The highest quality level of all who use these replicas."""
+        return max([lane.level for lane in self._lanes.values()], default=0)
+
+    def announce(self, level: int) -> None:
+        """Let all who use these replicas know our quality level."""
+        self._announced = level
+        for lane in self._lanes.values():
+            lane.announce(level)
 
     def signals(self) -> LaneSignals:
         """How loaded lanes and replicas were in the last second."""
@@ -165,6 +177,7 @@ class LanePool:
         self._end_telling()
         log.info("lane_opened", extra={"to": lane.name})
         self._lanes[lane.name] = lane
+        lane.announce(self._announced)
         waiting, self._waiting = self._waiting, {}
         for stream in waiting:
             self.attach(stream)

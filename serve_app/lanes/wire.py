@@ -110,12 +110,16 @@ class Up(msgspec.Struct, Generic[Item], array_like=True):
     left: list[int]
     sessions: int
     """Streams on this lane now, the silent ones included."""
+    level: int = 0
+    """The sender's quality level; see `admission.ladder`."""
 
 
 class Down(msgspec.Struct, Generic[Item], array_like=True):
     took: bool
     answers: list[Item]
     load: Load | None = None
+    level: int = 0
+    """The highest quality level of all lanes, with the load."""
 
 
 class LaneServer:
@@ -128,6 +132,7 @@ class LaneServer:
         self._token = secrets.token_hex(32)
         self._server: asyncio.Server | None = None
         self._sessions: dict[str, int] = {}
+        self._levels: dict[str, int] = {}
         self._busy = BusyTime(time.monotonic(), time.thread_time())
         self._load = Load()
         self._reported_at = 0.0
@@ -204,7 +209,7 @@ class LaneServer:
                 while True:
                     async with asyncio.timeout(ABSENT_S):
                         up = self._decoder.decode(await read_frame(reader, MAX_FRAME_BYTES))
-                    self._sessions[lane] = up.sessions
+                    self._sessions[lane], self._levels[lane] = up.sessions, up.level
                     _write(writer, Down(True, await self._exchange(lane, up)))
                     await writer.drain()
             except BROKEN:
@@ -212,6 +217,7 @@ class LaneServer:
                     task.cancel()
             finally:
                 self._sessions.pop(lane, None)
+                self._levels.pop(lane, None)
 
     async def _exchange(self, lane: str, up: Up[Any]) -> list[Any]:
         now = time.monotonic()
@@ -238,7 +244,8 @@ class LaneServer:
         while True:
             await asyncio.sleep(REPORT_S)
             if writer.transport.get_write_buffer_size() < UNREAD_BYTES:
-                _write(writer, Down(False, [], self.load()))
+                level = max(self._levels.values(), default=0)
+                _write(writer, Down(False, [], self.load(), level))
 
 
 class LaneConnection:
@@ -252,6 +259,7 @@ class LaneConnection:
         self._decoder = msgspec.msgpack.Decoder(Down[answer])  # type: ignore[valid-type]
         self._taken = asyncio.Event()
         self.load = Load()
+        self.level = self.announced = 0
 
     @classmethod
     async def open(
@@ -274,7 +282,7 @@ class LaneConnection:
     async def exchange(self, batch: Sequence[Any], left: Sequence[int], sessions: int) -> None:
         """Send, and return when the replica has taken it."""
         self._taken.clear()
-        _write(self._writer, Up(list(batch), list(left), sessions))
+        _write(self._writer, Up(list(batch), list(left), sessions, self.announced))
         await self._writer.drain()
         await self._taken.wait()
 
@@ -284,7 +292,7 @@ class LaneConnection:
         if down.took:
             self._taken.set()
         if down.load:
-            self.load = down.load
+            self.load, self.level = down.load, down.level
         answers: Sequence[Any] = down.answers
         return answers
 

@@ -361,6 +361,7 @@ class LiveSessions:
         factor = LARGER_BATCHES if level >= Level.LARGER_BATCHES else 1.0
         self.vad.slow_down(factor)
         self.transcriber.slow_down(factor)
+        self.transcriber.announce(level)
         for live in list(self._open):
             live.feed(QualityChanged(level, reason))
 

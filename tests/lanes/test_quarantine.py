@@ -77,6 +77,7 @@ class Supervised:
 
     class Connection:
         load = Load()
+        level = announced = 0
 
         def __init__(self, replica_set: "Supervised") -> None:
             self.replica_set = replica_set

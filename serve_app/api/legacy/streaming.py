@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.types import Receive, Scope, Send
 
 from deployments.interfaces import RATE
+from serve_app.admission.places import Place
 from serve_app.api.backend import Backend
 from serve_app.api.streamed import EVENT_STREAM, Streamed, event
 from serve_app.dialects.native import NativeDialect
@@ -52,7 +53,8 @@ def router(backend: Backend, sessions: LiveSessions) -> APIRouter:
         dialect = NativeDialect(sessions.limits, uuid.uuid4().hex, backend.engines.transcriber)
         start = {"type": "start", **options.model_dump(), "language": options.language or None}
         begin = dialect.parse(orjson.dumps(start).decode())
-        return _Duplex(_events(request, sessions, dialect, begin), EVENT_STREAM)
+        place = sessions.admit()
+        return _Duplex(_events(request, sessions, place, dialect, begin), EVENT_STREAM)
 
     return routes
 
@@ -66,7 +68,11 @@ class _Duplex(Streamed):
 
 
 async def _events(
-    request: Request, sessions: LiveSessions, dialect: NativeDialect, begin: list[Fact]
+    request: Request,
+    sessions: LiveSessions,
+    place: Place,
+    dialect: NativeDialect,
+    begin: list[Fact],
 ) -> AsyncGenerator[bytes, None]:
     unsent = _Unsent(sessions.limits.max_unsent_events)
     progressed = asyncio.Event()
@@ -74,6 +80,7 @@ async def _events(
         unsent.on_event,
         unsent.on_abandoned,
         origin=origin_of(request.headers, "chunked", dialect.session_id),
+        place=place,
     )
     live.progressed = progressed.set
     feeding = asyncio.create_task(_feed(request, live, dialect, begin, sessions, progressed))

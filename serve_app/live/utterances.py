@@ -242,7 +242,7 @@ class SessionUtterances:
         end, tally = utterance.end, self._tally
         return ResumePoint(
             audio=end,
-            listen=listen_from(end, utterance.cut),
+            listen=max(self.point.listen, listen_from(end, utterance.cut)),
             speaking=utterance.cut,
             utterance=utterance.number + 1,
             utterance_ended=end,

@@ -142,6 +142,7 @@ class Run:
 
     def on_point(self, point: ResumePoint) -> None:
         assert point.audio >= self.point.audio, "it never moves back"
+        assert point.send_from >= self.point.send_from, "the client has no audio before that"
         assert point.send_from <= point.listen <= point.audio
         self.point = point
 

@@ -16,12 +16,10 @@ import soxr
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
-from deployments.transcriber import Transcriber
-from deployments.transcriber.pocketsphinx import PocketSphinx
 from serve_app.config import Config
 from serve_app.security.signing import SigningKeys
 from tests.api.sockets.test_live_socket import PATH, converse, of
-from tests.fakes import LocalReplicaSet, models, served
+from tests.fakes import models, served
 from tests.waiting import until
 
 KEYS = SigningKeys([b"k" * 32])
@@ -57,7 +55,7 @@ class Talker:
         """Up to chunk `end`, or to the end of the session."""
         address = self.servers[number % len(self.servers)]
         socket = await connect(f"ws://{address}{PATH}", max_size=None)
-        begin = self.start if not number else {"resume": self.token}
+        begin = {"resume": self.token} if number else self.start
         await socket.send(json.dumps({"type": "start", **begin}))
         await socket.recv()
         hello = json.loads(await socket.recv())
@@ -143,17 +141,6 @@ def test_other_rates_continue_at_the_same_sample(
     whole = said(Talker(servers, pcm, rate, {"sample_rate": rate}))
     broken = said(Talker(servers, pcm, rate, {"sample_rate": rate}, 0.001), 95, 220)
     assert [it["words"] for it in broken] == [it["words"] for it in whole] != []
-
-
-def test_a_real_recogniser_says_the_same(talk: bytes) -> None:
-    def sphinx() -> Any:
-        return models(transcriber=LocalReplicaSet(one=Transcriber(PocketSphinx(2))), keys=KEYS)
-
-    with served(given=sphinx()) as one:
-        whole = said(Talker([one], talk))
-        broken = Talker([one], talk, pace_s=0.03)
-        assert said(broken, 40, 41, 110) == whole
-    assert len(whole) == 4
 
 
 def test_an_older_connection_is_closed(servers: list[str], speech: bytes) -> None:

@@ -137,11 +137,18 @@ def _add_sockets(app: FastAPI, server: Server) -> None:
             server.config.resume,
         ),
         realtime.PATH: realtime.route(backend, conversations, metrics),
-        conversation_socket.PATH: conversation_socket.route(backend, conversations, metrics),
+        conversation_socket.PATH: conversation_socket.route(
+            backend, conversations, metrics, _keeping(server)
+        ),
     }
     app.include_router(plain_http.router(sockets))
     counted = {path: _counted(path, route, metrics) for path, route in sockets.items()}
     upgrade.install(counted, server.drain.begun.is_set)
+
+
+def _keeping(server: Server) -> conversation_socket.Keeping:
+    history_s = server.config.resume.history_s
+    return conversation_socket.Keeping(server.histories, server.takeovers, history_s)
 
 
 def _counted(path: str, route: upgrade.Route, metrics: Metrics) -> upgrade.Route:

@@ -21,6 +21,7 @@ from serve_app.config.drain import CLOSE_TIMEOUT_S
 from serve_app.config.engines import DiarizerConfig
 from serve_app.config.runtime import RuntimeSettings
 from serve_app.conversation.driver import Conversations, chat_calls, speech_calls
+from serve_app.conversation.histories import Histories
 from serve_app.conversation.voices import VoiceCatalog
 from serve_app.jobs.diarization import Diarization
 from serve_app.jobs.foreground import Recordings
@@ -84,6 +85,9 @@ class Server:
         self.submission = Submission(
             backend, Jobs(config.storage, config.jobs), limits, retry, door
         )
+        self.histories = Histories(
+            self.submission.jobs.database, config.storage, config.resume, metrics
+        )
         transcriber = backend.engines.transcriber.name
         self.live_recordings = LiveRecordings(self.submission.jobs, transcriber)
         self.uploads = Uploads(limits, retry, door)
@@ -106,6 +110,7 @@ class Server:
             tasks.start_soon(self._diarizers.run)
             tasks.start_soon(self.live_recordings.run)
             tasks.start_soon(self.takeovers.run)
+            tasks.start_soon(self.histories.run)
             if self.config.tcp.port:
                 tasks.start_soon(self._tcp_port().run)
             tasks.start_soon(self._drain_once_begun)
@@ -124,6 +129,7 @@ class Server:
             await close()
         await drain.all_answered(deadline - anyio.current_time())
         await self.live_recordings.stored(CLOSE_TIMEOUT_S)
+        await self.histories.stored(CLOSE_TIMEOUT_S)
         drain.ended.set()
 
     async def _stop(self) -> None:

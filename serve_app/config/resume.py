@@ -20,6 +20,17 @@ class ResumeConfig(ConfigModel):
         300.0, description="Seconds in which a client may come back with a resume token."
     )
 
+    history_s: float = Field(
+        86_400.0,
+        gt=0,
+        le=3_153_600_000,
+        description="Seconds after its last turn in which a conversation of `/ws` can be "
+        "continued; then its history is deleted.",
+    )
+    history_items: int = Field(
+        200, ge=1, le=100_000, description="Items of a conversation that are stored: the newest."
+    )
+
     @property
     def keys(self) -> str:
         """The keys in the environment; "" if there are none."""

@@ -70,6 +70,7 @@ class WorkerConfig(NamedTuple):
     diarizer: DiarizerConfig
     diarizer_engine: str
     max_session_s: float
+    history_s: float
 
 
 class Config(ConfigModel):
@@ -151,6 +152,7 @@ class Config(ConfigModel):
             self.diarizer,
             self.diarizer_engine,
             self.max_session_s,
+            self.resume.history_s,
         )
 
     @property

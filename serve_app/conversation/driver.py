@@ -30,6 +30,7 @@ from serve_app.conversation.events import (
     SpeechFact,
     WorkFailed,
 )
+from serve_app.conversation.history import Item
 from serve_app.conversation.reply import ReplySettings
 from serve_app.conversation.turn import Turn, TurnState
 from serve_app.conversation.voices import VoiceCatalog
@@ -78,6 +79,11 @@ class Conversation:
         self.writable = asyncio.Event()
         """Cleared while the client does not read: no more speech is generated meanwhile."""
         self.writable.set()
+
+    @property
+    def items(self) -> list[Item]:
+        """The history."""
+        return list(self._turn.history)
 
     def on_event(self, event: SessionEvent) -> None:
         """The live session's sink."""

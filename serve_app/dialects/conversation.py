@@ -26,6 +26,7 @@ from serve_app.conversation.events import (
     TranscriptFailed,
     TranscriptFinal,
 )
+from serve_app.dialects.conversation_start import KeptSession
 from serve_app.dialects.frames import Frame, ImmediateAnswer, base64_bytes, json_object
 from serve_app.dialects.terms import DialectTerms
 from serve_app.errors import ClientError, invalid
@@ -42,6 +43,7 @@ from serve_app.live.events import (
 )
 from serve_app.live.events import Fact as SessionFact
 from serve_app.live.options import check_options, listed, noted
+from serve_app.security.resume_token import ResumeTokens
 
 UNUSED: dict[str, tuple[str, ...]] = {
     "transcribe": ("prompt", "voice", "speed", "speak", "stream"),
@@ -62,7 +64,13 @@ class Undecoded(BaseModel):
     file: bytes
 
 
-Fact = SessionFact | ClientFact | ImmediateAnswer | Undecoded
+class Recalled(BaseModel):
+    """A conversation continues: its history is to be read."""
+
+    model_config = ConfigDict(frozen=True)
+
+
+Fact = SessionFact | ClientFact | ImmediateAnswer | Undecoded | Recalled
 
 
 class ConversationAudio(BaseModel):
@@ -89,9 +97,18 @@ class ConversationDialect:
     """One connection's side of the protocol."""
 
     def __init__(
-        self, terms: DialectTerms, session_id: str, engines: Frame, understands: bool
+        self,
+        terms: DialectTerms,
+        session_id: str,
+        engines: Frame,
+        understands: bool,
+        tokens: ResumeTokens | None = None,
     ) -> None:
+        self.kept = KeptSession(tokens)
         self.prefix = session_id[:12]
+        self.turns = 0
+        """That have ended."""
+        self._begun = False
         self._terms = terms
         self.session_id = session_id
         self._engines = engines
@@ -117,8 +134,10 @@ class ConversationDialect:
             instructions=request.prompt or self._terms.settings.instructions,
         )
 
-    def hello(self) -> bytes:
+    def hello(self, items: int | None = None) -> bytes:
+        """Sent first, and after an accepted `start`; `items`: of a history that continues."""
         limits = self._limits
+        continues = {} if items is None else {"items": items}
         return orjson.dumps(
             _message(
                 "connection",
@@ -129,6 +148,8 @@ class ConversationDialect:
                     "max_message_bytes": limits.max_event_bytes,
                     "max_audio_s": int(MAX_AUDIO_S),
                 },
+                **continues,
+                **self.kept.fields(),
             )
         )
 
@@ -144,17 +165,30 @@ class ConversationDialect:
         match message.get("type"):
             case "audio":
                 return self._audio(message)
+            case "start":
+                return [self._start(message)]
             case "ping":
                 return [ImmediateAnswer(orjson.dumps(_message("pong")))]
         kind = str(message.get("type"))[:80]
-        raise ClientError("unknown_type", f"type {kind!r} is not one of audio, ping")
+        raise ClientError("unknown_type", f"type {kind!r} is not one of start, audio, ping")
+
+    def _start(self, message: Frame) -> Recalled | ImmediateAnswer:
+        if self._begun:
+            raise ClientError("start_not_first", "start must come before any audio, and only once")
+        session = self.kept.start(message)
+        self.session_id, self._begun = session.session_id, True
+        return Recalled() if session.epoch else ImmediateAnswer(self.hello())
+
+    def not_recalled(self) -> None:
+        """There is no such history: another `start` may follow."""
+        self.kept.session, self._begun = None, False
 
     def _audio(self, message: Frame) -> list[Fact]:
         if self._awaiting:
             raise ClientError("conversation_busy", "the previous audio is still being recognised")
         request = self._checked(message)
         data = base64_bytes(request.audio_data, "audio_data")
-        self._request = request
+        self._request, self._begun = request, True
         self._ignored = listed(self._unused(message))
         if request.sample_rate:
             return self.on_audio(_resampled(data, request.sample_rate, 1))
@@ -240,7 +274,7 @@ class ConversationDialect:
             case ReplyEnded():
                 return self._on_ended(event)
             case Draining(deadline_ms):
-                return [_message("draining", deadline_ms=deadline_ms)]
+                return [_message("draining", deadline_ms=deadline_ms, **self.kept.fields())]
             case QualityChanged(level, reason):
                 return [_message("quality", level=level, reason=reason)]
             case ErrorReport(error):
@@ -288,16 +322,16 @@ class ConversationDialect:
     def _complete(self, status: str, event: ReplyEnded | None = None) -> Frame:
         stages = event.stages._asdict() if event else {}
         outcome = {"status": status, "mode": self._request.mode, "stages": stages}
-        return _message("conversation_complete", **outcome, **noted(self._ignored))
+        self.turns += 1
+        told = {**outcome, **noted(self._ignored), **self.kept.fields()}
+        return _message("conversation_complete", **told)
 
 
 class ResultDialect(ConversationDialect):
     """The same, but the answer to a turn is one `result` with everything, or an `error`."""
 
-    def __init__(
-        self, terms: DialectTerms, session_id: str, engines: Frame, understands: bool
-    ) -> None:
-        super().__init__(terms, session_id, engines, understands)
+    def __init__(self, *of_a_dialect: Any) -> None:
+        super().__init__(*of_a_dialect)
         self._result: Frame = {}
 
     def _messages(self, event: Event | ServerNotice | ErrorReport | Close) -> list[Frame]:

@@ -79,10 +79,10 @@ class Jobs:
 
     def __init__(self, storage: StorageConfig, config: JobsConfig) -> None:
         self.config = config
-        self._database = Database(storage.database_url)
+        self.database = Database(storage.database_url)
         self.objects = Objects(storage)
-        self.queue = Queue(self._database, config.lease_s)
-        self.webhooks = Webhooks(self._database, config.webhook)
+        self.queue = Queue(self.database, config.lease_s)
+        self.webhooks = Webhooks(self.database, config.webhook)
 
     async def submit(self, upload: Upload) -> tuple[Job, bool]:
         """The job, and whether it is new."""
@@ -134,4 +134,4 @@ class Jobs:
         return Result.model_validate_json(body)
 
     async def close(self) -> None:
-        await self._database.close()
+        await self.database.close()

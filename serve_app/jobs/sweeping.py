@@ -1,10 +1,11 @@
-"""Deletes old jobs, old cache entries, and objects that no job has."""
+"""Deletes old jobs, old cache entries, old histories, and objects that no job has."""
 
 import asyncio
 import contextlib
 import logging
 import re
 import time
+from collections.abc import Awaitable, Callable
 
 from serve_app.config import JobsConfig
 from serve_app.errors import ClientError
@@ -36,6 +37,7 @@ class Sweeping:
         self,
         config: JobsConfig,
         max_session_s: float,
+        forget_histories: Callable[[], Awaitable[None]],
         queue: Queue,
         cache: ResultCache,
         objects: Objects,
@@ -43,6 +45,7 @@ class Sweeping:
     ) -> None:
         self._config = config
         self._max_session_s = max_session_s
+        self._forget_histories = forget_histories
         self._queue = queue
         self._cache = cache
         self._objects = objects
@@ -68,6 +71,7 @@ class Sweeping:
                 await self._queue.end(job, Ending(JobState.FAILED, "session_lost", reason))
         await self._cache.forget(self._config.cache_entries)
         await self._webhooks.forget(self._config.retention_s)
+        await self._forget_histories()
         await self._sweep_orphans()
 
     async def _sweep_orphans(self) -> None:

@@ -76,3 +76,14 @@ deliveries = sa.Table(
     sa.Column("outcome", Plain(200)),
     sa.Index("deliveries_due", "state", "due"),
 )
+
+histories = sa.Table(
+    "histories",
+    metadata,
+    sa.Column("id", Plain(40), primary_key=True),
+    sa.Column("tenant", Plain(80), nullable=False),
+    sa.Column("epoch", sa.Integer, nullable=False),
+    sa.Column("body", sa.LargeBinary, nullable=False),
+    sa.Column("updated", sa.Double, nullable=False),
+    sa.Index("histories_updated", "updated"),
+)

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 import time
+from functools import partial
 from typing import Any
 
 from deployments.decoding import Undecodable
@@ -12,6 +13,7 @@ from serve_app.admission.ladder import Level
 from serve_app.admission.pause import Pause
 from serve_app.backoff import backoff_s
 from serve_app.config import WorkerConfig
+from serve_app.conversation.histories import forget_histories
 from serve_app.errors import ClientError
 from serve_app.jobs.checkpoints import FOLDER as CHECKPOINTS
 from serve_app.jobs.database import Database
@@ -66,7 +68,13 @@ class Worker:
         self._cache = ResultCache(self._database)
         self._webhooks = Webhooks(self._database, jobs.webhook)
         self._sweeping = Sweeping(
-            jobs, config.max_session_s, self._queue, self._cache, self._objects, self._webhooks
+            jobs,
+            config.max_session_s,
+            partial(forget_histories, self._database, config.history_s),
+            self._queue,
+            self._cache,
+            self._objects,
+            self._webhooks,
         )
         listening = LaneTimings(config.transcriber.batch_interval_ms / 1000)
         telling_apart = LaneTimings(config.diarizer.batch_interval_ms / 1000)

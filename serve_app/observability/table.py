@@ -148,6 +148,11 @@ LANES_LOST = _counter("lanes_lost_total", "lanes", "Lanes that broke or drained.
 # Conversations.
 CONVERSATIONS_ACTIVE = _gauge("conversations_active", "conversations", "Conversations open.")
 CONVERSATIONS = _counter("conversations_total", "conversations", "Conversations opened.")
+HISTORIES_NOT_WRITTEN = _counter(
+    "histories_not_written_total",
+    "histories",
+    "Times that a conversation's history could not be stored after a turn.",
+)
 REPLIES = _counter("replies_total", "replies", "Replies ended, by outcome.", "status")
 STAGE_SECONDS = _histogram(
     "turn_stage_seconds", "Where the time of a completed reply's turn went.", "stage"

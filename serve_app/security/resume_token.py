@@ -14,7 +14,8 @@ from serve_app.errors import ClientError
 from serve_app.live.resume_point import ResumePoint
 from serve_app.security.signing import InvalidToken, SigningKeys
 
-PURPOSE = "voxray/live"
+LIVE = "voxray/live"
+CONVERSATION = "voxray/conversation"
 MAX_CHARS = 64_000
 MAX_START_BYTES = 1 << 20
 
@@ -35,31 +36,37 @@ class Continued(NamedTuple):
 
 
 class ResumeTokens:
-    """One tenant's tokens."""
+    """One tenant's tokens, for one purpose."""
 
     def __init__(
-        self, keys: SigningKeys, tenant: str, lifetime_s: float, clock: Callable[[], float]
+        self,
+        keys: SigningKeys,
+        tenant: str,
+        lifetime_s: float,
+        clock: Callable[[], float],
+        purpose: str = LIVE,
     ) -> None:
         self._keys = keys
-        self._tenant = tenant
+        self._purpose = purpose
+        self.tenant = tenant
         self._lifetime_s = lifetime_s
         self.clock = clock
         """Seconds since 1970."""
 
-    def mint(self, session: Continued, point: ResumePoint) -> str:
-        claims = {"tenant": self._tenant, "session": session, "point": point}
-        return self._keys.sign(PURPOSE, int(self.clock() + self._lifetime_s), claims)
+    def mint(self, session: Continued, point: ResumePoint = ResumePoint()) -> str:  # noqa: B008
+        claims = {"tenant": self.tenant, "session": session, "point": point}
+        return self._keys.sign(self._purpose, int(self.clock() + self._lifetime_s), claims)
 
     def opened(self, token: object) -> tuple[Continued, ResumePoint]:
         """Raises `ClientError` for a token that is not ours, of another tenant, or too old."""
         if not isinstance(token, str) or len(token) > MAX_CHARS:
             raise _refused()
         try:
-            claims = self._keys.verified(PURPOSE, token, self.clock())
+            claims = self._keys.verified(self._purpose, token, self.clock())
             found = Continued(*claims["session"]), ResumePoint(*claims["point"])
         except (InvalidToken, KeyError, TypeError) as error:
             raise _refused() from error
-        if claims.get("tenant") != self._tenant:
+        if claims.get("tenant") != self.tenant:
             raise _refused()
         return found
 

@@ -6,7 +6,7 @@ because the engine's iterator is closed.
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -37,6 +37,8 @@ class RequestModel(LaneModel[Any, Task, Any], Generic[E_]):
     def __init__(self, engine: E_) -> None:
         super().__init__(engine.start, engine.stop)
         self.engine = engine
+        self.on_ended: Callable[[Any, float], None] = lambda request, began: None
+        """Gets each request when it has ended, and when it began."""
 
     def stats(self) -> dict[str, int]:
         """How much the engine has generated, and how many requests it works on."""
@@ -62,11 +64,13 @@ class RequestModel(LaneModel[Any, Task, Any], Generic[E_]):
 
     async def _run(self, here: Lane[Task, Any], request: Any) -> None:
         """Owned by the lane; ends with the last answer, or is cancelled."""
+        began = time.monotonic()
         try:
             with reporting_failures(lambda reason: here.out.put(self.failed(request, reason))):
                 await self._stream(here, request)
         finally:
             here.sessions.pop(request.session, None)
+            self.on_ended(request, began)
 
     async def _stream(self, here: Lane[Task, Any], request: Any) -> None:
         began = time.monotonic()

@@ -22,6 +22,12 @@ class Extra(NamedTuple):
 DOCX = Extra("docx", "python-docx", "docx", "the docx export")
 POSTGRES = Extra("postgres", "asyncpg", "asyncpg", "a PostgreSQL database")
 S3 = Extra("s3", "obstore", "obstore", "an object store")
+OTEL = Extra(
+    "otel",
+    "opentelemetry-exporter-otlp-proto-http",
+    "opentelemetry.exporter.otlp.proto.http.trace_exporter",
+    "sending traces",
+)
 SOCKET_IO = Extra("socketio", "python-socketio", "socketio", "Socket.IO")
 
 ENGINES = {

@@ -6,6 +6,7 @@ import logging
 import os
 import time
 from collections.abc import Awaitable, Sequence
+from functools import partial
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from deployments.interfaces import (
     VadResult,
     Voice,
 )
+from deployments.requests import RequestModel
 from deployments.vad import Vad
 from serve_app import __version__
 from serve_app.cluster.environment import LANES_HOST
@@ -50,12 +52,13 @@ from serve_app.lanes.wire import Address, LaneServer
 from serve_app.live.fence import Claim
 from serve_app.models import weights
 from serve_app.models.weights import Absent
-from serve_app.observability import node
+from serve_app.observability import node, otlp, tracing
 from serve_app.observability.heap import HeapTrimmer, glibc
 from serve_app.observability.log_pipe import LOG_PIPE, PipeWriter
 from serve_app.observability.logs import start_logging
 from serve_app.observability.metrics import Metrics, Snapshot
 from serve_app.observability.table import MADE, MODEL_SESSIONS, REPLICAS
+from serve_app.observability.trace import parsed
 from serve_app.security.signing import SigningKeys
 
 log = logging.getLogger("voxray.app")
@@ -92,6 +95,7 @@ class Replica:
         replica = serve.get_replica_context().replica_id.unique_id
         _start_logging(logging_, deployment, replica)
         log.info("replica_started", extra={"version": __version__})
+        self._spans = _start_tracing(deployment, replica)
         self._metrics = Metrics(Prometheus(deployment, replica))
         self._metrics.watch(REPLICAS, lambda: 1, deployment)
         self._refreshing = asyncio.get_running_loop().create_task(self._refresh())
@@ -111,6 +115,8 @@ class Replica:
 
     async def __del__(self) -> None:
         self._refreshing.cancel()
+        if self._spans:
+            await asyncio.to_thread(self._spans.stop)
 
 
 class LaneReplica(Replica):
@@ -198,6 +204,9 @@ class ModelReplica(LaneReplica):
         fields = {"engine": self._config.engines[self._kind][0], "load_s": _since(began)}
         log.info("engine_loaded", extra=fields)
         await self._open_lanes(self._model, item)
+        if isinstance(self._model, RequestModel):
+            name = self._config.engines[self._kind][0]
+            self._model.on_ended = partial(_record_request, self._kind, name)
         if hasattr(self._model, "stats"):
             self._metrics.watch(MADE, lambda: self._model.stats()["made"], self._deployment)
         assert self._lanes
@@ -440,6 +449,24 @@ def _since(began: float) -> float:
 
 def _keys(asked: dict[str, Any]) -> str:
     return ", ".join(f"{section}.{key}" for section, values in asked.items() for key in values)
+
+
+def _start_tracing(deployment: str, replica: str) -> tracing.Recorder | None:
+    """None unless the environment says where spans go."""
+    if not otlp.is_configured(os.environ):
+        return None
+    recorder = otlp.OtlpRecorder({"voxray.deployment": deployment, "voxray.replica": replica})
+    tracing.use(recorder)
+    return recorder
+
+
+def _record_request(kind: str, engine: str, request: Any, began: float) -> None:
+    """A model replica's part of a request."""
+    if parent := parsed(request.trace):
+        fields: dict[str, tracing.Value] = {"voxray.engine": engine}
+        trace = tracing.begin(parent)
+        if trace and trace != parent:
+            tracing.record(tracing.Span(kind, trace, parent, began, time.monotonic(), fields))
 
 
 def _start_logging(config: LoggingConfig, deployment: str, replica: str) -> None:

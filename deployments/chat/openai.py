@@ -130,7 +130,10 @@ class OpenAI:
             raise EngineFailed(_reason(error)) from error
 
     async def _create(self, request: ChatRequest) -> Any:
-        return await self._client.chat.completions.create(model=self._model, **completion(request))
+        headers = {"traceparent": request.trace} if request.trace else None
+        return await self._client.chat.completions.create(
+            model=self._model, extra_headers=headers, **completion(request)
+        )
 
 
 async def deltas(session: int, chunks: AsyncIterator[Any]) -> AsyncIterator[ChatDelta]:

@@ -54,6 +54,8 @@ class ChatRequest(NamedTuple):
     session: int
     messages: tuple[Message, ...]
     options: ChatOptions = ChatOptions()
+    trace: str = ""
+    """W3C's `traceparent` of the request, for whom it is passed on to."""
 
 
 class ChatDelta(NamedTuple):

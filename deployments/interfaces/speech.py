@@ -16,6 +16,8 @@ class SpeechRequest(NamedTuple):
     """1 is the normal pace of the voice; from 0.25 to 4."""
     clause: int = 0
     """Its index in the reply. Clause 0 goes first, because the listener waits for it in silence."""
+    trace: str = ""
+    """As in `ChatRequest`."""
 
 
 class AudioDelta(NamedTuple):

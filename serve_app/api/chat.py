@@ -28,6 +28,7 @@ from serve_app.config import Limits
 from serve_app.conversation.driver import Conversations
 from serve_app.errors import ClientError
 from serve_app.live.options import EngineInfo, check_tool_choice, listed, noted, unsupported
+from serve_app.observability.tracing import current, traceparent
 from serve_app.security.concurrency import ConcurrencyLimit
 from serve_app.security.json_bounds import LARGEST
 
@@ -219,8 +220,11 @@ def _choice(choice: str | ToolShape | None) -> str:
 async def _written(
     conversations: Conversations, ask: ChatRequest, limit: ConcurrencyLimit
 ) -> AsyncIterator[ChatDelta]:
+    trace = traceparent(current())
     with limit.slot():
-        async with aclosing(conversations.chat.stream(*ask[1:])) as pieces:  # type: ignore[type-var]
+        async with aclosing(
+            conversations.chat.stream(ask.messages, ask.options, trace=trace)
+        ) as pieces:  # type: ignore[type-var]
             async for written in pieces:
                 yield written
 

@@ -20,6 +20,7 @@ from serve_app.conversation.driver import Conversations
 from serve_app.dialects.realtime_shapes import VoiceId
 from serve_app.errors import ClientError
 from serve_app.live.options import EngineInfo, listed, noted, noted_header, unsupported
+from serve_app.observability.tracing import current, traceparent
 from serve_app.security.concurrency import ConcurrencyLimit
 
 RAW = ("wav", "pcm")
@@ -112,8 +113,9 @@ def _clauses(text: str, max_chars: int) -> list[str]:
 async def _sounds(
     conversations: Conversations, clauses: list[str], voice: str, speed: float
 ) -> AsyncIterator[bytes]:
+    trace = traceparent(current())
     for number, clause in enumerate(clauses):
-        asked = conversations.speaker.stream(clause, voice, speed, number)
+        asked = conversations.speaker.stream(clause, voice, speed, number, trace=trace)
         async with aclosing(asked) as sounds:  # type: ignore[type-var]
             async for sound in sounds:
                 if sound.pcm:

@@ -27,11 +27,12 @@ from serve_app.cli.supervisor import hold_signals, ignore_signals, supervise
 from serve_app.cluster.environment import CLUSTER, LANES_HOST, serve_environment
 from serve_app.config import Config
 from serve_app.config.sources import settings_in
-from serve_app.extras import S3, MissingExtra, module_of
+from serve_app.extras import OTEL, S3, MissingExtra, module_of
 from serve_app.models.gpu_plan import DoesNotFit
 from serve_app.models.weights import Absent, check_plan, ensure
 from serve_app.observability.log_pipe import LOG_PIPE, PipeWriter, relayed
 from serve_app.observability.logs import start_logging
+from serve_app.observability.otlp import is_configured
 
 OBJECT_STORE_BYTES = 200_000_000
 READY_S = 60
@@ -108,6 +109,8 @@ def _check_extras(config: Config) -> None:
     check_driver(config.storage.database_url)
     if "://" in config.storage.objects_url:
         module_of(S3)
+    if is_configured(os.environ):
+        module_of(OTEL)
 
 
 def print_environment(file: Path, public: bool) -> None:

@@ -30,5 +30,5 @@ async def ask_head(question: Callable[..., T], *args: object) -> T:
         async with asyncio.timeout(PATIENCE_S):
             return await loop.run_in_executor(_threads, question, *args)
     except Exception as error:  # Ray raises many kinds of errors
-        log.warning("Ray's head does not answer: %s", type(error).__name__)
+        log.warning("head_silent", extra={"cause": type(error).__name__})
         raise HeadUnavailable() from error

@@ -9,8 +9,8 @@ and thereby the requests to the engines.
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine
-from contextlib import aclosing
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import aclosing, contextmanager
 from typing import Any, NamedTuple
 
 from deployments.interfaces import ChatRequest, Endpoint, SpeechRequest
@@ -32,6 +32,7 @@ from serve_app.conversation.events import (
 )
 from serve_app.conversation.history import Item
 from serve_app.conversation.reply import ReplySettings
+from serve_app.conversation.spans import turn_spans
 from serve_app.conversation.turn import Turn, TurnState
 from serve_app.conversation.voices import VoiceCatalog
 from serve_app.errors import ClientError
@@ -42,9 +43,11 @@ from serve_app.live.driver import NOBODY, LiveSession, LiveSessions, watch_lanes
 from serve_app.live.events import SERVICE_RESTART, Close, ErrorReport, Listening, ServerNotice
 from serve_app.live.events import Event as SessionEvent
 from serve_app.live.events import Fact as SessionFact
+from serve_app.observability import tracing
 from serve_app.observability.metrics import Metrics
 from serve_app.observability.origin import Origin
 from serve_app.observability.table import CONVERSATIONS, SESSIONS_REFUSED
+from serve_app.observability.trace import Trace
 
 log = logging.getLogger("voxray.conversation")
 
@@ -73,6 +76,8 @@ class Conversation:
         self._turn = turn
         self._sink = sink
         self._work: dict[int, _Underway] = {}
+        self._traces: dict[int, Trace | None] = {}
+        """The spans of turns by their reply."""
         self._closing: Close | None = None
         """The server stops, and the session has ended; the running turn has not."""
         self.live: LiveSession | None = None
@@ -114,6 +119,9 @@ class Conversation:
         for order in orders:
             if not isinstance(order, Work):
                 self._send(order)
+        for order in orders:
+            if isinstance(order, Cancel):
+                self._forget(order.reply)
         self._close_between_turns()
 
     def _close_between_turns(self) -> None:
@@ -129,8 +137,10 @@ class Conversation:
     def _do(self, order: Work) -> None:
         match order:
             case Generate(reply, request):
-                call = self._all.chat.start(*request[1:])
-                self._start(reply, self._generate(reply, call))
+                thinking = tracing.begin(self._trace(reply))
+                trace = tracing.traceparent(thinking)
+                call = self._all.chat.start(request.messages, request.options, trace=trace)
+                self._start(reply, self._generate(reply, call, thinking))
                 self._work[reply].calls.append(call)
             case Speak():
                 self._work_for(order.reply).clauses.put_nowait(order)
@@ -141,8 +151,30 @@ class Conversation:
         if isinstance(event, ReplyEnded):
             self._cancel(event.reply)
             self._all.metrics.count_reply(event)
-            log.info("reply_ended", extra=_outcome(event) | self._origin.ids())
+            self._record(event)
         self._sink(event)
+
+    def _trace(self, reply: int) -> Trace | None:
+        """The span of the reply's turn, from now on."""
+        if reply not in self._traces:
+            self._traces[reply] = tracing.begin(self._origin.trace)
+        return self._traces[reply]
+
+    def _record(self, ended: ReplyEnded) -> None:
+        turn = self._traces.pop(ended.reply, None)
+        origin = self._origin._replace(trace=turn or self._origin.trace)
+        log.info("reply_ended", extra=_outcome(ended) | origin.ids())
+        if turn:
+            parent, session = self._origin.trace, self._origin.session
+            for span in turn_spans(turn, parent, ended, session, time.monotonic()):
+                tracing.record(span)
+
+    def _forget(self, reply: int) -> None:
+        """The reply was dropped before the client knew of it."""
+        if turn := self._traces.pop(reply, None):
+            fields: dict[str, tracing.Value] = {"voxray.status": "dropped"}
+            at = time.monotonic()
+            tracing.record(tracing.Span("turn", turn, self._origin.trace, at, at, fields))
 
     def _work_for(self, reply: int) -> _Underway:
         if reply not in self._work:
@@ -179,25 +211,40 @@ class Conversation:
         if self.live:
             self.live.fail(code)
 
-    async def _generate(self, reply: int, call: Call) -> None:
-        async with aclosing(call.answers()) as pieces:  # type: ignore[type-var]
-            async for written in pieces:
-                self._feed_turn(ChatDeltaReceived(reply, written))
+    async def _generate(self, reply: int, call: Call, thinking: Trace | None) -> None:
+        with self._recorded("think", reply, thinking):
+            async with aclosing(call.answers()) as pieces:  # type: ignore[type-var]
+                async for written in pieces:
+                    self._feed_turn(ChatDeltaReceived(reply, written))
 
     async def _speak(self, reply: int) -> None:
         """Speak clause after clause until the reply ends."""
         while work := self._work.get(reply):
             order = await work.clauses.get()
-            speaking = (order.text, order.voice, order.speed, order.clause)
-            asked = self._all.speaker.stream(*speaking)
-            async with aclosing(asked) as sounds:  # type: ignore[type-var]
-                async for sound in sounds:
-                    await self.writable.wait()
-                    if sound.pcm:
-                        self._feed_turn(
-                            AudioDeltaReceived(reply, order.clause, sound.pcm, sound.engine_ms)
-                        )
+            speaking = tracing.begin(self._trace(reply))
+            with self._recorded("speak", reply, speaking, order.clause):
+                await self._speak_clause(order, tracing.traceparent(speaking))
             self._feed_turn(ClauseSpoken(reply, order.clause))
+
+    async def _speak_clause(self, order: Speak, trace: str) -> None:
+        asked = (order.text, order.voice, order.speed, order.clause)
+        answers = self._all.speaker.stream(*asked, trace=trace)
+        async with aclosing(answers) as sounds:  # type: ignore[type-var]
+            async for sound in sounds:
+                await self.writable.wait()
+                if sound.pcm:
+                    self._feed_turn(
+                        AudioDeltaReceived(order.reply, order.clause, sound.pcm, sound.engine_ms)
+                    )
+
+    @contextmanager
+    def _recorded(
+        self, name: str, reply: int, trace: Trace | None, clause: int = 0
+    ) -> Iterator[None]:
+        """A span of the work for a reply, below that of its turn."""
+        with tracing.current_trace(self._traces.get(reply)):
+            with tracing.span(name, trace, **{"voxray.clause": clause}):
+                yield
 
 
 class Conversations:

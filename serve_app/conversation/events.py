@@ -1,6 +1,6 @@
 """The facts that a turn takes, the orders that it gives, the events for its client. Pure."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from deployments.interfaces import (
     ChatDelta,
@@ -8,7 +8,7 @@ from deployments.interfaces import (
     Message,
 )
 from serve_app.conversation.history import Item
-from serve_app.conversation.reply import ReplySettings, Stages
+from serve_app.conversation.reply import ReplySettings, Stages, Timing
 from serve_app.errors import ClientError
 from serve_app.live.events import (
     EagerFinal,
@@ -263,6 +263,8 @@ class ReplyEnded:
     settings: ReplySettings
     metadata: object
     error: ClientError | None = None
+    timing: Timing = field(default_factory=Timing)
+    """As `stages`."""
 
 
 ReplyEvent = (

@@ -241,7 +241,7 @@ class Replies:
             case ReplyAudioDelta() | ReplyTextDelta():
                 self._note_sent(reply, isinstance(event, ReplyAudioDelta))
             case ReplyEnded():
-                event = replace(event, stages=reply.timing.stages())
+                event = replace(event, stages=reply.timing.stages(), timing=reply.timing)
                 self.current = None
         self._outbox.put(event)
 

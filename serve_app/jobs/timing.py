@@ -3,7 +3,9 @@
 import time
 from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+
+from serve_app.observability import tracing
 
 
 class StageTimer:
@@ -16,7 +18,8 @@ class StageTimer:
     def timed(self, stage: str) -> Iterator[None]:
         began = time.monotonic()
         try:
-            yield
+            with tracing.span(stage) if stage != "total" else nullcontext():
+                yield
         finally:
             self._spent[stage] += time.monotonic() - began
 

@@ -30,6 +30,7 @@ from serve_app.jobs.sweeping import Sweeping
 from serve_app.jobs.webhooks.delivery import Webhooks
 from serve_app.lanes.pool import LanePool, LaneTimings, ReplicaSet
 from serve_app.live.driver import watch_lanes
+from serve_app.observability import tracing
 from serve_app.observability.ids import belonging
 from serve_app.observability.metrics import Metrics
 from serve_app.observability.table import JOB_SECONDS, JOBS, JOBS_ENDED, JOBS_RETRIED
@@ -115,7 +116,7 @@ class Worker:
             if job is None:
                 await asyncio.sleep(self._config.poll_s)
             else:
-                with belonging(job=job.id, tenant=job.tenant):
+                with belonging(job=job.id, tenant=job.tenant), tracing.of_job(job.id):
                     await self._run_job(job)
 
     async def _give_way(self) -> None:

@@ -19,9 +19,10 @@ class Call:
     If the replica is lost before the first answer, another one gets the request.
     """
 
-    def __init__(self, calls: "Calls", request: tuple[Any, ...]) -> None:
+    def __init__(self, calls: "Calls", request: tuple[Any, ...], trace: str) -> None:
         self._calls = calls
         self._request = request
+        self._trace = trace
         self._begun = False
         self._over = False
         self._answers: asyncio.Queue[Any] = asyncio.Queue()
@@ -32,7 +33,7 @@ class Call:
         if self._begun and not self._over:
             self._answers.put_nowait(None)
         elif not self._over:
-            self._stream.put(self._request, urgent=True)
+            self._stream.put((*self._request, self._trace), urgent=True)
 
     def unserved(self) -> None:
         """What has begun cannot go on elsewhere."""
@@ -108,15 +109,16 @@ class Calls:
         if len(self._refused) > MAX_REFUSED:
             del self._refused[next(iter(self._refused))]
 
-    def start(self, *request: Any) -> Call:
-        """`request`: the request's fields after the first, which is the stream's key.
+    def start(self, *request: Any, trace: str = "") -> Call:
+        """`request`: the request's fields between the first, which is the stream's key, and the
+        last, which is its trace.
 
         Raises `ClientError` for a quarantined request.
         """
         if self._refused and hash(request) in self._refused:
             raise request_quarantined()
-        return Call(self, request)
+        return Call(self, request, trace)
 
-    def stream(self, *request: Any) -> AsyncIterator[Any]:
+    def stream(self, *request: Any, trace: str = "") -> AsyncIterator[Any]:
         """Start a request and iterate over its answers; closing the iterator cancels it."""
-        return self.start(*request).answers()
+        return self.start(*request, trace=trace).answers()

@@ -43,6 +43,7 @@ from serve_app.live.events import (
 )
 from serve_app.live.resume_point import ResumePoint
 from serve_app.live.session import Session
+from serve_app.observability import tracing
 from serve_app.observability.metrics import Metrics
 from serve_app.observability.origin import Origin
 from serve_app.observability.table import LANES, LANES_LOST, SESSIONS, SESSIONS_REFUSED
@@ -312,6 +313,7 @@ class LiveSessions:
         self._count([live])
         if live in self._open:
             log.info("session_closed", extra=_outcome(live))
+            _record(live)
         live.leave()
         self._open.discard(live)
         self._left.set()
@@ -383,6 +385,19 @@ class LiveSessions:
                 live.feed(Ticked())
                 if live.unread_since is not None and live.unread_since < latest:
                     live.fail("client_too_slow")
+
+
+def _record(live: LiveSession) -> None:
+    origin = live.origin
+    fields: dict[str, tracing.Value] = {
+        "voxray.session": origin.session,
+        "voxray.kind": origin.kind,
+        "voxray.audio_s": live.metrics().audio_ms / 1000,
+    }
+    if trace := tracing.begin(origin.trace):
+        now = time.monotonic()
+        span = tracing.Span("session", trace, origin.trace, live.opened, now, fields, live.code)
+        tracing.record(span)
 
 
 def _outcome(live: LiveSession) -> dict[str, object]:

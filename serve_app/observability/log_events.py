@@ -34,6 +34,7 @@ _event("error", "recognition_failed", "Recognising an utterance failed in an une
 _event("warning", "batch_too_large", "A batch does not fit into memory; run one by one.", "items")
 _event("warning", "utterance_cut_short", "The model ended before the audio did.", "tokens")
 _event("warning", "lines_dropped", "Lines for stdout were dropped: nobody read them.", "lines")
+_event("warning", "head_silent", "Ray's head does not answer.", "cause")
 _event("info", "settings_changed", "Settings were changed at run time.", "keys")
 
 # Lanes.

@@ -6,8 +6,10 @@ import time
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from serve_app.observability import tracing
 from serve_app.observability.ids import belonging
 from serve_app.observability.metrics import Metrics
+from serve_app.observability.trace import Trace, parsed
 
 log = logging.getLogger("voxray.api")
 
@@ -34,7 +36,9 @@ class WatchRequests:
                 status = str(message["status"])
             await send(message)
 
-        with belonging(**_ids(scope)):
+        came = parsed(Headers(scope=scope).get("traceparent"))
+        trace = tracing.begin(came)
+        with belonging(**_ids(scope, trace)), tracing.current_trace(trace):
             try:
                 await self._app(scope, receive, answer)
             except Exception:
@@ -42,9 +46,11 @@ class WatchRequests:
                     status = "500"  # an outer middleware answers it
                 raise
             finally:
-                self._ended(scope, status, time.monotonic() - began)
+                self._ended(scope, status, began)
+                _record(scope, status, began, trace, came)
 
-    def _ended(self, scope: Scope, status: str, seconds: float) -> None:
+    def _ended(self, scope: Scope, status: str, began: float) -> None:
+        seconds = time.monotonic() - began
         method, route = scope["method"], route_of(scope)
         self._metrics.count_request(method, route, status)
         if status != ABORTED:
@@ -58,8 +64,25 @@ class WatchRequests:
         log.info("request_ended", extra=fields)
 
 
-def _ids(scope: Scope) -> dict[str, str]:
-    return {"request": Headers(scope=scope).get("x-request-id", "")[:128]}
+def _ids(scope: Scope, trace: Trace | None) -> dict[str, str]:
+    request = Headers(scope=scope).get("x-request-id", "")[:128]
+    return {"request": request, "trace": trace.trace_id if trace else ""}
+
+
+def _record(
+    scope: Scope, status: str, began: float, trace: Trace | None, parent: Trace | None
+) -> None:
+    if not trace:
+        return
+    method, route = scope["method"], route_of(scope)
+    fields: dict[str, tracing.Value] = {
+        "http.request.method": method,
+        "http.route": route,
+        "http.response.status_code": int(status) if status.isdecimal() else 0,
+    }
+    error = status if status >= "500" else ""
+    name, now = f"{method} {route}", time.monotonic()
+    tracing.record(tracing.Span(name, trace, parent, began, now, fields, error, serves=True))
 
 
 def route_of(scope: Scope) -> str:

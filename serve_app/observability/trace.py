@@ -24,8 +24,9 @@ class Trace(NamedTuple):
         return self._replace(span_id=secrets.token_hex(8))
 
 
-def new_trace(sampled: bool = True) -> Trace:
-    return Trace(secrets.token_hex(16), secrets.token_hex(8), sampled)
+def new_trace(trace_id: str = "") -> Trace:
+    """A trace's first span."""
+    return Trace(trace_id or secrets.token_hex(16), secrets.token_hex(8))
 
 
 def parsed(traceparent: str | None) -> Trace | None:

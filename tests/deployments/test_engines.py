@@ -248,7 +248,8 @@ def test_openai_streams_with_tools_usage_and_its_key(monkeypatch: pytest.MonkeyP
             engine = openai(upstream.port)
             await engine.start()
             options = ChatOptions((Tool("f", "d", '{"type": "object"}'),), "f", 9, 0.5)
-            pieces = await all_of(engine.reply(HELLO._replace(options=options)))
+            asked_ = HELLO._replace(options=options, trace="00-trace")
+            pieces = await all_of(engine.reply(asked_))
             await engine.stop()
         assert "".join(p.text for p in pieces) == "Hello."
         assert pieces[-1].finish == "tool_calls" and pieces[-1].tokens == (7, 3)
@@ -257,6 +258,7 @@ def test_openai_streams_with_tools_usage_and_its_key(monkeypatch: pytest.MonkeyP
         assert asked["messages"] == [{"role": "user", "content": "hello"}]
         assert asked["tool_choice"]["function"]["name"] == "f" and asked["max_tokens"] == 9
         assert "Bearer sk-secret" in asked["head"] and "top_p" not in asked
+        assert "traceparent: 00-trace\r\n" in asked["head"]
 
     asyncio.run(go())
 

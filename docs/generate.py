@@ -55,6 +55,7 @@ and prints them with the others.
 | `--host`, `--port` | the address; overrides `http_options` of the file. Default: 127.0.0.1, 8000 |
 | `--log-format` | `json` or `text`: print the log lines of all replicas on stdout |
 | `--profile` | `cpu`, `gpu` or `sim`; overrides `profile` of the file |
+| `--dashboard` | start Ray's dashboard, too: eleven processes, 300 MB |
 
 Ray Serve reads HAProxy mode and some other settings from the environment of the processes that start it. `voxray run`
 sets them; `voxray env` prints them for a cluster.

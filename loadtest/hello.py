@@ -7,9 +7,11 @@ import logging
 import os
 import sys
 from functools import partial
+from typing import Any
 
 from serve_app.cli.supervisor import hold_signals, ignore_signals, supervise
 from serve_app.cluster.environment import serve_environment
+from serve_app.config import Config
 
 MODELS = 6
 """Deployments behind the ingress: Vad, Transcriber, Chat, Speaker, Diarizer, Worker."""
@@ -28,6 +30,12 @@ class Ingress:
         return "hello"
 
 
+def _deployed(replica: type, name: str) -> Any:
+    from ray import serve
+
+    return serve.deployment(name=name, ray_actor_options={"num_cpus": 0.1})(replica)
+
+
 def serve_hello(port: int, stop: int) -> int:
     """Serve until the other end of the pipe `stop` is closed."""
     import ray
@@ -43,10 +51,8 @@ def serve_hello(port: int, stop: int) -> int:
     ignore_signals()
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
     serve.start(http_options={"host": "127.0.0.1", "port": port})
-    options = {"ray_actor_options": {"num_cpus": 0.1}}
-    models = [serve.deployment(Model, name=f"Model{it}", **options) for it in range(MODELS)]
-    ingress = serve.deployment(Ingress, name="Ingress", **options)
-    serve.run(ingress.bind(*(model.bind() for model in models)), name="hello", route_prefix="/")
+    models = [_deployed(Model, f"Model{it}").bind() for it in range(MODELS)]
+    serve.run(_deployed(Ingress, "Ingress").bind(*models), name="hello", route_prefix="/")
     os.read(stop, 1)
     ray.shutdown()
     return 0
@@ -54,5 +60,5 @@ def serve_hello(port: int, stop: int) -> int:
 
 if __name__ == "__main__":
     hold_signals()
-    os.environ.update(serve_environment(False, 60, any_ports=True))
+    os.environ.update(serve_environment(Config(), any_ports=True))
     sys.exit(supervise(partial(serve_hello, int(sys.argv[1]))))

@@ -79,12 +79,15 @@ def run(
         Literal["json", "text"] | None,
         typer.Option(help="Print the log lines of all replicas on stdout, in this form."),
     ] = None,
+    dashboard: Annotated[
+        bool, typer.Option("--dashboard", help="Start Ray's dashboard, too (300 MB).")
+    ] = False,
 ) -> None:
     """Start Ray and the server on this machine. Ctrl-C stops both."""
     from serve_app.cli.config_file import config_file
     from serve_app.cli.server import run_server
 
-    raise typer.Exit(run_server(config_file(config), host, port, profile, log_format))
+    raise typer.Exit(run_server(config_file(config), host, port, profile, log_format, dashboard))
 
 
 @app.command()

@@ -10,7 +10,7 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,9 +21,10 @@ from rich.markup import escape
 from serve_app.cli import DONE, FAILED, complain, console
 from serve_app.cli.config_file import settings, validated
 from serve_app.cli.options import DEFAULT_SERVER
+from serve_app.cli.ray_head import start_ray
 from serve_app.cli.simulated import simulated, with_simulated
 from serve_app.cli.stopping import TIMEOUT_S, Orders, drain
-from serve_app.cli.supervisor import hold_signals, ignore_signals, supervise
+from serve_app.cli.supervisor import hold_signals, supervise
 from serve_app.cluster.environment import CLUSTER, LANES_HOST, serve_environment
 from serve_app.config import Config
 from serve_app.config.sources import settings_in
@@ -34,7 +35,6 @@ from serve_app.observability.log_pipe import LOG_PIPE, PipeWriter, relayed
 from serve_app.observability.logs import start_logging
 from serve_app.observability.otlp import is_configured
 
-OBJECT_STORE_BYTES = 200_000_000
 READY_S = 60
 READY_IN_A_ROW = 5
 """While HAProxy is replaced, the old one, which knows no ingress, still accepts connections."""
@@ -46,6 +46,7 @@ def run_server(
     port: int | None,
     profile: str | None,
     log_format: str | None = None,
+    dashboard: bool = False,
 ) -> int:
     """`log_format`: print the log lines of all replicas, in this form."""
     began = time.monotonic()
@@ -88,7 +89,8 @@ def run_server(
         with tempfile.TemporaryDirectory(prefix="voxray-logs-") as folder:
             if log_format:
                 os.environ[LOG_PIPE] = str(Path(folder) / "lines")
-            return supervise(partial(_serve, args, config.longest_drain_s, listen, began))
+            start = partial(_start, args, listen, dashboard, began)
+            return supervise(partial(_serve, args, start, config.longest_drain_s))
     finally:
         shutil.rmtree(environment["RAY_SERVE_HAPROXY_SERVER_STATE_BASE"], ignore_errors=True)
 
@@ -154,13 +156,11 @@ def _describe(pid: int) -> str:
     return f"{running} (pid {pid}: {what})"
 
 
-def _serve(
-    args: dict[str, Any], drain_s: float, listen: tuple[str, int], began: float, pipe: int
-) -> int:
+def _serve(args: dict[str, Any], start: Callable[[], None], drain_s: float, pipe: int) -> int:
     """Serve until the supervisor says otherwise."""
     orders = Orders(pipe)
     with _logs_on_stdout(args):
-        _start(args, listen, began)
+        start()
         orders.started.set()
         orders.drain.wait()
         drain(orders.stop, drain_s)
@@ -188,41 +188,24 @@ def _shut_down() -> None:
         ray.shutdown()
 
 
-def _start(args: dict[str, Any], listen: tuple[str, int], began: float) -> None:
+def _start(args: dict[str, Any], listen: tuple[str, int], dashboard: bool, began: float) -> None:
     with console.status("starting Ray …"):
-        dashboard = _start_ray()
+        at = start_ray(dashboard)
     ray_s = time.monotonic() - began
     with console.status("starting voxray …"):
         _start_application(args, listen)
-    _announce(listen, dashboard, time.monotonic() - began, ray_s)
+    _announce(listen, at, time.monotonic() - began, ray_s)
 
 
-def _announce(listen: tuple[str, int], dashboard: str, total_s: float, ray_s: float) -> None:
+def _announce(listen: tuple[str, int], dashboard: str | None, total_s: float, ray_s: float) -> None:
     host, port = listen
     url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
     console.print(f"voxray is ready at [bold]{url}[/] ({total_s:.1f} s, {ray_s:.1f} of them Ray's)")
-    console.print(f"  API {url}/docs, Ray's dashboard http://{dashboard}")
+    also = f", Ray's dashboard http://{dashboard}" if dashboard else ""
+    console.print(f"  API {url}/docs{also}")
     if (local := _local_url(*listen)) != DEFAULT_SERVER:
         console.print(f"  for the other commands: export VOXRAY_SERVER={local}")
     console.print("  Ctrl-C stops everything, once open sessions have ended or their time is over")
-
-
-def _start_ray() -> str:
-    """Starts a head on this machine and returns the address of its dashboard."""
-    import ray
-
-    path = [os.getcwd(), os.environ.get("PYTHONPATH")]  # own engines are imported from here
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, path))
-    context = ray.init(
-        include_dashboard=True,
-        dashboard_host="127.0.0.1",
-        _node_ip_address="127.0.0.1",
-        object_store_memory=OBJECT_STORE_BYTES,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-    )
-    ignore_signals()  # again, because Ray has replaced the handlers
-    return str(context.dashboard_url)
 
 
 def _start_application(args: dict[str, Any], listen: tuple[str, int]) -> None:

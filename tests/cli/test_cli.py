@@ -115,6 +115,7 @@ def test_a_server_at_another_address_says_how_to_reach_it(
     told = capsys.readouterr().err
     assert "voxray is ready" in told
     assert exported in told if exported else "VOXRAY_SERVER" not in told
+    assert "Ray's dashboard http://127.0.0.1:8265" in told
 
 
 def test_the_configuration_is_the_given_or_the_local_or_the_packaged_file(

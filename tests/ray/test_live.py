@@ -325,6 +325,13 @@ def test_everything_listens_on_loopback_only(server: Server) -> None:
                 assert connection.laddr.ip == "127.0.0.1", process.name()
 
 
+def test_what_one_machine_does_not_need_does_not_run(server: Server) -> None:
+    commands = [" ".join(process.cmdline()) for process in server.descendants()]
+    assert any("gcs_server" in command for command in commands)
+    for unused in ("log_monitor.py", "autoscaler/_private/monitor.py", "dashboard/dashboard.py"):
+        assert not any(unused in command for command in commands), unused
+
+
 def test_lanes_listen_on_loopback_only(server: Server) -> None:
     replicas = {p.pid for p in server.descendants() if p.name().startswith("ray::Serve")}
     listening = {

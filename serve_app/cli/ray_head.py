@@ -1,0 +1,55 @@
+"""Ray's head for `voxray run`: one machine, without the processes that nothing there asks."""
+
+import contextlib
+import logging
+import os
+from collections.abc import Iterator
+from typing import Any
+
+from serve_app.cli.supervisor import ignore_signals
+
+OBJECT_STORE_BYTES = 200_000_000
+
+UNUSED = ("start_log_monitor", "start_monitor")
+"""One sends logs to drivers, which show none; the other asks a cloud for machines."""
+
+DASHBOARD = "start_api_server"
+"""The dashboard's eleven processes."""
+
+
+def start_ray(dashboard: bool) -> str | None:
+    """Starts a head on this machine and returns the address of its dashboard, if it has one."""
+    import ray
+
+    path = [os.getcwd(), os.environ.get("PYTHONPATH")]  # own engines are imported from here
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, path))
+    with _without(*UNUSED, *([] if dashboard else [DASHBOARD])):
+        context = ray.init(
+            include_dashboard=dashboard,
+            dashboard_host="127.0.0.1",
+            _node_ip_address="127.0.0.1",
+            object_store_memory=OBJECT_STORE_BYTES,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
+    ignore_signals()  # again, because Ray has replaced the handlers
+    return context.dashboard_url or None
+
+
+@contextlib.contextmanager
+def _without(*steps: str) -> Iterator[None]:
+    """Ray has options for these only in `ray start`."""
+    from ray._private.node import Node
+
+    kept = {step: getattr(Node, step) for step in steps}
+    for step in steps:
+        setattr(Node, step, _nothing)
+    try:
+        yield
+    finally:
+        for step, method in kept.items():
+            setattr(Node, step, method)
+
+
+def _nothing(*_: Any, **__: Any) -> None:
+    pass

@@ -1,19 +1,24 @@
 """What this process and its machine have used of their processors, over the last second."""
 
+import os
 import time
 from collections import deque
+from pathlib import Path
 from typing import NamedTuple
 
 import psutil
 
 WINDOW_S = 1.0
+GROUP = Path("/sys/fs/cgroup")
+"""Of a container, as it sees itself (cgroup v2)."""
 
 
 class _Reading(NamedTuple):
     at: float
     busy: float
-    """Processor seconds of the machine, without those of low priority, which give way."""
+    """Processor seconds used."""
     total: float
+    """Processor seconds there were."""
     thread: float
     """Processor seconds of this thread, which runs the event loop."""
 
@@ -22,11 +27,13 @@ class Gauges:
     """Read it in the thread of the event loop, several times a second."""
 
     def __init__(self) -> None:
-        self._readings: deque[_Reading] = deque([_read()])
+        self._quota = quota()
+        self._readings: deque[_Reading] = deque([self._now()])
 
     def read(self) -> tuple[float, float]:
-        """The busy shares of the machine and of this thread."""
-        now = _read()
+        """The busy shares of the machine, or of what this container may use of it, and of this
+        thread."""
+        now = self._now()
         self._readings.append(now)
         while len(self._readings) > 2 and self._readings[1].at <= now.at - WINDOW_S:
             self._readings.popleft()
@@ -35,10 +42,38 @@ class Gauges:
         thread = (now.thread - before.thread) / max(now.at - before.at, 1e-6)
         return machine, thread
 
+    def _now(self) -> _Reading:
+        at = time.monotonic()
+        if self._quota is None:
+            busy, total = _machine()
+        else:
+            busy, total = _used_in(GROUP), at * self._quota
+        return _Reading(at, busy, total, time.thread_time())
 
-def _read() -> _Reading:
+
+def cores() -> float:
+    """Processors of this machine, or what this container may use of them."""
+    return quota() or os.cpu_count() or 1.0
+
+
+def quota(group: Path = GROUP) -> float | None:
+    """The processors that a container may use; None where there is no limit."""
+    try:
+        most, period = (group / "cpu.max").read_text().split()
+        return int(most) / int(period)
+    except (OSError, ValueError):  # no container, another system, or "max"
+        return None
+
+
+def _used_in(group: Path) -> float:
+    first = (group / "cpu.stat").read_text().split(maxsplit=2)
+    return int(first[1]) / 1e6  # usage_usec
+
+
+def _machine() -> tuple[float, float]:
+    """Without processes of low priority, which give way."""
     times = psutil.cpu_times()
     at_rest = times.idle + getattr(times, "iowait", 0.0) + getattr(times, "nice", 0.0)
     guests = getattr(times, "guest", 0.0) + getattr(times, "guest_nice", 0.0)  # in user and nice
     total = sum(times) - guests
-    return _Reading(time.monotonic(), total - at_rest, total, time.thread_time())
+    return total - at_rest, total

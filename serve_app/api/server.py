@@ -1,6 +1,5 @@
 """Everything that the routes and sockets of one ingress replica use, built in one place."""
 
-import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
@@ -9,6 +8,7 @@ import anyio
 from deployments.interfaces import DiarizationInput, Option
 from serve_app.admission.admission import Admission
 from serve_app.admission.budget import Shares
+from serve_app.admission.gauges import cores
 from serve_app.admission.ladder import Level
 from serve_app.admission.pause import Pause
 from serve_app.api.backend import Backend
@@ -159,7 +159,7 @@ class Server:
 def session_cost(config: Config) -> Shares:
     """What a session is assumed to take until that has been measured."""
     cpu = config.session_cpu
-    return Shares(cpu / (os.cpu_count() or 1), min(cpu, LOOP_SHARE), min(cpu, MODELS_SHARE))
+    return Shares(cpu / cores(), min(cpu, LOOP_SHARE), min(cpu, MODELS_SHARE))
 
 
 def _voices(backend: Backend, config: Config) -> VoiceCatalog:

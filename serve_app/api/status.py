@@ -99,6 +99,7 @@ class StatusRoutes:
             **await _machinery(self._backend),
             "jobs": jobs,
             **_active(counted),
+            "quality_level": int(max(counted.values(table.LEVEL).values(), default=0)),
             "uptime_s": self._uptime_s(),
         }
 

@@ -92,6 +92,7 @@ def serve_environment(
         "RAY_worker_niceness": "0",
         "RAY_USAGE_STATS_ENABLED": "0",
         "VOXRAY_HAPROXY_PUBLIC": "1" if public else "0",
+        "VOXRAY_HANDSHAKES_PER_S": str(config.admission.handshakes_per_s),
     }
 
 

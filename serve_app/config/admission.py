@@ -27,6 +27,13 @@ class AdmissionConfig(ConfigModel):
         description="Sessions of one Ingress replica that are admitted however busy the machine "
         "is, as long as answers come in time.",
     )
+    handshakes_per_s: int = Field(
+        400,
+        ge=1,
+        le=1_000_000,
+        description="New sockets for live speech that one machine lets in per second; HAProxy "
+        "refuses more.",
+    )
     session_cpu: float = Field(
         0.0,
         ge=0,

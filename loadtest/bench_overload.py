@@ -2,7 +2,8 @@
 
 voxray with `sim` on this machine, which the load generator shares. Twice `--fits` sessions ask, at
 once or within `--ramp` seconds; then the same with a busy loop on one core for ten seconds in the
-middle. Latencies are p99, beyond the engine's own 50 ms.
+middle. Last, half of what fits, with a flood of recordings for ten seconds. Latencies are p99,
+beyond the engine's own 50 ms; before, during and after those ten seconds.
 """
 
 import argparse
@@ -12,11 +13,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import psutil
 import yaml
@@ -32,13 +31,18 @@ MEMORY_EVERY_S = 0.5
 AFTER_S = 10.0
 """How long memory has to return after a run."""
 
-CORE_TAKEN_S = 10.0
+BESIDE_S = 10.0
+"""How long a core is taken, or recordings come."""
+
+RECORDINGS_AT_ONCE = 16
 
 
 class Scenario(NamedTuple):
     name: str
-    ramp_s: float
-    core_taken: bool
+    ramp_s: float = 0.0
+    beside: Literal["", "core", "recordings"] = ""
+    share: float = 1.0
+    """Of all that ask."""
 
 
 class Memory:
@@ -69,46 +73,42 @@ class Memory:
         return int(self._ingress.memory_info().rss) >> 20
 
 
-@contextmanager
-def core_taken(after_s: float) -> Iterator[None]:
-    """A busy loop at normal priority, for ten seconds from then on."""
-    spin = (
-        f"import time; time.sleep({after_s}); end = time.monotonic() + {CORE_TAKEN_S}\n"
-        "while time.monotonic() < end: pass"
-    )
-    process = subprocess.Popen([sys.executable, "-c", spin])
-    try:
-        yield
-    finally:
-        process.wait()
+def beside(what: str, after_s: float) -> list[str]:
+    """The command of what happens for ten seconds from then on."""
+    if what == "recordings":
+        url = f"http://127.0.0.1:{PORT}/v1/audio/transcriptions"
+        return ["-m", "loadtest.flood", url, *map(str, (after_s, BESIDE_S, RECORDINGS_AT_ONCE))]
+    spin = f"import time; time.sleep({after_s}); end = time.monotonic() + {BESIDE_S}\n"
+    return ["-c", spin + "while time.monotonic() < end: pass"]
 
 
 def run(scenario: Scenario, server: int, args: argparse.Namespace) -> dict[str, Any]:
     begin = args.warm_up + scenario.ramp_s + args.seconds / 2
-    phases = (begin, begin + CORE_TAKEN_S) if scenario.core_taken else ()
-    seconds = args.seconds + scenario.ramp_s + (CORE_TAKEN_S if scenario.core_taken else 0)
     plan = CrowdPlan(
         url=URL,
-        sessions=args.fits * args.times,
+        sessions=round(args.fits * args.times * scenario.share),
         chunk_ms=args.chunk_ms,
-        seconds=seconds,
+        seconds=args.seconds + scenario.ramp_s + (BESIDE_S if scenario.beside else 0),
         warm_up_s=args.warm_up,
         echo=False,
         ramp_s=scenario.ramp_s,
-        phases_s=phases,
+        phases_s=(begin, begin + BESIDE_S) if scenario.beside else (),
     )
     with Memory(server) as memory:
-        crowd = subprocess.Popen(
-            [sys.executable, "-m", "loadtest.crowd", json.dumps(asdict(plan))],
-            stdout=subprocess.PIPE,
-        )
-        if scenario.core_taken:
-            with core_taken(begin):
-                out, _ = crowd.communicate()
-        else:
-            out, _ = crowd.communicate()
+        crowd = started("-m", "loadtest.crowd", json.dumps(asdict(plan)))
+        also = started(*beside(scenario.beside, begin)) if scenario.beside else None
+        out, _ = crowd.communicate()
+        told = also.communicate()[0].decode().strip() if also else ""
     rows = json.loads(out)
-    return {**rows, "memory_mib": (memory.before, memory.most, memory.after)}
+    return {
+        **rows,
+        "memory_mib": (memory.before, memory.most, memory.after),
+        "recordings": json.loads(told) if told else {},
+    }
+
+
+def started(*command: str) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, *command], stdout=subprocess.PIPE)
 
 
 HEAD = (
@@ -128,6 +128,7 @@ def line(scenario: Scenario, row: dict[str, Any]) -> str:
         f"{row['failed']:6}  {refusals:30}  {phases:27}  {row['dropped']:7}  "
         f"{row['highest_level']:5}  {memory:23}  {normal:12}"
         f"{'' if row['honest'] else ' GENERATOR LATE'} {row['errors'] or ''}"
+        f"{row['recordings'] or ''}"
     )
 
 
@@ -155,10 +156,11 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write everything measured here")
     args = parser.parse_args()
     scenarios = [
-        Scenario("at once", 0.0, False),
-        Scenario("ramp", args.ramp, False),
-        Scenario("core taken", 0.0, True),
-        Scenario("ramp, core taken", args.ramp, True),
+        Scenario("at once"),
+        Scenario("ramp", args.ramp),
+        Scenario("core taken", beside="core"),
+        Scenario("ramp, core taken", args.ramp, "core"),
+        Scenario("recordings", args.ramp, "recordings", share=0.5 / args.times),
     ]
     chosen = tuple(args.only or [""])
     rows = {}

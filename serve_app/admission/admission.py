@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple
 
 from serve_app.admission.budget import Budget, Shares
 from serve_app.admission.gauges import Gauges
-from serve_app.admission.ladder import Ladder, Level
+from serve_app.admission.ladder import LOW, Ladder, Level
 from serve_app.admission.places import Place, Places
 from serve_app.admission.pressure import Delays, Pressure
 from serve_app.config.admission import AdmissionConfig
@@ -118,7 +118,7 @@ class Admission:
     def _is_open(self) -> bool:
         if not self._config.enabled:
             return True
-        if self.level or self._pressure.value >= 1:
+        if self.level or self._pressure.value >= LOW:
             return False
         here = max(self.sessions() + self._places.reserved, self._places.unseen)
         return here < self._config.min_sessions or self._budget.has_room(self._places.unseen)
@@ -149,7 +149,7 @@ class Admission:
         self._places.sweep(now)
         machine, thread = gauges.read()
         self._budget.measured(
-            Shares(machine, thread, lanes.busy), self.sessions(), self._places.unseen
+            now, Shares(machine, thread, lanes.busy), self.sessions(), self._places.unseen
         )
         self._pressure.measured(now, Delays(lag_s, lanes.round_trip_s))
         if self._config.enabled:

@@ -1,10 +1,14 @@
 """Whether one more session fits. Pure.
 
-What is used now is measured. A session that has just been admitted does not show in that yet, so
-its cost is added: a guess at first, then what sessions turned out to cost. So a thousand who come
-at once are counted before any of them has sent audio.
+What is used is measured, and what a session costs is learned from it: a guess at first. Sessions
+that are too new to show in the measurements are counted at their cost. So a thousand who come at
+once are counted before any of them has sent audio.
+
+What sessions do not explain is the machine's base load. Of that the smallest of the last seconds
+counts: a program that starts, or a crowd at the door, is no reason to refuse anybody.
 """
 
+from collections import deque
 from typing import NamedTuple
 
 
@@ -30,38 +34,48 @@ LEARN = 0.1
 CHEAPER, DEARER = 1 / 4, 100.0
 """How far what is learned may be from the guess."""
 
+BASE_S = 3.0
+
 
 class Budget:
-    """`share` of everything may be used; `guess` is what a session costs until it is measured."""
+    """`share` of everything may be used; `guess` is what a session costs until it is measured.
+    `now` is in seconds of any monotonic clock."""
 
     def __init__(self, share: float, guess: Shares) -> None:
         self._share = share
         self._guess = self.cost = guess
-        self._idle = self._used = NOTHING
+        self.used = self._idle = self._base = NOTHING
+        self._bases: deque[tuple[float, Shares]] = deque()
+        self._seen = 0
 
-    @property
-    def used(self) -> Shares:
-        return self._used
-
-    def measured(self, used: Shares, sessions: int, unseen: int) -> None:
+    def measured(self, now: float, used: Shares, sessions: int, unseen: int) -> None:
         """`used` by `sessions`, of which `unseen` are too new to show in it."""
-        self._used = used
+        self.used, self._seen = used, max(0, sessions - unseen)
         if not sessions:
             self._idle = _towards(self._idle, used)
         elif not unseen and sessions >= LEARN_FROM:
-            each = [(now - idle) / sessions for now, idle in zip(used, self._idle, strict=True)]
+            each = [(it - idle) / sessions for it, idle in zip(used, self._idle, strict=True)]
             self.cost = _towards(self.cost, self._bounded(Shares(*each)))
+        self._bases.append((now, _less(used, self.cost, self._seen)))
+        while self._bases[0][0] < now - BASE_S:
+            self._bases.popleft()
+        self._base = Shares(*map(min, zip(*(base for _, base in self._bases), strict=True)))
 
     def has_room(self, unseen: int) -> bool:
         """For one more beside `unseen` admitted ones."""
+        expected = self._seen + unseen + 1
         return all(
-            used + (unseen + 1) * cost <= self._share
-            for used, cost in zip(self._used, self.cost, strict=True)
+            base + expected * cost <= self._share
+            for base, cost in zip(self._base, self.cost, strict=True)
         )
 
     def _bounded(self, cost: Shares) -> Shares:
         each = zip(cost, self._guess, strict=True)
         return Shares(*(min(max(it, guess * CHEAPER), guess * DEARER) for it, guess in each))
+
+
+def _less(used: Shares, cost: Shares, sessions: int) -> Shares:
+    return Shares(*(it - sessions * each for it, each in zip(used, cost, strict=True)))
 
 
 def _towards(known: Shares, new: Shares) -> Shares:

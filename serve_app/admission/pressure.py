@@ -8,7 +8,7 @@ from collections import deque
 from typing import NamedTuple
 
 WINDOW_S = 1.0
-SOJOURN_S = 0.2
+SOJOURN_S = 0.15
 """Audio that waits longer than this, beyond the engine's own time, is late."""
 
 LAG_S = 0.07

@@ -14,7 +14,7 @@ class AdmissionConfig(ConfigModel):
         "too much is to be done.",
     )
     cpu_share: float = Field(
-        0.75,
+        0.7,
         gt=0,
         le=1,
         description="The share of the machine's processors, of the replica's event loop and of the "

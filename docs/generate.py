@@ -7,6 +7,7 @@ from pathlib import Path
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from docs.boards import write_boards
 from serve_app.config import Config
 from serve_app.errors import CODES
 from serve_app.observability.log_events import LOG_EVENTS
@@ -132,6 +133,7 @@ def updated(page: str, name: str, table: str) -> str:
 
 def main() -> None:
     (DOCS / "configuration.md").write_text(configuration())
+    write_boards()
     protocol = DOCS / "protocol.md"
     protocol.write_text(updated(protocol.read_text(), "errors", errors()))
     observability = DOCS / "observability.md"

@@ -32,6 +32,7 @@ from serve_app.lanes.pool import LanePool, LaneTimings
 from serve_app.live.driver import LiveSessions, watch_lanes
 from serve_app.live.takeovers import Takeovers
 from serve_app.observability.metrics import Metrics
+from serve_app.observability.table import DRAINING, LEVEL_CHANGES, REPLIES, TABLE, Kind
 from serve_app.security.concurrency import ConcurrencyLimit
 
 LOOP_SHARE, MODELS_SHARE = 0.001, 0.0005
@@ -55,6 +56,8 @@ class Server:
     ) -> None:
         self.backend, self.config, self.metrics, self.settings = backend, config, metrics, settings
         self.drain = drain
+        _begin_counters(metrics)
+        metrics.watch(DRAINING, lambda: drain.begun.is_set())
         self.admission = Admission(
             config.admission, session_cost(config), metrics, self.retry_after_s
         )
@@ -160,6 +163,17 @@ def session_cost(config: Config) -> Shares:
     """What a session is assumed to take until that has been measured."""
     cpu = config.session_cpu
     return Shares(cpu / cores(), min(cpu, LOOP_SHARE), min(cpu, MODELS_SHARE))
+
+
+def _begin_counters(metrics: Metrics) -> None:
+    """Those of an ingress whose labels are known."""
+    for metric in TABLE:
+        if metric.kind is Kind.COUNTER and not metric.labels:
+            metrics.begin(metric)
+    for direction in ("up", "down"):
+        metrics.begin(LEVEL_CHANGES, direction)
+    for status in ("completed", "cancelled", "incomplete", "failed"):
+        metrics.begin(REPLIES, status)
 
 
 def _voices(backend: Backend, config: Config) -> VoiceCatalog:

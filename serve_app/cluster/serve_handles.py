@@ -191,7 +191,8 @@ class Prometheus:
         self._instruments: dict[str, Any] = {}
 
     def count(self, metric: Metric, labels: tuple[str, ...], by: float) -> None:
-        self._instrument(metric, prometheus.Counter).inc(by, _tags(metric, labels))
+        counter = self._instrument(metric, prometheus.Counter)
+        counter._record(by, _tags(metric, labels))  # as `inc`, which refuses 0
 
     def set(self, metric: Metric, labels: tuple[str, ...], value: float) -> None:
         self._instrument(metric, prometheus.Gauge).set(value, _tags(metric, labels))

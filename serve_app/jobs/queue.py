@@ -280,6 +280,13 @@ class Queue:
             found = {JobState(state): count for state, count in await connection.execute(counted)}
         return {state: found.get(state, 0) for state in states}
 
+    async def oldest_s(self) -> float:
+        """How long the first waiting job has waited; 0 if none waits."""
+        queued = jobs.c.state.in_((JobState.QUEUED,)) & (jobs.c.kind == "file")
+        async with self._database.read() as connection:
+            created = await connection.scalar(sa.select(sa.func.min(jobs.c.created)).where(queued))
+        return max(0.0, now() - created) if created else 0.0
+
     async def _write(self, job: Job, values: dict[str, Any]) -> Job:
         async with self._database.write() as connection:
             return await self._write_on(connection, job, values)

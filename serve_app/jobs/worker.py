@@ -18,7 +18,7 @@ from serve_app.errors import ClientError
 from serve_app.jobs.checkpoints import FOLDER as CHECKPOINTS
 from serve_app.jobs.database import Database
 from serve_app.jobs.diarization import Diarization
-from serve_app.jobs.job import Job, JobState
+from serve_app.jobs.job import ENDED, Job, JobState
 from serve_app.jobs.objects import Objects
 from serve_app.jobs.persistence import PASSING, persistently
 from serve_app.jobs.pipeline import Pipeline
@@ -33,7 +33,7 @@ from serve_app.live.driver import watch_lanes
 from serve_app.observability import tracing
 from serve_app.observability.ids import belonging
 from serve_app.observability.metrics import Metrics
-from serve_app.observability.table import JOB_SECONDS, JOBS, JOBS_ENDED, JOBS_RETRIED
+from serve_app.observability.table import JOB_SECONDS, JOBS, JOBS_ENDED, JOBS_OLDEST, JOBS_RETRIED
 
 log = logging.getLogger("voxray.jobs")
 
@@ -88,6 +88,8 @@ class Worker:
             self._transcriber, jobs.windows_at_once, jobs.window_timeout_s, self._pause.over
         )
         self._diarization = Diarization(self._diarizer, config.diarizer.timeout_s)
+        for state in ENDED:
+            self._metrics.begin(JOBS_ENDED, state.value)
         self.load = 0
         """Jobs of all workers that wait or run, as last counted."""
 
@@ -134,6 +136,8 @@ class Worker:
                 self.load = sum(counts.values())
                 for state, count in counts.items():
                     self._metrics.set(JOBS, count, state.value)
+                oldest_s = await self._queue.oldest_s() if counts[JobState.QUEUED] else 0.0
+                self._metrics.set(JOBS_OLDEST, oldest_s)
             await asyncio.sleep(self._config.poll_s)
 
     async def _run_job(self, job: Job) -> None:

@@ -84,6 +84,12 @@ class Metrics:
             if self._sink:
                 self._sink.count(metric, labels, by)
 
+    def begin(self, metric: Metric, *labels: str) -> None:
+        """A counter is there from 0 on. Prometheus sees no step to the first value of a series."""
+        self._values.setdefault(metric.name, {}).setdefault(labels, 0.0)
+        if self._sink:
+            self._sink.count(metric, labels, 0.0)
+
     def set(self, metric: Metric, value: float, *labels: str) -> None:
         self._values.setdefault(metric.name, {})[labels] = value
         if self._sink:
@@ -98,6 +104,8 @@ class Metrics:
     def watch(self, metric: Metric, read: Callable[[], float], *labels: str) -> None:
         """A gauge, or a counter that is kept elsewhere: it is read on each refresh."""
         self._watched.append(_Watched(metric, labels, read))
+        if metric.kind is Kind.COUNTER:
+            self.begin(metric, *labels)
 
     def refresh(self) -> None:
         """Read what is watched."""

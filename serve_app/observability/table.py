@@ -104,6 +104,7 @@ LEVEL = _gauge(
     "3 unchanged partials, 4 most partials, 5 nearly all partials and early replies are left out.",
     merge="max",
 )
+DRAINING = _gauge("draining", "replicas", "Ingress replicas that take no new work.")
 LEVEL_CHANGES = _counter(
     "quality_level_changes_total", "steps", "Steps of the quality level.", "direction"
 )
@@ -175,6 +176,12 @@ JOBS = _gauge(
     "jobs",
     "Jobs that wait or run, by state; every worker reports the same number.",
     "state",
+    merge="max",
+)
+JOBS_OLDEST = _gauge(
+    "jobs_oldest_seconds",
+    "seconds",
+    "Age of the job that has waited longest; every worker reports the same.",
     merge="max",
 )
 JOBS_ENDED = _counter("jobs_ended_total", "jobs", "Jobs ended by this worker, by state.", "state")

@@ -4,7 +4,8 @@ ARG PYTHON=docker.io/library/python:3.11-slim-bookworm
 
 # A user without rights. Its home is the volume: settings, jobs, weights, Ray's token.
 FROM ${PYTHON} AS runtime
-RUN useradd --uid 10001 --create-home --home-dir /data --shell /usr/sbin/nologin voxray
+RUN useradd --uid 10001 --create-home --home-dir /data --shell /usr/sbin/nologin voxray && \
+    install --directory --owner voxray /tmp/ray # so that a volume there is voxray's
 ENV HOME=/data PATH=/opt/voxray/bin:$PATH PYTHONUNBUFFERED=1
 USER 10001
 WORKDIR /data

@@ -1,9 +1,11 @@
 """Ray's head for `voxray run`: one machine, without the processes that nothing there asks."""
 
 import contextlib
+import json
 import logging
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from serve_app.cli.supervisor import ignore_signals
@@ -12,6 +14,8 @@ OBJECT_STORE_BYTES = 200_000_000
 
 UNUSED = ("start_log_monitor", "start_monitor")
 """One sends logs to drivers, which show none; the other asks a cloud for machines."""
+
+DISCOVERY = "prom_metrics_service_discovery.json"
 
 DASHBOARD = "start_api_server"
 """The dashboard's eleven processes."""
@@ -24,7 +28,7 @@ def start_ray(dashboard: bool) -> str | None:
     path = [os.getcwd(), os.environ.get("PYTHONPATH")]  # own engines are imported from here
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, path))
     with _without(*UNUSED, *([] if dashboard else [DASHBOARD])):
-        context = ray.init(
+        context: Any = ray.init(
             include_dashboard=dashboard,
             dashboard_host="127.0.0.1",
             _node_ip_address="127.0.0.1",
@@ -33,6 +37,9 @@ def start_ray(dashboard: bool) -> str | None:
             logging_level=logging.ERROR,
         )
     ignore_signals()  # again, because Ray has replaced the handlers
+    if not dashboard:
+        nodes = ray.nodes()  # type: ignore[no-untyped-call]
+        _tell_prometheus(nodes, Path(context.address_info["session_dir"]).parent)
     return context.dashboard_url or None
 
 
@@ -49,6 +56,15 @@ def _without(*steps: str) -> Iterator[None]:
     finally:
         for step, method in kept.items():
             setattr(Node, step, method)
+
+
+def _tell_prometheus(nodes: list[dict[str, Any]], folder: Path) -> None:
+    """Where metrics are, in the file in which the dashboard keeps that."""
+    targets = [f"{node['NodeManagerAddress']}:{node['MetricsExportPort']}" for node in nodes]
+    content = json.dumps([{"labels": {"job": "ray"}, "targets": targets}])
+    new = folder / f"{DISCOVERY}.new"
+    new.write_text(content)
+    new.replace(folder / DISCOVERY)
 
 
 def _nothing(*_: Any, **__: Any) -> None:

@@ -7,9 +7,9 @@ application on a free port; `working(config)` runs a worker for jobs beside it.
 import asyncio
 import secrets
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import uvicorn
 
@@ -25,7 +25,7 @@ from deployments.transcriber.sim import SimTranscriber
 from deployments.vad import Vad
 from serve_app.admission.admission import Admission
 from serve_app.admission.budget import Shares
-from serve_app.api import Backend, create_app
+from serve_app.api import Backend, Drain, create_app
 from serve_app.config import Config
 from serve_app.config.admission import AdmissionConfig
 from serve_app.jobs.worker import Worker
@@ -249,6 +249,7 @@ class _Server(uvicorn.Server):
 
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
         """Until it is to exit; its engines end with it."""
+        self.loop = asyncio.get_running_loop()
         try:
             await super().serve(sockets)
         finally:
@@ -262,13 +263,28 @@ class _Server(uvicorn.Server):
         yield
 
 
+class Serving(NamedTuple):
+    """The application on a real socket; it can be told to drain."""
+
+    address: str
+    drain: Drain
+    begin_drain: Callable[[], object]
+
+
 @contextmanager
 def served(config: Config | None = None, given: Backend | None = None) -> Iterator[str]:
     """The application on a real socket, with real WebSockets: `host:port`."""
+    with serving(config, given) as here:
+        yield here.address
+
+
+@contextmanager
+def serving(config: Config | None = None, given: Backend | None = None) -> Iterator[Serving]:
     import threading
 
-    there = given or models()
-    app = create_app(there, not_measured(config or Config(profile="sim")))
+    there, config = given or models(), not_measured(config or Config(profile="sim"))
+    drain = Drain(config.drain.timeout_s)
+    app = create_app(there, config, drain=drain)
     options = uvicorn.Config(app, port=0, log_level="critical", ws="auto", loop="uvloop")
     server = _Server(options, there)
     thread = threading.Thread(target=server.run)
@@ -276,7 +292,9 @@ def served(config: Config | None = None, given: Backend | None = None) -> Iterat
     try:
         wait_for(lambda: server.started)
         port = server.servers[0].sockets[0].getsockname()[1]
-        yield f"127.0.0.1:{port}"
+        yield Serving(
+            f"127.0.0.1:{port}", drain, lambda: server.loop.call_soon_threadsafe(drain.begin)
+        )
     finally:
         server.should_exit = True
         thread.join(30)

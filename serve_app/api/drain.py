@@ -23,7 +23,7 @@ class Drain:
         self.timeout_s = timeout_s
         self.begun = asyncio.Event()
         self.ended = asyncio.Event()
-        self._requests = 0
+        self.requests = 0
         self._answered = asyncio.Event()
 
     def begin(self) -> None:
@@ -32,17 +32,17 @@ class Drain:
     @contextmanager
     def request(self) -> Iterator[None]:
         """A request, from its head to the end of its answer."""
-        self._requests += 1
+        self.requests += 1
         try:
             yield
         finally:
-            self._requests -= 1
+            self.requests -= 1
             self._answered.set()
 
     async def all_answered(self, within_s: float) -> None:
         """Returns when no request is in progress, or after `within_s`."""
         with anyio.move_on_after(within_s):
-            while self._requests:
+            while self.requests:
                 self._answered.clear()
                 await self._answered.wait()
 

@@ -262,9 +262,7 @@ class LiveSessions:
 
     def admit(self) -> Place:
         """Reserve a place for `open`. Raises `ClientError` when none is free."""
-        if self._draining:
-            self._metrics.count(SESSIONS_REFUSED)
-            raise server_restarting()
+        self._check_drain()
         if self.count + self.admission.reserved >= self.limits.max_sessions:
             self._metrics.count(SESSIONS_REFUSED)
             raise ClientError(
@@ -273,6 +271,11 @@ class LiveSessions:
                 self.limits.retry_after_s,
             )
         return self.admission.reserve()
+
+    def _check_drain(self) -> None:
+        if self._draining:
+            self._metrics.count(SESSIONS_REFUSED)
+            raise server_restarting()
 
     def open(
         self,
@@ -288,6 +291,7 @@ class LiveSessions:
 
         Raises `ClientError` when no session is free.
         """
+        self._check_drain()  # it may have begun after the place was reserved
         vad = self.vad_config
         listening = listening or Listening(vad.endpoint(), vad.prefix_padding_ms)
         session = Session(limits or self.limits, listening, time.monotonic())

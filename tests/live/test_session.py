@@ -25,6 +25,8 @@ from serve_app.live.events import (
     ClientVanished,
     Close,
     DetectSpeech,
+    DrainEnded,
+    DrainStarted,
     EagerFinal,
     ErrorReport,
     FinalizeRequested,
@@ -462,3 +464,25 @@ def test_who_says_where_utterances_end_may_change() -> None:
     assert names(back) == ["Recognize", "UtteranceEnded", "DetectSpeech"]
     assert back[-1].resume == Resume(32_000, False, EAGER.endpoint)
     assert told(session, edges(1.0, (Edge.START, 0.5))) == [], "of before"
+
+
+def test_a_drain_is_announced_and_ends_with_the_words_of_all_audio() -> None:
+    session = new()
+    play(session, AudioReceived(SECOND), judged(1, (True, 0.0)))
+    (notice,) = play(session, DrainStarted(30))
+    assert notice.deadline_ms == 30_000 and session.state is SessionState.ACTIVE
+    play(session, AudioReceived(SECOND))
+    assert play(session, DrainEnded()) == [], "a second of audio is not judged yet"
+    assert play(session, AudioReceived(SECOND)) == [], "no more is accepted"
+    play(session, judged(2))
+    orders = play(session, final(0, 2))
+    assert orders[0].final and orders[-1].code == 1012 and orders[-1].metrics.audio_ms == 2000
+    assert not codes(orders)
+
+
+def test_a_session_that_is_closing_goes_on_closing_in_a_drain() -> None:
+    session = new()
+    play(session, AudioReceived(SECOND), StopRequested())
+    assert play(session, DrainStarted(30), DrainEnded()) == []
+    (close,) = play(session, judged(1, voiced=False))
+    assert close.code == 1000

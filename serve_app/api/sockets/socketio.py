@@ -10,7 +10,6 @@ import logging
 import time
 import uuid
 from collections.abc import Awaitable, Callable
-from functools import partial
 from typing import Any
 
 import orjson
@@ -26,7 +25,6 @@ from serve_app.extras import SOCKET_IO, MissingExtra, module_of
 from serve_app.live.backlog import Backlog
 from serve_app.live.driver import LiveSession, LiveSessions
 from serve_app.live.events import (
-    SERVICE_RESTART,
     ClientErred,
     Close,
     ErrorReport,
@@ -57,13 +55,10 @@ log.setLevel(logging.CRITICAL)  # python-socketio would log a stack for each bro
 class Listener:
     """One socket's session; events wait in a backlog until they are sent."""
 
-    def __init__(
-        self, sessions: LiveSessions, dialect: NativeDialect, emit: Any, disconnect: Any
-    ) -> None:
+    def __init__(self, sessions: LiveSessions, dialect: NativeDialect, emit: Any) -> None:
         self._sessions = sessions
         self._dialect = dialect
         self._emit = emit
-        self._disconnect = disconnect
         self._backlog = Backlog(sessions.limits.max_unsent_events)
         self._pending = asyncio.Event()
         self._live: LiveSession | None = sessions.open(
@@ -96,8 +91,6 @@ class Listener:
         if not isinstance(event, UtteranceEvent | Resumable):
             self._backlog.put(event)
             self._pending.set()
-        if isinstance(event, Close):
-            asyncio.get_running_loop().call_soon(self._leave)
 
     def _on_abandoned(self, code: str) -> None:
         self._on_event(ErrorReport(ClientError(code, "the session ended early")))
@@ -113,8 +106,8 @@ class Listener:
                 fields = orjson.loads(self._dialect.render(event, time.time()))
                 if name := NAMES.get(fields.pop("type")):
                     await self._emit(name, fields)
-                if isinstance(event, Close) and event.code == SERVICE_RESTART:
-                    await self._disconnect()
+                if isinstance(event, Close):
+                    self._leave()
 
 
 class SocketIo:
@@ -143,8 +136,9 @@ class SocketIo:
         self.app = socketio.ASGIApp(self._server, socketio_path="")
 
     async def shut(self) -> None:
-        """Disconnect the clients that have no session any more."""
-        await self._server.shutdown()
+        """Disconnect all clients, after what has been sent to them."""
+        if self._server.eio.sockets:
+            await self._server.eio.disconnect()
 
     async def _connect(self, sid: str, _: Any, __: Any = None) -> None:
         engine = self._backend.engines.transcriber
@@ -154,9 +148,7 @@ class SocketIo:
             await self._server.emit(name, fields, to=sid)
 
         try:
-            self._listeners[sid] = Listener(
-                self._sessions, dialect, emit, partial(self._server.disconnect, sid)
-            )
+            self._listeners[sid] = Listener(self._sessions, dialect, emit)
         except ClientError as error:
             self._metrics.count_error(error.code)
             raise self._library.exceptions.ConnectionRefusedError(error.code) from error

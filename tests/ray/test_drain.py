@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import json
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -19,10 +20,12 @@ import pytest
 import websockets
 from websockets.asyncio.client import connect
 
+from loadtest.speech import wav
 from tests.api.sockets.test_live_socket import PATH, chunks, converse, of, words
 from tests.api.sockets.test_realtime import TRANSCRIBED, Client, at_24k
 from tests.fakes import LocalReplicaSet, models, served, sim_transcriber
-from tests.server import Server, running
+from tests.jobs.test_jobs import Client as JobClient
+from tests.server import Server, running, stop
 from tests.waiting import until, wait_for
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
@@ -208,6 +211,20 @@ def test_the_second_signal_stops_at_once(tmp_path: Path, talk: bytes) -> None:
     assert not psutil.wait_procs(ours, timeout=5)[1]
 
 
+def test_a_job_that_runs_goes_back_to_the_queue(tmp_path: Path, talk: bytes) -> None:
+    slow = {**TRANSCRIBER, "latency_ms": 3000.0}
+    args = {**SIM, "transcriber": {"sim": slow}, "jobs": {"windows_at_once": 1, "poll_s": 0.2}}
+    with running(tmp_path, args) as server:
+        client = JobClient(server.address)
+        id_ = client.submit(wav(talk * 10)).json()["id"]
+        wait_for(lambda: client.job(id_)["state"] == "running", 30)
+        stop(server, signal.SIGTERM)
+        assert server.process.returncode == 0
+    with sqlite3.connect(next((tmp_path / "data").rglob("voxray.db"))) as database:
+        rows = database.execute("SELECT state, lease, losses, attempts FROM jobs").fetchall()
+    assert rows == [("queued", None, 0, 0)]
+
+
 HOLD_S = 125.0
 """Longer than HAProxy's processes live after a reload (120 s), and uvicorn in a replica that Serve
 ends (30 s), if nobody changes that."""
@@ -234,6 +251,7 @@ from serve_app.cluster.environment import serve_environment
 from serve_app.config import Config
 address, args = sys.argv[1], json.loads(sys.argv[2])
 os.environ.update(serve_environment(Config.model_validate(args), any_ports=True))
+os.environ["RAY_AUTH_MODE"] = "token"
 import ray
 from ray import serve
 from serve_app.app import build

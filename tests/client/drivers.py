@@ -1,4 +1,4 @@
-"""The reference clients, driven alike: each streams counted samples and lists the events it gave."""
+"""The reference clients, driven alike: each streams audio and lists the events it gave."""
 
 import asyncio
 import json
@@ -9,6 +9,8 @@ from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from serve_app.client import (
     ConnectionResumed,
@@ -26,10 +28,9 @@ from serve_app.client import (
     SpeechStarted,
     TranscriptionError,
 )
-from tests.client.fake_server import samples
 
 SCRIPT = Path(__file__).parent / "stream.mjs"
-CHUNK_MS = 100
+CHUNK_MS, BYTES_PER_MS = 100, 32
 LONGEST_S = 20
 NAMES = {
     SessionStarted: "session",
@@ -46,15 +47,16 @@ NAMES = {
 
 Event = dict[str, Any]
 Driver = Callable[..., Awaitable[list[Event]]]
-"""(url, until_ms, speed, finalize_at_ms) → events, then `done` or `failed`."""
+"""(url, audio, speed, finalize_at_ms) → events, then `done` or `failed`."""
 
 
 async def in_python(
-    url: str, until_ms: int, speed: float = 0, finalize_at_ms: int = -1
+    url: str, audio: Path, speed: float = 0, finalize_at_ms: int = -1
 ) -> list[Event]:
     events: list[Event] = []
+    pcm = await asyncio.to_thread(audio.read_bytes)
     async with LiveTranscription(url, LiveOptions(language="en")) as live:
-        live.stream(_counted(live, until_ms, speed, finalize_at_ms))
+        live.stream(_chunks(live, pcm, speed, finalize_at_ms))
         try:
             async for event in live:
                 events.append({"type": NAMES[type(event)], **asdict(event)})
@@ -65,20 +67,18 @@ async def in_python(
     return events
 
 
-async def _counted(
-    live: LiveTranscription, until_ms: int, speed: float, finalize_at_ms: int
+async def _chunks(
+    live: LiveTranscription, audio: bytes, speed: float, finalize_at_ms: int
 ) -> AsyncIterator[bytes]:
-    for at in range(0, until_ms, CHUNK_MS):
-        if at == finalize_at_ms:
+    for at in range(0, len(audio), CHUNK_MS * BYTES_PER_MS):
+        if at == finalize_at_ms * BYTES_PER_MS:
             live.finalize()
-        yield samples(at, at + CHUNK_MS)
+        yield audio[at : at + CHUNK_MS * BYTES_PER_MS]
         await asyncio.sleep(CHUNK_MS / 1000 / speed if speed else 0)
 
 
-async def in_node(
-    url: str, until_ms: int, speed: float = 0, finalize_at_ms: int = -1
-) -> list[Event]:
-    command = [*(node() or []), str(SCRIPT), url, str(until_ms), str(speed), str(finalize_at_ms)]
+async def in_node(url: str, audio: Path, speed: float = 0, finalize_at_ms: int = -1) -> list[Event]:
+    command = [*(node() or []), str(SCRIPT), url, str(audio), str(speed), str(finalize_at_ms)]
     process = await asyncio.create_subprocess_exec(
         *command, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
@@ -102,3 +102,14 @@ def node() -> list[str] | None:
         if checked.returncode == 0:
             return command
     return None
+
+
+both = pytest.mark.parametrize(
+    "client",
+    [
+        pytest.param(in_python, id="python"),
+        pytest.param(
+            in_node, id="js", marks=pytest.mark.skipif(not node(), reason="there is no Node")
+        ),
+    ],
+)

@@ -43,6 +43,10 @@ class Plan:
     error_at_cut: str | None = None
     drain_at_ms: int | None = None
     quality_at_ms: int | None = None
+    vanish: bool = False
+    """It ends without a word when it has taken the session from the older connection."""
+    tokens: bool = True
+    """Its session can be resumed."""
     mute_at_ms: int | None = None
     """From here on it says nothing, but keeps the connection."""
 
@@ -71,6 +75,8 @@ class FakeServer:
     starts: list[dict[str, Any]] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
     finalized: list[int] = field(default_factory=list)
+    asked: int = 0
+    """For its progress."""
     open: "_Connection | None" = None
 
     def plan(self) -> Plan:
@@ -140,6 +146,8 @@ class _Connection:
             self._received, self._judged = resumed * RATE // 1000, self._ended_ms
             if older := self._server.open:
                 await older.fence()
+        if self._plan.vanish:
+            await self._end(None)
         self._server.open = self
         await self._session(resumed)
 
@@ -162,6 +170,7 @@ class _Connection:
     async def _command(self, command: str) -> None:
         match command:
             case "keepalive":
+                self._server.asked += 1
                 await self._send("keepalive", audio_ms=self._judged)
             case "finalize":
                 self._server.finalized.append(self._received_ms)
@@ -238,6 +247,8 @@ class _Connection:
         )
 
     def _token(self) -> dict[str, Any]:
+        if not self._plan.tokens:
+            return {}
         from_ms = max(0, self._ended_ms - 500) // 1000 * 1000
         return {
             "resume": f"{from_ms}/{self._utterance}/{self._ended_ms}",

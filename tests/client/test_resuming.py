@@ -2,18 +2,14 @@
 what an unbroken connection would have shown, and no audio is missing or sent twice."""
 
 import asyncio
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.client.drivers import Driver, in_node, in_python, node
-from tests.client.fake_server import FakeServer, Plan, finals, scripted
-
-CLIENTS = [
-    pytest.param(in_python, id="python"),
-    pytest.param(in_node, id="js", marks=pytest.mark.skipif(not node(), reason="there is no Node")),
-]
-both = pytest.mark.parametrize("client", CLIENTS)
+from tests.client.drivers import Driver, both, in_python
+from tests.client.fake_server import FakeServer, Plan, finals, samples, scripted
 
 UNTIL_MS, SPEED = 8_300, 10
 LEISURELY = 2.2
@@ -26,10 +22,13 @@ def streamed(client: Driver, *script: Plan, until_ms: int = UNTIL_MS, **how: Any
     async def run() -> Seen:
         async with scripted(*script) as fake:
             how.setdefault("speed", SPEED)
-            events = await client(fake.url, until_ms, **how)
+            events = await client(fake.url, audio, **how)
         return events, fake
 
-    return asyncio.run(run())
+    with tempfile.TemporaryDirectory() as folder:
+        audio = Path(folder) / "counted.raw"
+        audio.write_bytes(samples(0, until_ms))
+        return asyncio.run(run())
 
 
 def kinds(events: list[dict[str, Any]]) -> list[str]:
@@ -123,6 +122,22 @@ def test_a_server_that_drains_is_kept_while_no_other_takes_the_session(client: D
     check_unbroken(events, fake)
     assert kinds(events).count("resumed") == 1 and len(fake.starts) == 2
     assert len(fake.handshakes) == 3
+
+
+@both
+def test_a_move_that_fails_halfway(client: Driver) -> None:
+    """The new server took the session from the old one, and was lost before it said so."""
+    events, fake = streamed(client, Plan(drain_at_ms=800), Plan(vanish=True), speed=LEISURELY)
+    check_unbroken(events, fake)
+    assert len(fake.starts) == 3 and kinds(events).count("resumed") == 1
+
+
+@both
+def test_a_session_that_cannot_be_resumed(client: Driver) -> None:
+    events, fake = streamed(client, Plan(tokens=False))
+    check_unbroken(events, fake)
+    events, fake = streamed(client, Plan(tokens=False, cut_at_ms=3_000))
+    assert events[-1]["code"] == "resume_refused" and len(fake.starts) == 1
 
 
 @both

@@ -41,7 +41,7 @@ def test_the_cpu_profile_hears_real_words_and_the_docs_do_what_they_say(
         assert "A " in run_python("docs/jobs.md", server, tmp_path)
         assert "it says: " in run_python("docs/realtime.md", server, tmp_path)
         assert (tmp_path / "hello.mp3").stat().st_size > 1000
-        run_javascript(server)
+        run_javascript(server, tmp_path)
         _converse(server, tmp_path)
         bad = voxray("transcribe", str(tmp_path / "run.log"), "--server", server.url)
         assert bad.returncode == 1 and "not audio" in bad.stderr

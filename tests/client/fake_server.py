@@ -207,7 +207,8 @@ class _Connection:
         if at_ms == plan.drain_at_ms:
             await self._send("draining", deadline_ms=30_000, **self._token())
         if at_ms == plan.mute_at_ms:
-            await asyncio.Event().wait()
+            await self._socket.wait_closed()
+            raise _Gone
         if at_ms == plan.cut_at_ms:
             if plan.error_at_cut:
                 await self._error(plan.error_at_cut)

@@ -69,9 +69,17 @@ def test_a_connection_that_holds(client: Driver) -> None:
         pytest.param(5_200, id="within an utterance"),
     ],
 )
-@pytest.mark.parametrize("close", [None, 1012, 1013, 1011, 1001])
-def test_a_connection_that_breaks(client: Driver, at_ms: int, close: int | None) -> None:
-    events, fake = streamed(client, Plan(cut_at_ms=at_ms, close=close))
+def test_a_connection_that_breaks(client: Driver, at_ms: int) -> None:
+    check_resumed(*streamed(client, Plan(cut_at_ms=at_ms)))
+
+
+@both
+@pytest.mark.parametrize("close", [1001, 1011, 1012, 1013])
+def test_a_connection_that_is_closed_by_a_server_that_stops(client: Driver, close: int) -> None:
+    check_resumed(*streamed(client, Plan(cut_at_ms=1_600, close=close)))
+
+
+def check_resumed(events: list[dict[str, Any]], fake: FakeServer) -> None:
     check_unbroken(events, fake)
     assert kinds(events).count("reconnecting") == kinds(events).count("resumed") == 1
     assert "resume" in fake.starts[1] and len(fake.starts[1]) == 2

@@ -48,6 +48,7 @@ from serve_app.config import Config
 from serve_app.config.logs import LoggingConfig
 from serve_app.config.runtime import RuntimeSettings
 from serve_app.engines import MODELS, configured_engines, new_engine
+from serve_app.garbage import collect_rarely
 from serve_app.lanes.wire import Address, LaneServer
 from serve_app.live.fence import Claim
 from serve_app.models import weights
@@ -101,6 +102,7 @@ class Replica:
         self._refreshing = asyncio.get_running_loop().create_task(self._refresh())
 
     async def _refresh(self) -> None:
+        collect_rarely()
         trimmer = HeapTrimmer(glibc())
         while True:
             self._metrics.refresh()

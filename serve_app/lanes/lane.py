@@ -287,7 +287,7 @@ class _Queue:
         return len(self._items)
 
     def put(self, item: tuple[Any, ...]) -> None:
-        self._items.append(self._item_type._make(item))
+        self._items.append(tuple.__new__(self._item_type, item))  # what `_make` does, faster
 
     def joined(self, before: int) -> None:
         """A stream has joined, and the items from index `before` on are its own."""

@@ -176,10 +176,8 @@ class LiveSession:
         """Never raises: a session that fails must not fail the others on its lane."""
         try:
             orders = self._session.on(fact, time.monotonic())
-            for latency_s in self._session.take_latencies():
-                self._count_final(latency_s)
-            for order in orders:
-                self._do(order)
+            if orders:
+                self._carry_out(orders)
             if self.progressed:
                 self.progressed()
         except ReaderTooSlow:
@@ -188,6 +186,13 @@ class LiveSession:
             fields = {"fact": type(fact).__name__, **self.origin.ids()}
             log.exception("session_failed", extra=fields)
             self.fail("internal_error")
+
+    def _carry_out(self, orders: Sequence[Order]) -> None:
+        """Only with orders can there be a final, and so a latency."""
+        for latency_s in self._session.take_latencies():
+            self._count_final(latency_s)
+        for order in orders:
+            self._do(order)
 
     def metrics(self) -> SessionMetrics:
         return self.closed or self._session.metrics()

@@ -1,6 +1,11 @@
-"""The facts that a live session takes, its orders, and the events for its client. Pure."""
+"""The facts that a live session takes, its orders, and the events for its client. Pure.
+
+What every chunk of audio makes is a msgspec Struct, which is made in a tenth of the time.
+"""
 
 from dataclasses import dataclass
+
+import msgspec
 
 from deployments.interfaces import (
     Endpoint,
@@ -49,8 +54,7 @@ class Reconfigured:
     listening: Listening
 
 
-@dataclass(frozen=True, slots=True)
-class AudioReceived:
+class AudioReceived(msgspec.Struct, frozen=True, gc=False):
     pcm: bytes
 
 
@@ -156,16 +160,14 @@ Fact = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class DetectSpeech:
+class DetectSpeech(msgspec.Struct, frozen=True, gc=False):
     """Give audio to the VAD; see `interfaces.VadInput`."""
 
     pcm: bytes
     resume: Resume | None
 
 
-@dataclass(frozen=True, slots=True)
-class Recognize:
+class Recognize(msgspec.Struct, frozen=True, gc=False):
     """Give audio to the transcriber; see `interfaces.Speech`."""
 
     utterance: int
@@ -182,8 +184,7 @@ class SpeechBoundary:
     sample: int
 
 
-@dataclass(frozen=True, slots=True)
-class TranscriptUpdate:
+class TranscriptUpdate(msgspec.Struct, frozen=True, gc=False):
     """Words of one utterance, placed in the session."""
 
     utterance: int

@@ -33,6 +33,8 @@ def _report(server: str, status: Status) -> Iterable[RenderableType]:
         f"{status['active_sessions']} sessions, {status['active_conversations']} conversations, "
         f"{status['active_connections']} connections; {_jobs(status['jobs'])}"
     )
+    if level := status.get("quality_level"):
+        yield Text(f"too much to do: quality level {level} of 5, some partials may be left out")
     yield _table(("engine", "name", "model", "state"), map(_engine, status["engines"]))
     if deployments := status["deployments"]:
         yield _table(("deployment", "status", "replicas"), map(_deployment, deployments.items()))

@@ -62,6 +62,11 @@ def test_a_database_that_is_away_is_told() -> None:
     assert "the database does not answer" in shown(jobs={"waiting": None, "running": None})
 
 
+def test_a_server_that_leaves_things_out_says_so() -> None:
+    assert "quality level 3" in shown(quality_level=3)
+    assert "quality level" not in shown(quality_level=0)
+
+
 def test_only_the_server_is_asked() -> None:
     """It is not Ray's, so there are no deployments, whoever has a dashboard on this machine."""
     with served() as address:

@@ -39,6 +39,7 @@ PATH = "/socket"
 NAMES = {
     "partial": "transcription:partial",
     "final": "transcription:final",
+    "quality": "quality",
     "error": "error",
     "closed": "transcription:end",
 }

@@ -5,6 +5,7 @@ once. `run` measures several times a second while there is something to measure.
 """
 
 import asyncio
+import contextlib
 import logging
 import random
 import time
@@ -132,17 +133,17 @@ class Admission:
 
     async def _sleep(self) -> float:
         """Until the next measurement; returns how late the event loop was."""
-        self._came.clear()
         if not (self.sessions() or self._places.unseen or self.level):
-            with_nothing = IDLE_SAMPLE_S - SAMPLE_S
-            try:
-                async with asyncio.timeout(with_nothing):
-                    await self._came.wait()
-            except TimeoutError:
-                pass
+            await self._until_somebody_comes(IDLE_SAMPLE_S - SAMPLE_S)
         due = time.monotonic() + SAMPLE_S
         await asyncio.sleep(SAMPLE_S)
         return max(0.0, time.monotonic() - due)
+
+    async def _until_somebody_comes(self, within_s: float) -> None:
+        self._came.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(within_s):
+                await self._came.wait()
 
     def _measured(self, lag_s: float, gauges: Gauges, lanes: LaneLoad) -> None:
         now = time.monotonic()

@@ -93,7 +93,9 @@ class Memory:
         taken = 0
         for process in psutil.Process(self._root).children(recursive=True):
             with contextlib.suppress(psutil.Error):
-                if name(process) == "Worker" or "deployments.decoding.child" in process.cmdline():
+                if name(process) == "Worker" or "deployments.decoding.child" in " ".join(
+                    process.cmdline()
+                ):
                     taken += process.memory_info().rss
         return taken / (1 << 20)
 

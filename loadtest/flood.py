@@ -17,24 +17,26 @@ AGAIN_S = 0.2
 """After a refusal; far sooner than `Retry-After` asks for."""
 
 
-async def post(url: str, until: float, statuses: Counter[str]) -> None:
+async def post(
+    client: httpx.AsyncClient, url: str, body: bytes, until: float, statuses: Counter[str]
+) -> None:
     loop = asyncio.get_running_loop()
-    body = wav(conversation()[: RECORDING_S * 32_000])
-    async with httpx.AsyncClient(timeout=60) as client:
-        while loop.time() < until:
-            answer = await client.post(url, files={"file": ("speech.wav", body)})
-            statuses[str(answer.status_code)] += 1
-            if answer.status_code != 200:
-                await asyncio.sleep(AGAIN_S)
+    while loop.time() < until:
+        answer = await client.post(url, files={"file": ("speech.wav", body)})
+        statuses[str(answer.status_code)] += 1
+        if answer.status_code != 200:
+            await asyncio.sleep(AGAIN_S)
 
 
 async def main(url: str, after_s: float, seconds: float, at_once: int) -> None:
-    await asyncio.sleep(after_s)
-    until = asyncio.get_running_loop().time() + seconds
+    loop = asyncio.get_running_loop()
+    begin = loop.time() + after_s
     statuses: Counter[str] = Counter()
-    async with asyncio.TaskGroup() as tasks:
+    body = wav(conversation()[: RECORDING_S * 32_000])
+    async with httpx.AsyncClient(timeout=60) as client, asyncio.TaskGroup() as tasks:
+        await asyncio.sleep(begin - loop.time())
         for _ in range(at_once):
-            tasks.create_task(post(url, until, statuses))
+            tasks.create_task(post(client, url, body, begin + seconds, statuses))
     print(json.dumps(statuses))
 
 

@@ -39,6 +39,13 @@ SLOWEST = 10.0
 """Seconds that a second of audio may take to decode, on average: a process that has the processor
 only when nobody else wants it is slow, one that sleeps is not worth the wait."""
 
+START = (
+    "import os, sys; os.nice(19); "
+    "from deployments.decoding.child import main; sys.exit(main(*sys.argv[1:]))"
+)
+"""A recording gives way to live speech from its first import on; one in the background gives way
+to everybody, see `child`."""
+
 UNREADABLE = "the recording could not be decoded"
 
 
@@ -146,8 +153,8 @@ async def _start(
     where = [str(source)] if isinstance(source, Path) else [str(theirs.fileno()), str(source.size)]
     return await asyncio.create_subprocess_exec(
         sys.executable,
-        "-m",
-        "deployments.decoding.child",
+        "-c",
+        START,
         json.dumps(bounds),
         *where,
         stdout=asyncio.subprocess.PIPE,

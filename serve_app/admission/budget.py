@@ -4,8 +4,8 @@ What is used is measured, and what a session costs is learned from it: a guess a
 that are too new to show in the measurements are counted at their cost. So a thousand who come at
 once are counted before any of them has sent audio.
 
-What sessions do not explain is the machine's base load. Of that the smallest of the last seconds
-counts: a program that starts, or a crowd at the door, is no reason to refuse anybody.
+What sessions do not explain is the machine's base load. While there are few sessions, the smallest
+of the last ten seconds counts: a program that starts is no reason to refuse anybody then.
 """
 
 from collections import deque
@@ -23,7 +23,7 @@ class Shares(NamedTuple):
     """The busiest model replica that this one talks to."""
 
 
-NOTHING = Shares(0.0, 0.0, 0.0)
+NOTHING, EVERYTHING = Shares(0.0, 0.0, 0.0), Shares(1.0, 1.0, 1.0)
 
 LEARN_FROM = 20
 """With fewer sessions, what else happens on the machine would look like their cost."""
@@ -34,7 +34,8 @@ LEARN = 0.1
 CHEAPER, DEARER = 1 / 4, 100.0
 """How far what is learned may be from the guess."""
 
-BASE_S = 3.0
+BASE_S, FULLER_BASE_S = 10.0, 1.0
+"""Until so much has been measured the base load counts as none: that of a start is not typical."""
 
 
 class Budget:
@@ -44,7 +45,8 @@ class Budget:
     def __init__(self, share: float, guess: Shares) -> None:
         self._share = share
         self._guess = self.cost = guess
-        self.used = self._idle = self._base = NOTHING
+        self.used = self._base = NOTHING
+        self._idle = EVERYTHING
         self._bases: deque[tuple[float, Shares]] = deque()
         self._seen = 0
 
@@ -52,14 +54,17 @@ class Budget:
         """`used` by `sessions`, of which `unseen` are too new to show in it."""
         self.used, self._seen = used, max(0, sessions - unseen)
         if not sessions:
-            self._idle = _towards(self._idle, used)
-        elif not unseen and sessions >= LEARN_FROM:
-            each = [(it - idle) / sessions for it, idle in zip(used, self._idle, strict=True)]
-            self.cost = _towards(self.cost, self._bounded(Shares(*each)))
+            self._idle = Shares(*map(min, used, _towards(self._idle, used)))
+        elif self._seen >= LEARN_FROM:
+            self._learn(used, sessions, at_least=unseen > 0)
+        if not self._bases:
+            self._bases.append((now, NOTHING))
         self._bases.append((now, _less(used, self.cost, self._seen)))
         while self._bases[0][0] < now - BASE_S:
             self._bases.popleft()
-        self._base = Shares(*map(min, zip(*(base for _, base in self._bases), strict=True)))
+        since = now - (BASE_S if self._seen < LEARN_FROM else FULLER_BASE_S)
+        recent = [base for at, base in self._bases if at >= since]
+        self._base = Shares(*map(min, zip(*recent, strict=True)))
 
     def has_room(self, unseen: int) -> bool:
         """For one more beside `unseen` admitted ones."""
@@ -68,6 +73,12 @@ class Budget:
             base + expected * cost <= self._share
             for base, cost in zip(self._base, self.cost, strict=True)
         )
+
+    def _learn(self, used: Shares, sessions: int, at_least: bool) -> None:
+        """`at_least`: not all that they cost shows yet."""
+        each = [(it - idle) / sessions for it, idle in zip(used, self._idle, strict=True)]
+        new = _towards(self.cost, self._bounded(Shares(*each)))
+        self.cost = Shares(*map(max, new, self.cost)) if at_least else new
 
     def _bounded(self, cost: Shares) -> Shares:
         each = zip(cost, self._guess, strict=True)

@@ -18,7 +18,9 @@ class Measured:
         self.budget = Budget(SHARE, GUESS)
         self.now = 0.0
 
-    def at(self, used: Shares, sessions: int = 0, unseen: int = 0, seconds: float = 5.0) -> None:
+    def at(
+        self, used: Shares, sessions: int = 0, unseen: int = 0, seconds: float = 2 * BASE_S
+    ) -> None:
         for _ in range(round(seconds / SAMPLE_S)):
             self.now += SAMPLE_S
             self.budget.measured(self.now, used, sessions, unseen)
@@ -38,8 +40,8 @@ def test_those_who_come_at_once_are_counted_before_they_show() -> None:
 
 def test_what_is_used_leaves_less_room() -> None:
     it = Measured()
-    it.at(Shares(0.55, 0.1, 0.1), 100, unseen=1)
-    assert admitted(it.budget, 1000, unseen=1) == pytest.approx(99, abs=2)
+    it.at(Shares(0.55, 0.1, 0.1), LEARN_FROM - 1)
+    assert admitted(it.budget, 1000) == pytest.approx(99, abs=2)
 
 
 @pytest.mark.parametrize("full", [Shares(0.76, 0, 0), Shares(0, 0.76, 0), Shares(0, 0, 0.76)])
@@ -57,11 +59,27 @@ def test_it_learns_what_a_session_costs() -> None:
     assert admitted(it.budget, 1000) == pytest.approx(30, abs=2)
 
 
-def test_few_sessions_and_new_ones_teach_nothing() -> None:
+def test_few_sessions_teach_nothing() -> None:
     it = Measured()
     it.at(Shares(0.9, 0.9, 0.9), LEARN_FROM - 1)
-    it.at(Shares(0.9, 0.9, 0.9), 100, unseen=1)
+    it.at(Shares(0.9, 0.9, 0.9), 100, unseen=100 - LEARN_FROM + 1)
     assert it.budget.cost == GUESS
+
+
+def test_while_some_do_not_show_yet_a_session_can_only_turn_out_dearer() -> None:
+    it = Measured()
+    it.at(NOTHING)
+    it.at(Shares(0.01, 0.01, 0.01), 100, unseen=50)
+    assert it.budget.cost == GUESS
+    it.at(Shares(0.6, 0.01, 0.01), 100, unseen=50)
+    assert it.budget.cost.node == pytest.approx(0.006, rel=0.01)
+    assert admitted(it.budget, 1000, unseen=50) < 20
+
+
+def test_the_start_of_the_server_refuses_nobody() -> None:
+    it = Measured()
+    it.at(Shares(0.9, 0.0, 0.0), seconds=BASE_S - 1)
+    assert admitted(it.budget, 1000) > 300
 
 
 def test_a_program_that_starts_is_no_reason_to_refuse_and_one_that_runs_is() -> None:
@@ -115,3 +133,11 @@ def test_the_share_is_never_promised_away(
     for used_now, cost, guess in zip(budget.used, budget.cost, GUESS, strict=True):
         assert new == 0 or used_now + new * cost <= share + 1e-9
         assert 0 < cost <= guess * DEARER + 1e-9
+
+
+def test_with_many_sessions_what_they_do_not_explain_counts_at_once() -> None:
+    """Or a ramp would get in on a guess that is too low."""
+    it = Measured()
+    it.at(Shares(0.1, 0.0, 0.0))
+    it.at(Shares(0.74, 0.0, 0.0), 100, unseen=50, seconds=1.4)
+    assert admitted(it.budget, 1000, unseen=50) == 0

@@ -284,8 +284,10 @@ class Queue:
         """How long the first waiting job has waited; 0 if none waits."""
         queued = jobs.c.state.in_((JobState.QUEUED,)) & (jobs.c.kind == "file")
         async with self._database.read() as connection:
-            created = await connection.scalar(sa.select(sa.func.min(jobs.c.created)).where(queued))
-        return max(0.0, now() - created) if created else 0.0
+            age_s = await connection.scalar(
+                sa.select(now() - sa.func.min(jobs.c.created)).where(queued)
+            )
+        return max(0.0, age_s or 0.0)
 
     async def _write(self, job: Job, values: dict[str, Any]) -> Job:
         async with self._database.write() as connection:

@@ -426,3 +426,18 @@ def test_the_tables_are_what_the_migrations_make(url: str) -> None:
         await database.close()
 
     asyncio.run(go())
+
+
+def test_the_longest_wait_is_that_of_the_first_job_that_no_worker_has(url: str) -> None:
+    async def story(queue: Queue) -> None:
+        assert await queue.oldest_s() == 0
+        await submit(queue)
+        await asyncio.sleep(0.05)
+        await submit(queue)
+        assert 0.05 <= await queue.oldest_s() < 5
+        await claim(queue)
+        assert await queue.oldest_s() < 5
+        await claim(queue)
+        assert await queue.oldest_s() == 0
+
+    play(url, story)

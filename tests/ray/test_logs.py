@@ -11,6 +11,7 @@ import pytest
 
 from loadtest.speech import wav
 from tests.api.sockets.test_live_socket import chunks, converse
+from tests.collector import Collector, Seen, collecting
 from tests.server import Server, running
 from tests.waiting import wait_for
 
@@ -31,11 +32,20 @@ DEPLOYMENTS = {"Ingress", "Vad", "Transcriber", "Chat", "Speaker", "Diarizer", "
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def collector() -> Iterator[Collector]:
+    with collecting() as collector:
+        yield collector
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory, collector: Collector) -> Iterator[Server]:
     args = {"profile": "sim", "chat": {"engine": "tests.failing_chat:FailingChat"}}
     options = ("--log-format", "json")
-    with running(tmp_path_factory.mktemp("logs"), args, options=options) as started:
-        yield started
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
+        patch.setenv("OTEL_BSP_SCHEDULE_DELAY", "200")
+        with running(tmp_path_factory.mktemp("logs"), args, options=options) as started:
+            yield started
 
 
 def lines(server: Server) -> list[dict[str, Any]]:
@@ -105,6 +115,27 @@ def test_every_replica_logs_to_stdout_and_nothing_has_what_clients_said(
         if word in text
     }
     assert found == set()
+
+
+def test_a_trace_goes_through_the_processes_without_what_clients_said(
+    server: Server, collector: Collector
+) -> None:
+    """After the test above."""
+
+    def children() -> list[Seen]:
+        asked = collector.named("POST /v1/audio/speech") + collector.named(
+            "POST /v1/chat/completions"
+        )
+        return [child for span in asked for child in collector.children(span)]
+
+    wait_for(lambda: {it.name for it in children()} == {"chat", "speaker"})
+    assert {it.deployment for it in children()} == {"Chat", "Speaker"}
+    (job,) = wait_for(lambda: collector.named("job"))
+    assert job.deployment == "Worker"
+    told = str(collector.spans)
+    assert [name for name, word in CANARIES.items() if word.decode() in told] == []
+    failed = of("engine_request_failed", server)[0]
+    assert failed["deployment"] == "Chat"
 
 
 def test_lines_are_written_when_they_happen(server: Server) -> None:

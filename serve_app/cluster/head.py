@@ -12,7 +12,7 @@ from serve_app.errors import ClientError
 log = logging.getLogger("voxray.cluster")
 
 T = TypeVar("T")
-PATIENCE_S = 4.0
+PATIENCE_S = 10.0
 _threads = ThreadPoolExecutor(4, "head")
 
 

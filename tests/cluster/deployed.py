@@ -2,6 +2,7 @@
 
 import contextlib
 import shutil
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ PAGE = ROOT / "docs/deployment.md"
 CONFIG = "serve_config.yaml"
 PORT = 8000
 READY_S = 90
+STEADY_S = 5.0
 HEAD, EVERY, OTHER = "# on the head", "# on every node", "# on every other node"
 
 LIVE = ("Ingress", "Vad", "Transcriber")
@@ -48,8 +50,11 @@ class Cluster:
     def head(self) -> Node:
         return self.nodes[0]
 
+    def address(self, node: Node) -> str:
+        return f"{node.address}:{PORT}"
+
     def url(self, node: Node) -> str:
-        return f"http://{node.address}:{PORT}"
+        return f"http://{self.address(node)}"
 
     def deploy(self) -> None:
         """Everything on the page, in its order."""
@@ -121,19 +126,54 @@ class Cluster:
 
     def ready(self, node: Node) -> bool:
         with contextlib.suppress(httpx.HTTPError):
-            return httpx.get(f"{self.url(node)}/v1/ready", timeout=2).status_code == 200
+            return self.answer(node, "/v1/ready").status_code == 200
         return False
 
+    def answer(self, node: Node, path: str) -> httpx.Response:
+        return httpx.get(f"{self.url(node)}{path}", timeout=20)
+
     def get(self, node: Node, path: str) -> Any:
-        return httpx.get(f"{self.url(node)}{path}", timeout=20).json()
+        return self.answer(node, path).json()
 
-    def await_replicas(self, count: int, deployments: tuple[str, ...] = DEPLOYMENTS) -> None:
-        """Until each deployment has so many processes, and Serve calls it healthy."""
+    def running(self) -> dict[str, int]:
+        """How many replicas of each deployment Serve has in service; {} if it does not say."""
+        return {name: it["replicas"].get("RUNNING", 0) for name, it in self._deployments().items()}
 
-        def there() -> bool:
-            return all(sum(self.replicas(name)) == count for name in deployments)
+    def states(self) -> dict[str, str]:
+        """What Serve says of each deployment, such as `HEALTHY`; {} if it says nothing."""
+        return {name: it["status"] for name, it in self._deployments().items()}
 
-        wait_for(there, READY_S, every_s=0.2)
+    def _deployments(self) -> dict[str, Any]:
+        with contextlib.suppress(httpx.HTTPError):
+            found: dict[str, Any] = self.get(self.head, "/v1/status").get("deployments", {})
+            return found
+        return {}
+
+    def await_steady(self, node: Node) -> None:
+        """Until a machine's HAProxy is there to stay: Serve may replace it once more."""
+        began = time.monotonic()
+
+        def steady() -> bool:
+            nonlocal began
+            if not self.ready(node):
+                began = time.monotonic()
+            return time.monotonic() - began > STEADY_S
+
+        wait_for(steady, READY_S, every_s=0.2)
+
+    def await_complete(self) -> None:
+        """Until each deployment has as many processes as it should have."""
+        wanted = {name: self._least(name) for name in DEPLOYMENTS}
+
+        def complete() -> bool:
+            return all(sum(self.replicas(name)) == count for name, count in wanted.items())
+
+        wait_for(complete, READY_S, every_s=0.2)
+
+    def _least(self, deployment: str) -> int:
+        section = {"Worker": "jobs"}.get(deployment, deployment.lower())
+        least: int = self.args[section]["scale"]["min_replicas"]
+        return least
 
 
 @contextlib.contextmanager

@@ -6,93 +6,126 @@ import contextlib
 import json
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import websockets
 from websockets.asyncio.client import connect
 
+from serve_app.client import ConnectionResumed, Final, LiveTranscription, Reconnecting, paced
 from tests.api.sockets.test_live_socket import PATH, chunks, words
 
 CHUNK_MS = 100
 KNOCK_S = 0.2
 OPEN_S = 5.0
+CLOSED_NORMALLY = 1000
+BYTES_PER_S = 32_000
 
 
 @dataclass
 class Session:
-    """One session: every event with the time at which it came, and how the socket closed."""
+    """One session over one connection. It says its audio again and again until it is time to end."""
 
-    events: list[dict[str, Any]] = field(default_factory=list)
+    address: str
+    bytes_per_s: int = BYTES_PER_S
+    words: str = ""
     at: list[float] = field(default_factory=list)
-    code: int | None = None
+    """When something came."""
     plays: int = 0
     """How often it has said its audio to the end."""
-
-    @property
-    def words(self) -> str:
-        return words(self.events)
+    code: int | None = None
+    connections: int = 1
 
     @property
     def whole(self) -> bool:
-        return self.code == 1000
+        return self.code == CLOSED_NORMALLY
+
+    def heard_all_of(self, words: str) -> bool:
+        """In order, none twice, as often as they were said."""
+        return self.words == " ".join([words] * self.plays)
 
     @property
     def gap_s(self) -> float:
-        """The longest time between two events."""
+        """The longest time in which nothing came."""
         return max((b - a for a, b in zip(self.at, self.at[1:], strict=False)), default=0.0)
 
-    async def run(self, address: str, pcm: bytes, ending: asyncio.Event) -> None:
-        """Speak until the end of `pcm`, or, if that repeats it, until `ending`."""
-        async with connect(f"ws://{address}{PATH}", max_size=None, open_timeout=20) as socket:
+    async def run(self, pcm: bytes, ending: asyncio.Event) -> None:
+        url = f"ws://{self.address}{PATH}"
+        async with connect(url, max_size=None, open_timeout=20) as socket:
             hearing = asyncio.create_task(self._hear(socket))
             with contextlib.suppress(websockets.ConnectionClosed):
-                await self._speak(socket, pcm, ending)
+                async for chunk in paced(self._audio(pcm, ending), self.bytes_per_s):
+                    await socket.send(chunk)
                 await socket.send('{"type":"stop"}')
             await asyncio.wait_for(hearing, 60)
             self.code = socket.close_code
 
-    async def _speak(self, socket: Any, pcm: bytes, ending: asyncio.Event) -> None:
-        began, sent = time.monotonic(), 0
-        while True:
+    async def _audio(self, pcm: bytes, ending: asyncio.Event) -> AsyncIterator[bytes]:
+        while not (self.plays and ending.is_set()):
             for chunk in chunks(pcm, CHUNK_MS):
-                await socket.send(chunk)
-                sent += 1
-                await asyncio.sleep(began + sent * CHUNK_MS / 1000 - time.monotonic())
+                yield chunk
             self.plays += 1
-            if ending.is_set():
-                return
 
     async def _hear(self, socket: Any) -> None:
+        events: list[dict[str, Any]] = []
         with contextlib.suppress(websockets.ConnectionClosedError):
             async for frame in socket:
-                self.events.append(json.loads(frame))
+                events.append(json.loads(frame))
                 self.at.append(time.monotonic())
+        self.words = words(events)
 
 
-def during(
-    addresses: Sequence[str], pcm: bytes, what: Callable[[], object], after_s: float = 4.0
-) -> list[Session]:
-    """One session to each address says `pcm` again and again until `what` has returned; it is
-    called once all have spoken for `after_s`."""
+class LastingSession(Session):
+    """The same by the reference client, which connects again and resumes."""
 
-    async def go() -> list[Session]:
-        sessions = [Session() for _ in addresses]
-        ending = asyncio.Event()
-        try:
-            async with asyncio.TaskGroup() as tasks:
-                for session, address in zip(sessions, addresses, strict=True):
-                    tasks.create_task(session.run(address, pcm, ending))
-                    await asyncio.sleep(0.02)
-                await asyncio.sleep(after_s)
-                await asyncio.to_thread(what)
-                ending.set()
-        finally:
+    async def run(self, pcm: bytes, ending: asyncio.Event) -> None:
+        finals: list[str] = []
+        async with LiveTranscription(f"http://{self.address}") as live:
+            live.stream(paced(self._audio(pcm, ending)))
+            async for event in live:
+                if isinstance(event, ConnectionResumed):
+                    self.connections += 1
+                elif not isinstance(event, Reconnecting):
+                    self.at.append(time.monotonic())
+                if isinstance(event, Final):
+                    finals.append(event.text)
+        self.code = CLOSED_NORMALLY
+        self.words = " ".join(finals)
+
+
+async def _during(sessions: Sequence[Session], pcm: bytes, what: Callable[[], object]) -> None:
+    ending = asyncio.Event()
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            for session in sessions:
+                tasks.create_task(session.run(pcm, ending))
+                await asyncio.sleep(0.02)  # not all in the same instant
+            while not all(session.at for session in sessions):
+                await asyncio.sleep(0.02)
+            await asyncio.sleep(SETTLED_S)
+            await asyncio.to_thread(what)
             ending.set()
-        return sessions
+    finally:
+        ending.set()
 
-    return asyncio.run(go())
+
+SETTLED_S = 3.0
+"""All sessions are in the middle of a sentence."""
+
+
+def during(sessions: Sequence[Session], pcm: bytes, what: Callable[[], object]) -> None:
+    """The sessions say `pcm` again and again while `what` happens, and to its end after that."""
+    asyncio.run(_during(sessions, pcm, what))
+
+
+def heard(address: str, pcm: bytes) -> str:
+    """What is heard when it is said once, quickly."""
+    session = Session(address, bytes_per_s=20 * BYTES_PER_S)
+    ended = asyncio.Event()
+    ended.set()
+    asyncio.run(session.run(pcm, ended))
+    return session.words
 
 
 class Visitor(threading.Thread):
@@ -102,10 +135,11 @@ class Visitor(threading.Thread):
         super().__init__()
         self._address = address
         self._left = threading.Event()
-        self._served = [time.monotonic()]
+        self._served: list[float] = []
         self.answers: dict[str, int] = {}
 
     def __enter__(self) -> "Visitor":
+        self._served.append(time.monotonic())
         self.start()
         return self
 

@@ -100,7 +100,11 @@ class Cluster:
     def _write_config(self) -> None:
         config = yaml.safe_load((ROOT / CONFIG).read_text())
         (application,) = config["applications"]
-        application["args"] = self.args | {"storage": {"objects": f"s3://{BUCKET}/cluster"}}
+        application["args"] = {
+            "admission": {"enabled": False},  # all machines share the processors of this one
+            **self.args,
+            "storage": {"objects": f"s3://{BUCKET}/cluster"},
+        }
         (self.head.folder / CONFIG).write_text(yaml.safe_dump(config))
         for node in self.nodes[1:]:  # `voxray env` reads it
             shutil.copy(self.head.folder / CONFIG, node.folder)

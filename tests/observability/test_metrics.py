@@ -82,8 +82,10 @@ class ChatDelta:
         self.observed: dict[Any, list[float]] = {}
 
     def count(self, metric: Metric, labels: tuple[str, ...], by: float) -> None:
-        assert by > 0 and len(labels) == len(metric.labels)
+        """A step of 0 begins a counter, once."""
         key = (metric.name, labels)
+        assert by > 0 or key not in self.values
+        assert by >= 0 and len(labels) == len(metric.labels)
         self.values[key] = self.values.get(key, 0) + by
 
     def set(self, metric: Metric, labels: tuple[str, ...], value: float) -> None:

@@ -5,6 +5,9 @@ import asyncio
 from serve_app.errors import ClientError
 
 
+RETRY_AFTER_S = 10
+
+
 class Pause:
     """Open until `begin`."""
 
@@ -24,4 +27,5 @@ class Pause:
             async with asyncio.timeout(within_s):
                 await self._over.wait()
         except TimeoutError as error:
-            raise ClientError("overloaded", "live speech needs everything; retry later") from error
+            reason = "live speech needs everything; retry later"
+            raise ClientError("overloaded", reason, RETRY_AFTER_S) from error

@@ -37,7 +37,7 @@ def test_a_client_does_not_wait_for_ever() -> None:
     pause.set(True)
     with pytest.raises(ClientError) as refused:
         asyncio.run(pause.over(0.01))
-    assert refused.value.status == 503
+    assert refused.value.status == 503 and refused.value.retry_after_s
 
 
 def test_a_worker_gives_way_while_an_ingress_has_too_much_to_do(tmp_path: object) -> None:

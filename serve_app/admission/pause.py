@@ -4,7 +4,6 @@ import asyncio
 
 from serve_app.errors import ClientError
 
-
 RETRY_AFTER_S = 10
 
 

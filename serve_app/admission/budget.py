@@ -28,10 +28,11 @@ NOTHING, EVERYTHING = Shares(0.0, 0.0, 0.0), Shares(1.0, 1.0, 1.0)
 LEARN_FROM = 20
 """With fewer sessions, what else happens on the machine would look like their cost."""
 
-LEARN = 0.1
-"""The weight of a new measurement."""
+LEARN_DEARER, LEARN_CHEAPER = 0.1, 0.002
+"""The weights of a measurement: sessions that are silent for a while cost little, and may all speak
+the next moment."""
 
-CHEAPER, DEARER = 1 / 4, 100.0
+CHEAPER, DEARER = 1 / 2, 100.0
 """How far what is learned may be from the guess."""
 
 BASE_S, FULLER_BASE_S = 10.0, 1.0
@@ -54,7 +55,7 @@ class Budget:
         """`used` by `sessions`, of which `unseen` are too new to show in it."""
         self.used, self._seen = used, max(0, sessions - unseen)
         if not sessions:
-            self._idle = Shares(*map(min, used, _towards(self._idle, used)))
+            self._idle = Shares(*map(min, used, _towards(self._idle, used, LEARN_CHEAPER)))
         elif self._seen >= LEARN_FROM:
             self._learn(used, sessions, at_least=unseen > 0)
         if not self._bases:
@@ -77,8 +78,9 @@ class Budget:
     def _learn(self, used: Shares, sessions: int, at_least: bool) -> None:
         """`at_least`: not all that they cost shows yet."""
         each = [(it - idle) / sessions for it, idle in zip(used, self._idle, strict=True)]
-        new = _towards(self.cost, self._bounded(Shares(*each)))
-        self.cost = Shares(*map(max, new, self.cost)) if at_least else new
+        new = self._bounded(Shares(*each))
+        dearer = Shares(*map(max, _towards(self.cost, new, LEARN_DEARER), self.cost))
+        self.cost = dearer if at_least else _towards(dearer, new, LEARN_CHEAPER)
 
     def _bounded(self, cost: Shares) -> Shares:
         each = zip(cost, self._guess, strict=True)
@@ -89,5 +91,5 @@ def _less(used: Shares, cost: Shares, sessions: int) -> Shares:
     return Shares(*(it - sessions * each for it, each in zip(used, cost, strict=True)))
 
 
-def _towards(known: Shares, new: Shares) -> Shares:
-    return Shares(*(old + LEARN * (it - old) for old, it in zip(known, new, strict=True)))
+def _towards(known: Shares, new: Shares, weight: float) -> Shares:
+    return Shares(*(old + weight * (it - old) for old, it in zip(known, new, strict=True)))

@@ -141,3 +141,13 @@ def test_with_many_sessions_what_they_do_not_explain_counts_at_once() -> None:
     it.at(Shares(0.1, 0.0, 0.0))
     it.at(Shares(0.74, 0.0, 0.0), 100, unseen=50, seconds=1.4)
     assert admitted(it.budget, 1000, unseen=50) == 0
+
+
+def test_sessions_that_are_silent_for_a_while_do_not_become_cheap() -> None:
+    it = Measured()
+    it.at(Shares(0.1, 0.0, 0.0))
+    it.at(Shares(0.1 + 100 * 0.004, 0.0, 0.0), 100)
+    it.at(Shares(0.1, 0.0, 0.0), 100, seconds=5)
+    assert it.budget.cost.node > 0.0035
+    it.at(Shares(0.1, 0.0, 0.0), 100, seconds=3600)
+    assert it.budget.cost.node < 0.002, "in an hour they do"

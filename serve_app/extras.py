@@ -70,3 +70,9 @@ def is_installed(extra: Extra) -> bool:
         return find_spec(extra.module) is not None
     except ModuleNotFoundError:  # the parent of a dotted name
         return False
+
+
+def check_driver(database_url: str) -> None:
+    """Raises `MissingExtra` if the database needs a package that is not installed."""
+    if database_url.startswith("postgresql+asyncpg:"):
+        module_of(POSTGRES)

@@ -25,10 +25,10 @@ from serve_app.cli.ray_head import start_ray
 from serve_app.cli.simulated import simulated, with_simulated
 from serve_app.cli.stopping import TIMEOUT_S, Orders, drain
 from serve_app.cli.supervisor import hold_signals, supervise
-from serve_app.cluster.environment import CLUSTER, LANES_HOST, serve_environment
+from serve_app.cluster.environment import CLUSTER, ONE_MACHINE, serve_environment
 from serve_app.config import Config
 from serve_app.config.sources import settings_in
-from serve_app.extras import OTEL, S3, MissingExtra, module_of
+from serve_app.extras import OTEL, S3, MissingExtra, check_driver, module_of
 from serve_app.models.gpu_plan import DoesNotFit
 from serve_app.models.weights import Absent, check_plan, ensure
 from serve_app.observability.log_pipe import LOG_PIPE, PipeWriter, relayed
@@ -84,7 +84,7 @@ def run_server(
         console.print(f"[yellow]warning: {escape(reason)}")
     console.print("starting; this takes about 20 to 40 s")
     environment = serve_environment(config, any_ports=True)
-    os.environ.update(environment | {LANES_HOST: "127.0.0.1"})
+    os.environ.update(environment | ONE_MACHINE)
     try:
         with tempfile.TemporaryDirectory(prefix="voxray-logs-") as folder:
             if log_format:
@@ -97,8 +97,8 @@ def run_server(
 
 def _check_secrets(config: Config) -> None:
     """Raises `ValueError` for a configured secret that is missing or invalid."""
-    from serve_app.jobs.objects import keys_of
-    from serve_app.jobs.webhooks.delivery import secret_of
+    from serve_app.jobs.storage_keys import keys_of
+    from serve_app.jobs.webhooks.secret import secret_of
 
     keys_of(config.storage)
     secret_of(config.jobs.webhook)
@@ -106,8 +106,6 @@ def _check_secrets(config: Config) -> None:
 
 def _check_extras(config: Config) -> None:
     """Raises `MissingExtra` if the configuration needs a package that is not installed."""
-    from serve_app.jobs.database import check_driver
-
     check_driver(config.storage.database_url)
     if "://" in config.storage.objects_url:
         module_of(S3)

@@ -21,7 +21,7 @@ from serve_app.errors import ClientError
 from serve_app.jobs.database import Database, now
 from serve_app.jobs.encryption import Damaged
 from serve_app.jobs.keyring import MAGIC, KeyMissing
-from serve_app.jobs.objects import keys_of
+from serve_app.jobs.storage_keys import keys_of
 from serve_app.jobs.tables import histories
 from serve_app.observability.metrics import Metrics
 from serve_app.observability.table import HISTORIES_NOT_WRITTEN

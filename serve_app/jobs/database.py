@@ -21,7 +21,7 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
 from serve_app.errors import ClientError
-from serve_app.extras import POSTGRES, module_of
+from serve_app.extras import check_driver
 
 RETRY_AFTER_S = 5
 CONNECT_TIMEOUT_S = 3.0
@@ -153,12 +153,6 @@ class Database:
         with file.with_suffix(".lock").open("w") as lock:
             await asyncio.to_thread(fcntl.flock, lock, fcntl.LOCK_EX)
             yield
-
-
-def check_driver(url: str) -> None:
-    """Raises `MissingExtra` if the URL needs a package that is not installed."""
-    if make_url(url).drivername == "postgresql+asyncpg":
-        module_of(POSTGRES)
 
 
 def _prepare_sqlite(connection: Any, _: Any) -> None:

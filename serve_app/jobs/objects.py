@@ -3,7 +3,6 @@
 An object appears whole or not at all. Objects of a job are under `tenant/job/`.
 """
 
-import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -14,8 +13,9 @@ from serve_app.jobs.database import FULL, away, full
 from serve_app.jobs.encryption import CHUNK_BYTES, HEADER_BYTES, Damaged, Encryption, Seal
 from serve_app.jobs.folder_store import FolderStore
 from serve_app.jobs.job import Job
-from serve_app.jobs.keyring import KeyMissing, Keyring, id_of
+from serve_app.jobs.keyring import KeyMissing, id_of
 from serve_app.jobs.remote_store import RemoteStore
+from serve_app.jobs.storage_keys import keys_of
 
 PIECE_BYTES = 1 << 20
 SPARE_BYTES = 64 << 20
@@ -204,20 +204,3 @@ async def _range(store: Store, name: str, start: int, end: int) -> bytes:
 def store_of(url: str) -> Store:
     """Raises `MissingExtra` if the URL needs a package that is not installed."""
     return RemoteStore(url) if "://" in url else FolderStore(Path(url))
-
-
-def keys_of(config: StorageConfig) -> Keyring | None:
-    """The keys that wrap jobs' keys; existing objects need them even when `encrypt` is off.
-
-    Raises `ValueError` for an invalid key, and for a missing one if `encrypt` is on.
-    """
-    where = config.key_file or f"${config.key_variable}"
-    from_file = Path(config.key_file).read_text() if config.key_file else None
-    text = from_file if from_file is not None else os.environ.get(config.key_variable, "")
-    if not text.strip() and not config.encrypt:
-        return None
-    try:
-        return Keyring.parse(text)
-    except ValueError as error:
-        reason = f"storage.encrypt needs keys of 32 bytes in base64 in {where}: {error}"
-        raise ValueError(reason) from error

@@ -5,11 +5,9 @@ Signatures as in https://www.standardwebhooks.com: HMAC-SHA256 over `id.timestam
 
 import asyncio
 import base64
-import binascii
 import hashlib
 import hmac
 import logging
-import os
 import time
 from typing import Any, NamedTuple
 
@@ -22,6 +20,7 @@ from serve_app.errors import ClientError
 from serve_app.jobs.database import Database, now
 from serve_app.jobs.tables import deliveries
 from serve_app.jobs.webhooks.addresses import AddressRefused, check_url, resolve
+from serve_app.jobs.webhooks.secret import secret_of
 
 log = logging.getLogger("voxray.webhooks")
 
@@ -30,7 +29,6 @@ AT_ONCE = 8
 """Deliveries in parallel: one slow receiver must not block the others."""
 
 LONGEST_PAUSE_S = 3600.0
-PREFIX = "whsec_"
 
 
 class Delivery(NamedTuple):
@@ -60,17 +58,6 @@ def sign(secret: bytes, id_: str, timestamp: int, body: str) -> str:
     """The header `webhook-signature`."""
     signed = hmac.new(secret, f"{id_}.{timestamp}.{body}".encode(), hashlib.sha256).digest()
     return f"v1,{base64.b64encode(signed).decode()}"
-
-
-def secret_of(config: WebhookConfig) -> bytes | None:
-    """None if it is not set. Raises `ValueError` if it is invalid."""
-    text = os.environ.get(config.secret_variable, "")
-    if not text:
-        return None
-    try:
-        return base64.b64decode(text.removeprefix(PREFIX), validate=True)
-    except binascii.Error as error:
-        raise ValueError(f"{config.secret_variable} must be {PREFIX} followed by base64") from error
 
 
 def check_webhook(url: str, config: WebhookConfig) -> None:

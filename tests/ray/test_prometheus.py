@@ -2,6 +2,7 @@
 has data."""
 
 import contextlib
+import json
 import math
 import re
 import shutil
@@ -56,7 +57,11 @@ def prometheus(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iter
     config = yaml.safe_load((PROMETHEUS / "prometheus.yml").read_text())
     config["global"] |= {"scrape_interval": "2s", "evaluation_interval": "2s"}
     config["rule_files"] = [str(PROMETHEUS / "alerts.yml")]
-    config["scrape_configs"][0]["file_sd_configs"][0]["refresh_interval"] = "1s"
+    discovery = config["scrape_configs"][0]["file_sd_configs"][0]
+    assert discovery["files"] == ["/tmp/ray/prom_metrics_service_discovery.json"]
+    discovery["files"] = [str(folder / "discovery.json")]  # another server may have written that
+    content = [{"labels": {"job": "ray"}, "targets": [address_of_metrics(server)]}]
+    (folder / "discovery.json").write_text(json.dumps(content))
     (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
     port = free_port()
     command = [
@@ -73,6 +78,14 @@ def prometheus(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iter
     finally:
         process.terminate()
         process.wait(20)
+
+
+def address_of_metrics(server: Server) -> str:
+    """Ray's agent listens for Prometheus on all interfaces, for others on one."""
+    (agent,) = [it for it in server.descendants() if it.cmdline()[0].startswith("ray::Dash")]
+    listening = [it.laddr for it in agent.net_connections("tcp") if it.status == "LISTEN"]
+    (port,) = [it.port for it in listening if it.ip == "0.0.0.0"]
+    return f"127.0.0.1:{port}"
 
 
 def is_ready(port: int) -> bool:

@@ -23,6 +23,7 @@ from serve_app.config.runtime import RuntimeSettings
 from serve_app.conversation.driver import Conversations, chat_calls, speech_calls
 from serve_app.conversation.histories import Histories
 from serve_app.conversation.voices import VoiceCatalog
+from serve_app.errors import ClientError
 from serve_app.jobs.diarization import Diarization
 from serve_app.jobs.foreground import Recordings
 from serve_app.jobs.live_recording import LiveRecordings
@@ -38,6 +39,9 @@ from serve_app.security.concurrency import ConcurrencyLimit
 LOOP_SHARE, MODELS_SHARE = 0.001, 0.0005
 """What a session takes at most of an ingress replica's event loop, and of a model replica's, until
 it has been measured."""
+
+MANY_SESSIONS = 20
+CORES_A_RECORDING = 2
 
 PAUSE_S = 30.0
 """How long a client may wait for its recording while live speech needs everything."""
@@ -93,7 +97,7 @@ class Server:
         )
         transcriber = backend.engines.transcriber.name
         self.live_recordings = LiveRecordings(self.submission.jobs, transcriber)
-        self.uploads = Uploads(limits, retry, door)
+        self.uploads = Uploads(limits, retry, self._admit_recording)
         self.requests = ConcurrencyLimit(
             limits.max_requests, "too_many_requests", "requests", retry, door
         )
@@ -101,6 +105,15 @@ class Server:
         """Called during a drain when all sessions have ended."""
         self._diarizers = _diarizers(backend, config.diarizer, metrics)
         self.recordings = self._recordings()
+
+    def _admit_recording(self) -> None:
+        """Beside many sessions only few at a time, because even a process of low priority takes
+        from those that share its processor's caches and threads. Raises `ClientError`."""
+        few = max(1, int(cores() / CORES_A_RECORDING))
+        if self.sessions.count >= MANY_SESSIONS and self.uploads.in_progress >= few:
+            reason = f"beside live sessions at most {few} recordings at a time; retry later"
+            raise ClientError("too_many_recordings", reason, self.retry_after_s())
+        self.admission.request()
 
     def retry_after_s(self) -> int:
         return self.settings.current.limits.retry_after_s

@@ -43,6 +43,11 @@ class Uploads:
             limits.max_recordings, code, "recordings", retry_after_s
         )
 
+    @property
+    def in_progress(self) -> int:
+        """Recordings that arrive or are transcribed."""
+        return self._arriving.in_use + self._transcribed.in_use
+
     @asynccontextmanager
     async def received(self, request: Request) -> AsyncIterator[tuple[Path, FormData]]:
         """The file and the other fields of the form; no fields if the body is the file itself.

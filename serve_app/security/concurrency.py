@@ -24,6 +24,10 @@ class ConcurrencyLimit:
         self._retry_after_s = retry_after_s
         self._admit = admit
 
+    @property
+    def in_use(self) -> int:
+        return self._limit - self._free
+
     def check(self) -> None:
         """Raises `ClientError` when none is free."""
         if not self._free:

@@ -4,6 +4,8 @@ import asyncio
 import json
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
+from types import SimpleNamespace
 from typing import Any
 
 import httpx2 as httpx
@@ -12,10 +14,12 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidStatus
 
 from loadtest.speech import wav
+from serve_app.api.server import MANY_SESSIONS, Server
 from serve_app.config import Config
 from serve_app.config.admission import AdmissionConfig
+from serve_app.errors import ClientError
 from tests.api.sockets.test_live_socket import PATH
-from tests.fakes import models, served
+from tests.fakes import admitting_all, models, served
 
 FIT = 5
 FULL = AdmissionConfig(cpu_share=1e-9, min_sessions=FIT)
@@ -115,3 +119,21 @@ def test_status_can_be_asked_while_nobody_fits(closed: str) -> None:
     assert httpx.get(f"http://{closed}/v1/ready", timeout=10).status_code == 200
     told = httpx.get(f"http://{closed}/v1/metrics", timeout=10).json()["metrics"]
     assert "voxray_quality_level" in json.dumps(told)
+
+
+@pytest.mark.parametrize(
+    ("sessions", "in_progress", "fits"),
+    [(MANY_SESSIONS, 1, False), (MANY_SESSIONS, 0, True), (MANY_SESSIONS - 1, 7, True)],
+)
+def test_beside_many_sessions_recordings_come_few_at_a_time(
+    monkeypatch: pytest.MonkeyPatch, sessions: int, in_progress: int, fits: bool
+) -> None:
+    monkeypatch.setattr("serve_app.api.server.cores", lambda: 2)
+    server: Any = SimpleNamespace(
+        sessions=SimpleNamespace(count=sessions),
+        uploads=SimpleNamespace(in_progress=in_progress),
+        admission=admitting_all(),
+        retry_after_s=lambda: RETRY_S,
+    )
+    with nullcontext() if fits else pytest.raises(ClientError, match="beside live sessions"):
+        Server._admit_recording(server)

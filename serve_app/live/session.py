@@ -259,8 +259,6 @@ class Session:
                 audio=sample,
                 listen=listen_from(sample, speaking=False),
                 speaking=False,
-                utterance_ended=self._utterance_ended,
-                speech_ended=self._speech_ended,
             )
             self._tell_point()
 
@@ -426,8 +424,6 @@ class Session:
 
     def _finalize(self, always: bool) -> None:
         """End the running utterance after the audio received so far."""
-        if self._audio.received <= self._known_until:
-            return  # sent again, as the audio
         self._finalize_always = always
         if self._audio.drained:
             self._cut()

@@ -215,7 +215,7 @@ def story(*frames: int, **more: Any) -> Story:
 TALK = (40, 100, 30, 60, 26, 12, 300, 4, 2, 50, 40)
 
 
-@pytest.mark.parametrize("lag", [0, 3, 30])
+@pytest.mark.parametrize("lag", [0, 3, 30, 80])
 def test_broken_anywhere_it_says_what_the_unbroken_one_says(lag: int) -> None:
     whole = story(*TALK, lag=lag)
     said = whole.unbroken()

@@ -1,33 +1,37 @@
-"""Clients on a real cluster whose server dies: they continue, and miss nothing.
+"""Reference clients on a real cluster whose server dies: they continue, and miss nothing.
 
 What is measured is printed (`pytest -s`): how long nothing came, and what was lost.
 """
 
 import asyncio
-import contextlib
 import json
 import os
 import signal
-import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import psutil
 import pytest
-from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidHandshake
+from websockets.asyncio.client import connect
 
 from loadtest.percentile import percentile
-from tests.api.sockets.test_live_socket import PATH, of
-from tests.api.sockets.test_resume import finals
+from serve_app.client import (
+    ConnectionResumed,
+    ErrorNotice,
+    Final,
+    LiveTranscription,
+    SessionClosed,
+    paced,
+)
+from tests.api.sockets.test_live_socket import PATH
+from tests.api.sockets.test_resume import KEPT
 from tests.server import Server, running
 from tests.waiting import wait_for
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
 
 CLIENTS = 20
-CHUNK_S = 0.1
 GAP_P95_S = 3.0
 
 
@@ -40,72 +44,33 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @dataclass
-class Client:
-    """Sends speech as it is spoken. When its connection is lost it continues the session."""
+class Told:
+    """What a reference client told its user."""
 
-    address: str
-    pcm: bytes
-    began: float = 0.0
-    sent: int = 0
-    token: str = ""
-    keep_from: int = 0
-    events: list[dict[str, Any]] = field(default_factory=list)
-    answered: float = 0.0
-    """When the audio was last known to be heard."""
-    gap: float = 0.0
-    reconnects: int = -1
-
-    async def run(self) -> list[dict[str, Any]]:
-        self.began = time.monotonic()
-        while not of("closed", self.events):
-            with contextlib.suppress(ConnectionClosed, InvalidHandshake, OSError):
-                await self.connection()
-                continue
-            await asyncio.sleep(0.1)
-        return finals(self.events)
-
-    async def connection(self) -> None:
-        async with connect(f"ws://{self.address}{PATH}", max_size=None, open_timeout=5) as socket:
-            await socket.recv()
-            await socket.send(json.dumps({"type": "start", **self.start()}))
-            self.on_event(json.loads(await socket.recv()))
-            self.reconnects += 1
-            sending = asyncio.create_task(self.send(socket))
-            try:
-                async for frame in socket:
-                    self.on_event(json.loads(frame))
-            finally:
-                sending.cancel()
-
-    def start(self) -> dict[str, str]:
-        return {"resume": self.token} if self.token else {}
-
-    async def send(self, socket: ClientConnection) -> None:
-        """What is kept at once, and the rest as it is spoken."""
-        at = self.keep_from * 32
-        while at < len(self.pcm):
-            behind = self.began + at / 32_000 - time.monotonic()
-            await asyncio.sleep(max(0.0, behind))
-            await socket.send(self.pcm[at : at + 3200])
-            if at % 16_000 == 0:
-                await socket.send('{"type":"keepalive"}')
-            at += 3200
-        await socket.send('{"type":"stop"}')
-
-    def on_event(self, event: dict[str, Any]) -> None:
-        assert event["type"] != "error", event
-        now = time.monotonic()
-        self.gap = max(self.gap, now - (self.answered or now))
-        self.answered = now
-        self.events.append(event)
-        self.token = event.get("resume", self.token)
-        self.keep_from = event.get("resume_from_ms", self.keep_from)
+    finals: list[dict[str, Any]] = field(default_factory=list)
+    away_s: list[float] = field(default_factory=list)
+    metrics: dict[str, Any] = field(default_factory=dict)
 
 
-def unbroken(server: Server, talk: bytes) -> list[dict[str, Any]]:
-    client = Client(server.address, talk)
-    told = asyncio.run(client.run())
-    assert client.reconnects == 0 and len(told) >= 8
+async def spoken(pcm: bytes) -> AsyncIterator[bytes]:
+    for at in range(0, len(pcm), 3200):
+        yield pcm[at : at + 3200]
+
+
+async def transcribed(server: Server, pcm: bytes) -> Told:
+    told = Told()
+    async with LiveTranscription(server.url) as live:
+        live.stream(paced(spoken(pcm)))
+        async for event in live:
+            match event:
+                case Final():
+                    told.finals.append({name: asdict(event)[name] for name in KEPT})
+                case ConnectionResumed(_, away_s):
+                    told.away_s.append(away_s)
+                case SessionClosed(metrics):
+                    told.metrics = metrics
+                case ErrorNotice():
+                    raise AssertionError(event)
     return told
 
 
@@ -119,36 +84,33 @@ def ingress(server: Server) -> int:
     return server.pids("Ingress")[0]
 
 
-async def with_deaths(server: Server, talk: bytes, victim: Any) -> list[Client]:
-    clients = [Client(server.address, talk) for _ in range(CLIENTS)]
-    running = [asyncio.create_task(client.run()) for client in clients]
+async def with_deaths(server: Server, pcm: bytes, victim: Any) -> list[Told]:
+    clients = [asyncio.create_task(transcribed(server, pcm)) for _ in range(CLIENTS)]
     await asyncio.sleep(5.3)  # in the middle of the second sentence
     os.kill(victim(server), signal.SIGKILL)
-    await asyncio.wait_for(asyncio.gather(*running), 120)
-    return clients
+    return await asyncio.wait_for(asyncio.gather(*clients), 120)
 
 
 @pytest.mark.parametrize("victim", [ingress, haproxy])
 def test_kill_9_under_twenty_clients_loses_no_word(
     server: Server, talk: bytes, victim: Any
 ) -> None:
-    spoken = talk * 2
-    told = unbroken(server, spoken)
-    clients = asyncio.run(with_deaths(server, spoken, victim))
-    broken = [client for client in clients if client.reconnects]
-    gaps = sorted(client.gap for client in broken)
-    words = sum(len(final["words"]) for final in told)
-    lost = sum(final not in finals(client.events) for client in clients for final in told)
+    pcm = talk * 2
+    whole = asyncio.run(transcribed(server, pcm))
+    assert not whole.away_s and len(whole.finals) >= 8
+    clients = asyncio.run(with_deaths(server, pcm, victim))
+    away = sorted(max(client.away_s) for client in clients if client.away_s)
+    words = sum(len(final["words"]) for final in whole.finals)
+    wrong = sum(final not in client.finals for client in clients for final in whole.finals)
     print(
-        f"\nkill -9 {victim.__name__}: {len(broken)} of {CLIENTS} clients reconnected, {words} words "
-        f"each, {lost} finals differ, gap p50 {percentile(gaps, 0.5):.2f} s, "
-        f"p95 {percentile(gaps, 0.95):.2f} s, max {gaps[-1]:.2f} s"
+        f"\nkill -9 {victim.__name__}: {len(away)} of {CLIENTS} clients resumed, {words} words "
+        f"each, {wrong} finals differ, away p50 {percentile(away, 0.5):.2f} s, "
+        f"p95 {percentile(away, 0.95):.2f} s, max {away[-1]:.2f} s"
     )
-    assert broken
     for client in clients:
-        assert finals(client.events) == told
-        assert of("closed", client.events)[0]["metrics"]["finals"] == len(told)
-    assert percentile(gaps, 0.95) < GAP_P95_S
+        assert client.finals == whole.finals
+        assert client.metrics["finals"] == len(whole.finals)
+    assert percentile(away, 0.95) < GAP_P95_S
     wait_for(lambda: len(server.pids("Ingress")) == 2, 60)
     wait_for(lambda: server.get("/v1/ready"), 60)
 

@@ -32,7 +32,8 @@ from tests.waiting import wait_for
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
 
 CLIENTS = 20
-GAP_P95_S = 3.0
+MOST_AWAY_P95_S = {"ingress": 3.0, "haproxy": 30.0}
+"""The other ingress is there at once; Serve takes some seconds to replace the only HAProxy."""
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +77,7 @@ async def transcribed(server: Server, pcm: bytes) -> Told:
 
 def haproxy(server: Server) -> int:
     """The process that serves, not the old ones."""
-    found = [it for it in server.descendants() if "haproxy" in it.name()]
+    found = [it for it in server.descendants() if it.name() == "haproxy"]
     return max(found, key=psutil.Process.create_time).pid
 
 
@@ -110,7 +111,7 @@ def test_kill_9_under_twenty_clients_loses_no_word(
     for client in clients:
         assert client.finals == whole.finals
         assert client.metrics["finals"] == len(whole.finals)
-    assert percentile(away, 0.95) < GAP_P95_S
+    assert percentile(away, 0.95) < MOST_AWAY_P95_S[victim.__name__]
     wait_for(lambda: len(server.pids("Ingress")) == 2, 60)
     wait_for(lambda: server.get("/v1/ready"), 60)
 

@@ -15,7 +15,7 @@ from websockets.asyncio.client import ClientConnection, connect
 
 from tests.api.sockets.test_live_socket import PATH, chunks, converse, of, words
 from tests.server import Server, running
-from tests.waiting import until
+from tests.waiting import until, wait_for
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
 
@@ -116,3 +116,15 @@ def test_clients_are_told_when_there_is_no_other_and_lose_nothing_when_it_wakes_
         assert told["code"] == "engine_unavailable" and not told["fatal"]
         assert words(listener.events) == unbroken
     assert server.pids("Vad") == [victim], "what it said late was not listened to"
+
+
+def test_a_frozen_replica_is_replaced(server: Server) -> None:
+    wait_for(lambda: len(server.pids("Transcriber")) == 2, 60)  # an earlier test killed one
+    victim = server.pids("Transcriber")[0]
+    os.kill(victim, signal.SIGSTOP)
+    try:
+        wait_for(lambda: victim not in server.pids("Transcriber"), 40)
+        wait_for(lambda: len(server.pids("Transcriber")) == 2, 40)
+    finally:
+        with suppress(ProcessLookupError):
+            os.kill(victim, signal.SIGKILL)

@@ -23,8 +23,9 @@ finish() {
   [ -z "$server" ] || wait "$server" 2>/dev/null || true
   [ -z "$container" ] || image rm "$container" >/dev/null 2>&1 || true
   if [ -z "${STATE:-}" ]; then rm -rf "$state"; fi
-  if [ $code = 0 ]; then echo "proved"; else echo "not proved: could not $step"; fi
-  exit $code
+  if [ "$step" = done ]; then echo "proved"; exit 0; fi
+  echo "not proved: could not $step"
+  exit $((code ? code : 1)) # a signal leaves the code of what it came after
 }
 trap finish EXIT
 
@@ -143,3 +144,4 @@ echo "exit code $code after $((SECONDS - began)) s"
 [ $code = 0 ]
 [ ! -e "/proc/$inside" ]
 inside=
+step=done

@@ -38,9 +38,8 @@ class Gauges:
         while len(self._readings) > 2 and self._readings[1].at <= now.at - WINDOW_S:
             self._readings.popleft()
         before = self._readings[0]
-        machine = (now.busy - before.busy) / max(now.total - before.total, 1e-6)
-        thread = (now.thread - before.thread) / max(now.at - before.at, 1e-6)
-        return machine, thread
+        machine = _share(now.busy - before.busy, now.total - before.total)
+        return machine, _share(now.thread - before.thread, now.at - before.at)
 
     def _now(self) -> _Reading:
         at = time.monotonic()
@@ -49,6 +48,11 @@ class Gauges:
         else:
             busy, total = _used_in(GROUP), at * self._quota
         return _Reading(at, busy, total, time.thread_time())
+
+
+def _share(busy: float, total: float) -> float:
+    """From 0 to 1: the differences of sums can be a little beyond."""
+    return min(1.0, max(0.0, busy / max(total, 1e-6)))
 
 
 def cores() -> float:

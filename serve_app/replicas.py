@@ -80,6 +80,10 @@ CATCH_UP_S = REFRESH_S = 5.0
 """How often settings are read again, and gauges go to Prometheus."""
 
 
+SPANS_S = 3.0
+"""How long a replica that ends waits for the last spans to be taken."""
+
+
 LOG_BYTES, LOG_FILES = 100 << 20, 5
 """Of a replica's log file before a new one begins, and how many old ones are kept."""
 
@@ -118,7 +122,8 @@ class Replica:
     async def __del__(self) -> None:
         self._refreshing.cancel()
         if self._spans:
-            await asyncio.to_thread(self._spans.stop)
+            with anyio.move_on_after(SPANS_S):
+                await anyio.to_thread.run_sync(self._spans.stop, abandon_on_cancel=True)
 
 
 class LaneReplica(Replica):
@@ -288,8 +293,8 @@ class WorkerReplica(Replica):
         return {JOBS: self._worker.load}
 
     async def __del__(self) -> None:
-        await super().__del__()
         await self.drain()
+        await super().__del__()
 
 
 @serve.ingress()

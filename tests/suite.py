@@ -17,7 +17,7 @@ from subprocess import DEVNULL
 
 import coverage
 
-INTERRUPTED = 2
+PASSED, FAILED = 0, 1
 LEAST_COVERED = 10
 PLAIN = "--tb=native"
 """Python 3.11 sometimes cannot parse sources for a longer traceback: `AST constructor recursion
@@ -35,8 +35,8 @@ def main(folder: Path) -> int:
     for name, options in PARTS.items():
         report = folder / f"{name}.xml"
         codes.append(run(*options, f"--junit-xml={report}"))
-        if codes[-1] >= INTERRUPTED:
-            return codes[-1]
+        if codes[-1] not in (PASSED, FAILED):  # interrupted, or killed by a signal
+            return abs(codes[-1])
         counts += counted(report)
     print_coverage()
     print(f"{counts['passed']} passed, {counts['failed']} failed, {counts['skipped']} skipped")

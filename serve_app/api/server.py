@@ -142,7 +142,8 @@ class Server:
         deadline = anyio.current_time() + self.config.longest_drain_s
         await self.sessions.drain(drain.timeout_s)
         for close in self.close_last:
-            await close()
+            with anyio.move_on_after(CLOSE_TIMEOUT_S):
+                await close()
         await drain.all_answered(deadline - anyio.current_time())
         await self.live_recordings.stored(CLOSE_TIMEOUT_S)
         await self.histories.stored(CLOSE_TIMEOUT_S)

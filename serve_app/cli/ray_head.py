@@ -64,6 +64,7 @@ def _tell_prometheus(nodes: list[dict[str, Any]], folder: Path) -> None:
     content = json.dumps([{"labels": {"job": "ray"}, "targets": targets}])
     new = folder / f"{DISCOVERY}.new"
     new.write_text(content)
+    new.chmod(0o644)  # another user runs Prometheus
     new.replace(folder / DISCOVERY)
 
 

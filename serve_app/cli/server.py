@@ -34,6 +34,7 @@ from serve_app.models.weights import Absent, check_plan, ensure
 from serve_app.observability.log_pipe import LOG_PIPE, PipeWriter, relayed
 from serve_app.observability.logs import start_logging
 from serve_app.observability.otlp import is_configured
+from serve_app.security.keys import parse_keys
 
 READY_S = 60
 READY_IN_A_ROW = 5
@@ -53,6 +54,7 @@ def run_server(
     hold_signals()
     try:
         args, listen = settings(file, host, port, profile)
+        validated(file, args)
         args["drain"] = {"timeout_s": TIMEOUT_S} | (args.get("drain") or {})
         if log_format:
             args["logging"] = {**(args.get("logging") or {}), "format": log_format}
@@ -102,6 +104,8 @@ def _check_secrets(config: Config) -> None:
 
     keys_of(config.storage)
     secret_of(config.jobs.webhook)
+    if config.resume.keys:
+        parse_keys(config.resume.keys)
 
 
 def _check_extras(config: Config) -> None:

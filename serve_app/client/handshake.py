@@ -1,6 +1,7 @@
 """Opens a WebSocket of a voxray server, with the errors of this package."""
 
 import ipaddress
+import re
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
@@ -16,7 +17,7 @@ CLOSE_TIMEOUT_S = 1.0
 
 async def dial(server: str, path: str, headers: Mapping[str, str] = {}) -> ClientConnection:
     """`server` is its http(s) or ws(s) URL. Raises `Unreachable` and `HandshakeRefused`."""
-    url = server.replace("http", "ws", 1).rstrip("/") + path
+    url = re.sub("^http", "ws", server).rstrip("/") + path
     try:
         return await connect(
             url,

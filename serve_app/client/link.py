@@ -86,8 +86,11 @@ class Link:
     async def close(self) -> None:
         self._sending.cancel()
         try:
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._sending
+            await asyncio.wait(
+                [self._sending]
+            )  # unlike awaiting it, passes our own cancellation on
+            if not self._sending.cancelled():
+                self._sending.result()
         finally:
             await self._socket.close()
 

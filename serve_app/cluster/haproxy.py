@@ -113,8 +113,9 @@ def door(handshakes_per_s: int) -> Amendment:
     )
     lines = (
         f"acl voxray_live path {' '.join(LIVE_PATHS)}",
-        "stick-table type integer size 1 expire 1m store gpc0,gpc0_rate(1s),gpc1,gpc1_rate(1s)",
-        "http-request track-sc0 int(1) if voxray_live",
+        "stick-table type string len 32 size 16 expire 1m "
+        "store gpc0,gpc0_rate(1s),gpc1,gpc1_rate(1s)",
+        "http-request track-sc0 path if voxray_live",
         f"{refuse} {{ sc_gpc0_rate(0) ge {handshakes_per_s} }}",
         f"{refuse} {{ sc_gpc1_rate(0) ge {REFUSALS_PER_S} }}",
         "http-request sc-inc-gpc0(0) if voxray_live",

@@ -31,8 +31,8 @@ class AdmissionConfig(ConfigModel):
         400,
         ge=1,
         le=1_000_000,
-        description="New sockets for live speech that one machine lets in per second; HAProxy "
-        "refuses more.",
+        description="New sockets per second on each path for live speech that one machine lets in; "
+        "HAProxy refuses more.",
     )
     session_cpu: float = Field(
         0.0,

@@ -197,11 +197,12 @@ class Conversation:
     async def _guarded(self, reply: int, work: Coroutine[Any, Any, None]) -> None:
         """Owned by `Conversations`: nothing but cancellation gets out."""
         try:
-            await work
+            try:
+                await work
+            except ClientError as error:
+                self._feed_turn(WorkFailed(reply, error))
         except ReaderTooSlow:
             self._fail("client_too_slow")
-        except ClientError as error:
-            self._feed_turn(WorkFailed(reply, error))
         except Exception:
             log.exception("reply_failed", extra={"turn": reply, **self._origin.ids()})
             self._fail("internal_error")

@@ -31,7 +31,8 @@ log = logging.getLogger("voxray.conversation")
 MAX_BYTES = 1 << 20
 """Of one history; beyond it the oldest items are left out."""
 
-MOST_WAITING = 10_000
+MOST_WAITING_BYTES = 64 << 20
+"""Of all histories that are not written yet; beyond it turns are not kept."""
 
 WRITING_S = 1.0
 """How long a client that comes back waits for its last turn to be written."""
@@ -62,29 +63,39 @@ class Histories:
         self._config = config
         self._metrics = metrics
         self._waiting: dict[Owner, _Turn] = {}
+        self._writing: dict[Owner, _Turn] = {}
+        self._waiting_bytes = 0
+        """Of both."""
         self._changed = asyncio.Event()
         self._written = asyncio.Event()
         self._written.set()
 
     def keep(self, owner: Owner, epoch: int, items: Sequence[Item]) -> None:
         """The history after a turn. `epoch`: connections before this one; the newest one wins."""
-        if owner not in self._waiting and len(self._waiting) >= MOST_WAITING:
+        turn = _Turn(epoch, packed(items[-self._config.history_items :]))
+        before = self._waiting.get(owner, _Turn(0, b""))
+        if epoch < before.epoch:
+            return None
+        growth = len(turn.body) - len(before.body)
+        if self._waiting_bytes + growth > MOST_WAITING_BYTES:
             return self._metrics.count(HISTORIES_NOT_WRITTEN)
-        body = packed(items[-self._config.history_items :])
-        self._waiting[owner] = _Turn(epoch, body)
+        self._waiting[owner] = turn
+        self._waiting_bytes += growth
         self._written.clear()
         self._changed.set()
 
     async def recall(self, owner: Owner) -> list[Item]:
         """Raises `ClientError` if it cannot be read, or is not there any more."""
         await self.stored(WRITING_S)
+        if turn := self._waiting.get(owner) or self._writing.get(owner):
+            return _items(turn.body)
         known = (histories.c.id == owner.id) & (histories.c.tenant == owner.tenant)
         async with self._database.read() as connection:
             row = await connection.execute(sa.select(histories.c.body).where(known))
             found = row.scalar_one_or_none()
         if found is None:
             raise ClientError("resume_refused", "the conversation is no longer stored")
-        return [Item(**fields) for fields in orjson.loads(self._opened(owner, found))]
+        return _items(self._opened(owner, found))
 
     async def stored(self, within_s: float) -> None:
         """Returns when everything is written, or after `within_s`."""
@@ -95,9 +106,12 @@ class Histories:
         while True:
             await self._changed.wait()
             self._changed.clear()
-            waiting, self._waiting = self._waiting, {}
-            for owner, turn in waiting.items():
+            self._writing, self._waiting = self._waiting, {}
+            while self._writing:
+                owner, turn = next(iter(self._writing.items()))
                 await self._write_or_warn(owner, turn)
+                del self._writing[owner]
+                self._waiting_bytes -= len(turn.body)
             if not self._waiting:
                 self._written.set()
 
@@ -151,6 +165,10 @@ def packed(items: Sequence[Item]) -> bytes:
             pieces = pieces[at + 1 :]
             break
     return b"[" + b",".join(pieces) + b"]"
+
+
+def _items(body: bytes) -> list[Item]:
+    return [Item(**fields) for fields in orjson.loads(body)]
 
 
 def _path(owner: Owner) -> str:

@@ -38,7 +38,13 @@ from serve_app.live.events import (
 from serve_app.live.options import EngineInfo, check_options
 from serve_app.live.resume_point import ResumePoint
 from serve_app.live.transcript import confidence, ms
-from serve_app.security.resume_token import Continued, ResumeTokens, packed, unpacked
+from serve_app.security.resume_token import (
+    MAX_START_CHARS,
+    Continued,
+    ResumeTokens,
+    packed,
+    unpacked,
+)
 
 TYPES = ("start", "audio_chunk", "finalize", "keepalive", "stop")
 MIN_RATE, MAX_RATE = 8_000, 48_000
@@ -174,6 +180,8 @@ class NativeDialect:
             session_id=start.session_id or self.session_id,
             start=packed(start.model_dump(exclude_defaults=True, exclude={"type", "session_id"})),
         )
+        if len(self.session.start) > MAX_START_CHARS:
+            self._tokens = None  # it cannot be resumed, as a token would be too long
         return Started(options)
 
     def _resume(self, message: Frame) -> Resumed:

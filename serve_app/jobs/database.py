@@ -53,7 +53,7 @@ def storage_errors(what: str) -> Iterator[None]:
         yield
     except (sa.exc.IntegrityError, ClientError):
         raise
-    except (sa.exc.DBAPIError, OSError, TimeoutError) as error:
+    except (sa.exc.DBAPIError, sa.exc.TimeoutError, OSError, TimeoutError) as error:
         message = str(error).lower()
         if isinstance(error, sa.exc.ProgrammingError) or any(it in message for it in FOREIGN):
             raise  # a retry does not help: wrong tables, or a wrong query

@@ -4,7 +4,9 @@ Only what the table of events allows is written. Of an exception that is its cla
 raised; its text may hold what a client said. Of other libraries' messages, their logger and level.
 """
 
+import json
 import logging
+import re
 import traceback
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
@@ -20,6 +22,7 @@ LOGGERS = ("voxray", "asyncio", "uvicorn.error")
 
 FOREIGN = "library_message"
 MOST_CHARS = 200
+PLAIN = re.compile(r"[^\s=\"]+")
 MOST_FRAMES = 8
 
 
@@ -74,8 +77,13 @@ class Lines(logging.Formatter):
 
 def _text(shown: dict[str, Any]) -> str:
     at, level, event = shown.pop("at"), shown.pop("level"), shown.pop("event")
-    values = [f"{name}={' '.join(str(value).split())}" for name, value in shown.items()]
+    values = [f"{name}={_plain(str(value))}" for name, value in shown.items()]
     return " ".join((at, level.upper(), event, *values))
+
+
+def _plain(text: str) -> str:
+    """Quoted where it could look like another field."""
+    return text if PLAIN.fullmatch(text) else json.dumps(text)
 
 
 def start_logging(

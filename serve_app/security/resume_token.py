@@ -19,6 +19,9 @@ CONVERSATION = "voxray/conversation"
 MAX_CHARS = 64_000
 MAX_START_BYTES = 1 << 20
 
+MAX_START_CHARS = 40_000
+"""Of a packed `start`: the token of a longer one would be refused."""
+
 
 class Continued(NamedTuple):
     """A session, as its token describes it."""

@@ -87,6 +87,31 @@ def test_a_connection_that_was_left_behind_does_not_write_over_the_newer_one(url
     play(url, story)
 
 
+def test_a_turn_that_waits_is_recalled_and_yields_only_to_a_newer_one(tmp_path: Path) -> None:
+    async def story(database: Database) -> None:
+        kept = Histories(database, StorageConfig(), ResumeConfig(), Metrics())  # nobody writes
+        kept.keep(OURS, 2, items("new"))
+        kept.keep(OURS, 1, items("old"))
+        assert await kept.recall(OURS) == items("new")
+
+    play(f"sqlite+aiosqlite:///{tmp_path}/waiting.db", story)
+
+
+def test_what_waits_to_be_written_is_bounded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serve_app.conversation.histories.MOST_WAITING_BYTES", 5_000)
+
+    async def story(database: Database) -> None:
+        kept = Histories(database, StorageConfig(), ResumeConfig(), Metrics())
+        for number in range(3):
+            kept.keep(Owner("acme", str(number)), 0, items("a" * 2_000))
+        assert HISTORIES_NOT_WRITTEN.name in str(kept._metrics.snapshot())
+        assert await kept.recall(Owner("acme", "1")) == items("a" * 2_000)
+
+    play(f"sqlite+aiosqlite:///{tmp_path}/bounded.db", story)
+
+
 def test_only_the_newest_items_are_kept(url: str) -> None:
     async def story(database: Database) -> None:
         async with writing(database, history_items=2) as kept:

@@ -127,7 +127,7 @@ def test_the_level_is_that_of_the_configuration(kept: Kept) -> None:
 def test_text_is_one_line_that_begins_with_time_level_and_event() -> None:
     record = logging.makeLogRecord({"msg": "job_ended", "levelname": "INFO", "state": "a\nb"})
     at, *rest = Lines("text", {"replica": "r1"}).format(record).split(" ")
-    assert at.endswith("+00:00") and rest == ["INFO", "job_ended", "replica=r1", "state=a", "b"]
+    assert at.endswith("+00:00") and rest == ["INFO", "job_ended", "replica=r1", 'state="a\\nb"']
 
 
 CANARIES = ("canaryword", "canarychat", "canaryfile", "canarykey", "canaryquery")

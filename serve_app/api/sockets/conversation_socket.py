@@ -3,9 +3,11 @@
 Audio in a container other than WAV is decoded in a separate process, as recordings are.
 """
 
+import logging
 import tempfile
 import time
 import uuid
+from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -29,12 +31,15 @@ from serve_app.dialects.conversation import (
 )
 from serve_app.dialects.frames import ImmediateAnswer
 from serve_app.errors import ClientError
+from serve_app.live.backlog import ReaderTooSlow
 from serve_app.live.fence import REPLACED, Claim
 from serve_app.live.takeovers import Takeovers
 from serve_app.observability.metrics import Metrics
 from serve_app.observability.origin import Origin, origin_of
 from serve_app.security.principal import principal_of
 from serve_app.security.resume_token import CONVERSATION, ResumeTokens
+
+log = logging.getLogger("voxray.socket")
 
 PATH = "/ws"
 
@@ -152,16 +157,26 @@ class ConversationSocket(SpokenSocket):
                 self.send(frame)
             case Undecoded(file=file):
                 self._busy = "the previous audio is still being decoded"
-                self._conversations.start(self._decode(file))
+                self._conversations.start(self._outermost(self._decode(file)))
             case Recalled():
                 self._busy = "the history is still being read"
-                self._conversations.start(self._recall())
+                self._conversations.start(self._outermost(self._recall()))
             case _:
                 self.feed(fact)
 
     def _refuse(self, error: ClientError) -> None:
         self.count(error)
         self.send(self._dialect.error(error))
+
+    async def _outermost(self, work: Coroutine[Any, Any, None]) -> None:
+        """Owned by `Conversations`: nothing but cancellation gets out."""
+        try:
+            await work
+        except ReaderTooSlow:
+            self.end("client_too_slow")
+        except Exception:
+            log.exception("connection_failed", extra=self._origin.ids())
+            self.end("internal_error")
 
     async def _decode(self, file: bytes) -> None:
         try:

@@ -6,6 +6,7 @@ fields are those of the live protocol's `start`. `audio:stop` asks for what is l
 """
 
 import asyncio
+import contextlib
 import logging
 import time
 import uuid
@@ -22,7 +23,7 @@ from serve_app.dialects.frames import base64_bytes
 from serve_app.dialects.native import NativeDialect
 from serve_app.errors import ClientError
 from serve_app.extras import SOCKET_IO, MissingExtra, module_of
-from serve_app.live.backlog import Backlog
+from serve_app.live.backlog import Backlog, ReaderTooSlow
 from serve_app.live.driver import LiveSession, LiveSessions
 from serve_app.live.events import (
     ClientErred,
@@ -94,8 +95,9 @@ class Listener:
             self._pending.set()
 
     def _on_abandoned(self, code: str) -> None:
-        self._on_event(ErrorReport(ClientError(code, "the session ended early")))
         asyncio.get_running_loop().call_soon(self._leave)
+        with contextlib.suppress(ReaderTooSlow):
+            self._on_event(ErrorReport(ClientError(code, "the session ended early")))
 
     async def _send(self) -> None:
         """Owned by this listener; cancelled when it closes."""

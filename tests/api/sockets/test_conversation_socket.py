@@ -16,9 +16,11 @@ from typing import Any
 import psutil
 import pytest
 from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed
 
 from deployments.interfaces import NO_OPTIONS
 from loadtest.speech import wav
+from serve_app.api.sockets import conversation_socket
 from serve_app.config import Config
 from tests.fakes import models, served
 from tests.ports import free_port
@@ -121,6 +123,20 @@ def test_bare_samples_and_other_containers(address: str, speech: bytes, tmp_path
     mp3 = base64.b64encode(encoder.push(speech) + encoder.finish()).decode()
     answers = exchange(address, {"type": "audio", "audio_data": mp3, "mode": "transcribe"})
     assert answers[1]["type"] == "transcription" and answers[1]["text"]
+
+
+def test_what_fails_while_audio_is_decoded_ends_that_connection_only(
+    address: str, speech: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def no_room(_: bytes) -> bytes:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(conversation_socket, "decoded", no_room)
+    mp3 = base64.b64encode(b"ID3" + bytes(1000)).decode()
+    with pytest.raises(ConnectionClosed) as closed:
+        exchange(address, {"type": "audio", "audio_data": mp3})
+    assert closed.value.rcvd and closed.value.rcvd.code == 1011
+    assert "conversation_complete" in types(exchange(address, audio(speech)))
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import contextlib
 import json
 import logging
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,8 +26,9 @@ def start_ray(dashboard: bool) -> str | None:
     """Starts a head on this machine and returns the address of its dashboard, if it has one."""
     import ray
 
-    path = [os.getcwd(), os.environ.get("PYTHONPATH")]  # own engines are imported from here
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, path))
+    here = os.getcwd()  # own engines are imported from here, by this process, too
+    sys.path.insert(0, here)
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (here, os.environ.get("PYTHONPATH"))))
     with _without(*UNUSED, *([] if dashboard else [DASHBOARD])):
         context: Any = ray.init(
             include_dashboard=dashboard,

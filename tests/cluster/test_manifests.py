@@ -17,7 +17,12 @@ from serve_app.config import Config
 from serve_app.config.sources import configured, with_environment
 
 ROOT = Path(__file__).parent.parent.parent
-SERVICE_KEYS = {"serveConfigV2", "rayClusterConfig", "rayClusterDeletionDelaySeconds"}
+SERVICE_KEYS = {
+    "excludeHeadPodFromServeSvc",
+    "serveConfigV2",
+    "rayClusterConfig",
+    "rayClusterDeletionDelaySeconds",
+}
 CLUSTER_KEYS = {
     *("rayVersion", "authOptions", "gcsFaultToleranceOptions", "enableInTreeAutoscaling"),
     *("autoscalerOptions", "headGroupSpec", "workerGroupSpecs"),

@@ -9,7 +9,7 @@ and thereby the requests to the engines.
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import aclosing, contextmanager
 from typing import Any, NamedTuple
 
@@ -39,7 +39,7 @@ from serve_app.errors import ClientError
 from serve_app.lanes.pool import LanePool, LaneTimings, ReplicaSet
 from serve_app.lanes.requests import Call, Calls
 from serve_app.live.backlog import ReaderTooSlow
-from serve_app.live.driver import NOBODY, LiveSession, LiveSessions, watch_lanes
+from serve_app.live.driver import NOBODY, Abandon, LiveSession, LiveSessions, watch_lanes
 from serve_app.live.events import SERVICE_RESTART, Close, ErrorReport, Listening, ServerNotice
 from serve_app.live.events import Event as SessionEvent
 from serve_app.live.events import Fact as SessionFact
@@ -183,7 +183,8 @@ class Conversation:
         return self._work[reply]
 
     def _start(self, reply: int, work: Coroutine[Any, Any, None]) -> None:
-        task = self._all.start(self._guarded(reply, work))
+        ids = {"turn": reply, **self._origin.ids()}
+        task = self._all.start(self._answered(reply, work), self._fail, ids)
         self._work_for(reply).tasks.append(task)
 
     def _cancel(self, reply: int) -> None:
@@ -194,18 +195,11 @@ class Conversation:
                 if task is not asyncio.current_task():
                     task.cancel()
 
-    async def _guarded(self, reply: int, work: Coroutine[Any, Any, None]) -> None:
-        """Owned by `Conversations`: nothing but cancellation gets out."""
+    async def _answered(self, reply: int, work: Coroutine[Any, Any, None]) -> None:
         try:
-            try:
-                await work
-            except ClientError as error:
-                self._feed_turn(WorkFailed(reply, error))
-        except ReaderTooSlow:
-            self._fail("client_too_slow")
-        except Exception:
-            log.exception("reply_failed", extra={"turn": reply, **self._origin.ids()})
-            self._fail("internal_error")
+            await work
+        except ClientError as error:
+            self._feed_turn(WorkFailed(reply, error))
 
     def _fail(self, code: str) -> None:
         self.leave()
@@ -282,9 +276,12 @@ class Conversations:
             self._tasks.create_task(self.speaker.lanes.run())
             self._tasks.create_task(self.voices.run())
 
-    def start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    def start(
+        self, work: Coroutine[Any, Any, None], fail: Abandon, ids: Mapping[str, object]
+    ) -> asyncio.Task[None]:
+        """Work for one conversation: if it raises, `fail` ends that one. `ids` are for the log."""
         assert self._tasks, "conversations are opened while `run` runs"
-        return self._tasks.create_task(work)
+        return self._tasks.create_task(_guarded(work, fail, ids))
 
     def admit(self) -> Place:
         """Reserve a place for `open`. Raises `ClientError` when none is free."""
@@ -369,6 +366,19 @@ class Conversations:
                 "max_buffered_audio_s": AUDIO_AHEAD_S,
             }
         )
+
+
+async def _guarded(
+    work: Coroutine[Any, Any, None], fail: Abandon, ids: Mapping[str, object]
+) -> None:
+    """Owned by `Conversations`: nothing but cancellation gets out."""
+    try:
+        await work
+    except ReaderTooSlow:
+        fail("client_too_slow")
+    except Exception:
+        log.exception("reply_failed", extra=ids)
+        fail("internal_error")
 
 
 def _outcome(ended: ReplyEnded) -> dict[str, object]:

@@ -74,7 +74,7 @@ _event(
     *("status", "code", "audio_ms", "transcribe_ms", "first_token_ms", "first_audio_ms"),
     *("total_ms", "overhead_ms"),
 )
-_event("error", "reply_failed", "A reply failed in an unexpected way.")
+_event("error", "reply_failed", "Work for a conversation failed in an unexpected way.")
 _event("warning", "live_recording_lost", "The transcript of a session was not stored.", "cause")
 
 # Jobs.

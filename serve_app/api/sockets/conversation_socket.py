@@ -3,7 +3,6 @@
 Audio in a container other than WAV is decoded in a separate process, as recordings are.
 """
 
-import logging
 import tempfile
 import time
 import uuid
@@ -31,15 +30,12 @@ from serve_app.dialects.conversation import (
 )
 from serve_app.dialects.frames import ImmediateAnswer
 from serve_app.errors import ClientError
-from serve_app.live.backlog import ReaderTooSlow
 from serve_app.live.fence import REPLACED, Claim
 from serve_app.live.takeovers import Takeovers
 from serve_app.observability.metrics import Metrics
 from serve_app.observability.origin import Origin, origin_of
 from serve_app.security.principal import principal_of
 from serve_app.security.resume_token import CONVERSATION, ResumeTokens
-
-log = logging.getLogger("voxray.socket")
 
 PATH = "/ws"
 
@@ -157,10 +153,10 @@ class ConversationSocket(SpokenSocket):
                 self.send(frame)
             case Undecoded(file=file):
                 self._busy = "the previous audio is still being decoded"
-                self._conversations.start(self._outermost(self._decode(file)))
+                self._work(self._decode(file))
             case Recalled():
                 self._busy = "the history is still being read"
-                self._conversations.start(self._outermost(self._recall()))
+                self._work(self._recall())
             case _:
                 self.feed(fact)
 
@@ -168,15 +164,8 @@ class ConversationSocket(SpokenSocket):
         self.count(error)
         self.send(self._dialect.error(error))
 
-    async def _outermost(self, work: Coroutine[Any, Any, None]) -> None:
-        """Owned by `Conversations`: nothing but cancellation gets out."""
-        try:
-            await work
-        except ReaderTooSlow:
-            self.end("client_too_slow")
-        except Exception:
-            log.exception("connection_failed", extra=self._origin.ids())
-            self.end("internal_error")
+    def _work(self, work: Coroutine[Any, Any, None]) -> None:
+        self._conversations.start(work, self.end, self._origin.ids())
 
     async def _decode(self, file: bytes) -> None:
         try:

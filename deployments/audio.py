@@ -12,11 +12,10 @@ import soxr
 from numpy.typing import NDArray
 
 from deployments.interfaces import BYTES_PER_SAMPLE, RATE, VOICE_RATE
+from deployments.interfaces.audio import SAMPLE_BYTES
 
 Encoding = Literal["pcm_s16le", "pcm_f32le", "mulaw", "alaw"]
 Int16 = NDArray[np.int16]
-
-SAMPLE_BYTES: dict[str, int] = {"pcm_s16le": 2, "pcm_f32le": 4, "mulaw": 1, "alaw": 1}
 
 
 def _mulaw_table() -> Int16:

@@ -9,3 +9,6 @@ VOICE_RATE = 24_000
 
 
 BYTES_PER_SAMPLE = 2
+
+SAMPLE_BYTES = {"pcm_s16le": 2, "pcm_f32le": 4, "mulaw": 1, "alaw": 1}
+"""Of each encoding that incoming audio may have."""

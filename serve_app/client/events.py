@@ -42,8 +42,8 @@ class TranscribedWord:
 
 
 @dataclass(frozen=True, slots=True)
-class Partial:
-    """The words of the current utterance so far; replaces the previous partial."""
+class _Words:
+    """Of one utterance."""
 
     text: str
     timestamp: float
@@ -57,18 +57,14 @@ class Partial:
 
 
 @dataclass(frozen=True, slots=True)
-class Final:
+class Partial(_Words):
+    """The words of the current utterance so far; replaces the previous partial."""
+
+
+@dataclass(frozen=True, slots=True)
+class Final(_Words):
     """The words of an utterance. Finals come in the order of speech and never change."""
 
-    text: str
-    timestamp: float
-    audio_ms: int
-    start_ms: int
-    end_ms: int
-    utterance: int
-    confidence: float
-    words: list[TranscribedWord]
-    engine: str
     language: str | None = None
 
 

@@ -86,9 +86,8 @@ class Link:
     async def close(self) -> None:
         self._sending.cancel()
         try:
-            await asyncio.wait(
-                [self._sending]
-            )  # unlike awaiting it, passes our own cancellation on
+            # not awaited itself, because then our own cancellation would look like its end
+            await asyncio.wait([self._sending])
             if not self._sending.cancelled():
                 self._sending.result()
         finally:

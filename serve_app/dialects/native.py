@@ -10,8 +10,9 @@ from typing import Annotated, Literal
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from deployments.audio import SAMPLE_BYTES, InputConverter, RejoiningConverter
+from deployments.audio import InputConverter, RejoiningConverter
 from deployments.interfaces import RATE, SpeechOptions, Word
+from deployments.interfaces.audio import SAMPLE_BYTES
 from serve_app.config import Limits
 from serve_app.dialects.frames import Frame, base64_bytes, json_object
 from serve_app.errors import ClientError, invalid

@@ -6,7 +6,6 @@ comparison. Both have the machine to themselves, one after the other.
 
 import argparse
 import json
-import signal
 import subprocess
 import sys
 import time
@@ -15,21 +14,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import httpx2 as httpx
 import psutil
 
+from loadtest.server import VOXRAY, server
 from loadtest.usage import spent, usage
 
 PORT = 8192
 PATIENCE_S = 120.0
-READY_IN_A_ROW = 5
-"""While HAProxy is replaced, an old one may answer."""
-
 Command = list[str]
 
 
 def commands(config: Path | None) -> dict[str, Command]:
-    voxray = [str(Path(sys.executable).parent / "voxray"), "run", "--port", str(PORT)]
+    voxray = [VOXRAY, "run", "--port", str(PORT)]
     return {
         "hello": [sys.executable, "-m", "loadtest.hello", str(PORT)],
         "voxray": voxray + (["--config", str(config)] if config else []),
@@ -43,30 +39,9 @@ PATHS = {"hello": "/", "voxray": "/v1/ready"}
 def started(name: str, command: Command) -> Iterator[tuple[int, float]]:
     """The process id of a server, and the seconds until it answered."""
     began = time.monotonic()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        _await_ready(process, f"http://127.0.0.1:{PORT}{PATHS[name]}")
-        yield process.pid, time.monotonic() - began
-    finally:
-        process.send_signal(signal.SIGINT)
-        process.wait()
-
-
-def _await_ready(process: subprocess.Popen[bytes], url: str) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    in_a_row = 0
-    while in_a_row < READY_IN_A_ROW:
-        if process.poll() is not None or time.monotonic() > deadline:
-            raise RuntimeError(f"{url} did not answer")
-        in_a_row = in_a_row + 1 if _answers(url) else 0
-        time.sleep(0.05)
-
-
-def _answers(url: str) -> bool:
-    try:
-        return httpx.get(url, timeout=2).status_code == 200
-    except httpx.HTTPError:
-        return False
+    url = f"http://127.0.0.1:{PORT}{PATHS[name]}"
+    with server(command, url, PATIENCE_S, subprocess.DEVNULL) as pid:
+        yield pid, time.monotonic() - began
 
 
 def idle(pid: int, settle_s: float, seconds: float) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import uvloop
-from picows import WSError, WSFrame, WSTransport, ws_connect
+from picows import WSError, WSTransport, ws_connect
 
 from loadtest.generator import LATE_MS, Client, Load, Plan
 from loadtest.percentile import percentile
@@ -71,9 +71,6 @@ class Guest(Client):
         super().on_ws_disconnected(transport)
         self.lost = not self.crowd.is_over
 
-    def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
-        super().on_ws_frame(transport, frame)
-
     def hear(self, event: bytes) -> None:
         if event.startswith(b'{"type":"quality"'):
             self.crowd.levels.append((self.crowd.loop.time(), json.loads(event)["level"]))
@@ -127,11 +124,7 @@ class Crowd(Load):
         except WSError as error:
             took_ms = (self.loop.time() - asked_at) * 1000
             response = getattr(error, "response", None)
-            if (
-                response is not None
-                and response.status == 503
-                and "Retry-After" in response.headers
-            ):
+            if response and response.status == 503 and "Retry-After" in response.headers:
                 self.seen.refused += 1
                 self.refusals.append(took_ms)
             else:

@@ -1,6 +1,6 @@
 """The smallest Serve application with as many replicas as voxray: what Ray alone takes to start.
 
-It runs as voxray does: HAProxy mode, a head of its own, one replica of each deployment.
+Like voxray, it uses HAProxy mode, its own head, and one replica of each deployment.
 """
 
 import logging

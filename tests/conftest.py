@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from importlib.util import find_spec
+from pathlib import Path
 
 import hypothesis  # noqa: F401 - early: at a session's end Python 3.11 may fail to
 import numpy as np
@@ -42,6 +43,16 @@ def talk() -> bytes:
 def postgres() -> Iterator[Postgres]:
     with stores.postgres() as server:
         yield server
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty database of each kind."""
+    if request.param == "sqlite":
+        return f"sqlite+aiosqlite:///{tmp_path}/voxray.db"
+    server: Postgres = request.getfixturevalue("postgres")
+    server.clear()
+    return server.url
 
 
 @pytest.fixture(scope="session")

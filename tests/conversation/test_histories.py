@@ -17,19 +17,9 @@ from serve_app.jobs.database import Database
 from serve_app.jobs.tables import histories
 from serve_app.observability.metrics import Metrics
 from serve_app.observability.table import HISTORIES_NOT_WRITTEN
-from tests.stores import Postgres
 
 OURS = Owner("acme", "1")
 KEY = "a2tra2tra2tra2tra2tra2tra2tra2tra2tra2tra2s="
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "sqlite":
-        return f"sqlite+aiosqlite:///{tmp_path}/voxray.db"
-    server: Postgres = request.getfixturevalue("postgres")
-    server.clear()
-    return server.url
 
 
 @asynccontextmanager
@@ -58,7 +48,7 @@ def items(*texts: str) -> list[Item]:
     return [Item(f"item_{n}", "message", "user", text) for n, text in enumerate(texts)]
 
 
-def test_what_was_kept_comes_back_to_its_owner_only(url: str) -> None:
+def test_what_was_kept_comes_back_to_its_owner_only(database_url: str) -> None:
     said = [*items("hello", "bye"), Item("x", "message", heard="he", spoken=True, text="hey")]
 
     async def story(database: Database) -> None:
@@ -73,10 +63,12 @@ def test_what_was_kept_comes_back_to_its_owner_only(url: str) -> None:
                     await kept.recall(other)
                 assert refused.value.code == "resume_refused"
 
-    play(url, story)
+    play(database_url, story)
 
 
-def test_a_connection_that_was_left_behind_does_not_write_over_the_newer_one(url: str) -> None:
+def test_a_connection_that_was_left_behind_does_not_write_over_the_newer_one(
+    database_url: str,
+) -> None:
     async def story(database: Database) -> None:
         async with writing(database) as kept:
             kept.keep(OURS, 2, items("new"))
@@ -84,7 +76,7 @@ def test_a_connection_that_was_left_behind_does_not_write_over_the_newer_one(url
             kept.keep(OURS, 1, items("old"))
             assert await kept.recall(OURS) == items("new")
 
-    play(url, story)
+    play(database_url, story)
 
 
 def test_a_turn_that_waits_is_recalled_and_yields_only_to_a_newer_one(tmp_path: Path) -> None:
@@ -112,7 +104,7 @@ def test_what_waits_to_be_written_is_bounded(
     play(f"sqlite+aiosqlite:///{tmp_path}/bounded.db", story)
 
 
-def test_only_the_newest_items_are_kept(url: str) -> None:
+def test_only_the_newest_items_are_kept(database_url: str) -> None:
     async def story(database: Database) -> None:
         async with writing(database, history_items=2) as kept:
             kept.keep(OURS, 0, items("a", "b", "c"))
@@ -121,10 +113,10 @@ def test_only_the_newest_items_are_kept(url: str) -> None:
             kept.keep(OURS, 0, long)
             assert await kept.recall(OURS) == long[1:]
 
-    play(url, story)
+    play(database_url, story)
 
 
-def test_old_ones_are_deleted(url: str) -> None:
+def test_old_ones_are_deleted(database_url: str) -> None:
     async def story(database: Database) -> None:
         async with writing(database) as kept:
             kept.keep(OURS, 0, items("a"))
@@ -135,11 +127,11 @@ def test_old_ones_are_deleted(url: str) -> None:
             with pytest.raises(ClientError):
                 await kept.recall(OURS)
 
-    play(url, story)
+    play(database_url, story)
 
 
 def test_with_encryption_no_word_is_in_the_database(
-    url: str, monkeypatch: pytest.MonkeyPatch
+    database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VOXRAY_STORAGE_KEY", KEY)
 
@@ -151,7 +143,7 @@ def test_with_encryption_no_word_is_in_the_database(
             body = (await connection.execute(sa.select(histories.c.body))).scalar_one()
         assert b"canary" not in body
 
-    play(url, story)
+    play(database_url, story)
 
 
 def test_a_database_that_is_away_is_a_warning_and_the_next_turn_is_written(tmp_path: Path) -> None:

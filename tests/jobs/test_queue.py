@@ -22,15 +22,6 @@ from tests.stores import Postgres
 Story = Callable[[Queue], Coroutine[Any, Any, None]]
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "sqlite":
-        return f"sqlite+aiosqlite:///{tmp_path}/voxray.db"
-    server: Postgres = request.getfixturevalue("postgres")
-    server.clear()
-    return server.url
-
-
 @asynccontextmanager
 async def opened(url: str, lease_s: float = 10.0) -> AsyncIterator[Queue]:
     database = Database(url)
@@ -76,7 +67,7 @@ async def claimed_in_time(queue: Queue) -> Job:
     return job
 
 
-def test_a_job_is_claimed_renewed_and_ended_once(url: str) -> None:
+def test_a_job_is_claimed_renewed_and_ended_once(database_url: str) -> None:
     async def story(queue: Queue) -> None:
         job = await submit(queue, webhook="https://example.com/hook")
         assert job.state is JobState.QUEUED and await queue.load() == 1
@@ -92,10 +83,12 @@ def test_a_job_is_claimed_renewed_and_ended_once(url: str) -> None:
         with pytest.raises(LeaseLost):
             await queue.end(mine, Ending(JobState.FAILED))
 
-    play(url, story)
+    play(database_url, story)
 
 
-def test_a_job_whose_worker_is_no_more_is_anothers_and_it_writes_nothing_more(url: str) -> None:
+def test_a_job_whose_worker_is_no_more_is_anothers_and_it_writes_nothing_more(
+    database_url: str,
+) -> None:
     async def story(queue: Queue) -> None:
         job = await submit(queue)
         dead = await claim(queue)
@@ -111,12 +104,12 @@ def test_a_job_whose_worker_is_no_more_is_anothers_and_it_writes_nothing_more(ur
         await queue.renew(mine, losses=0)
         assert (await queue.get("a", job.id)).losses == 0
 
-    play(url, story, lease_s=0.2)
+    play(database_url, story, lease_s=0.2)
 
 
 @pytest.mark.parametrize("wrong_s", [-3600, 3600])
 def test_a_worker_whose_clock_is_wrong_takes_no_others_job(
-    url: str, monkeypatch: pytest.MonkeyPatch, wrong_s: float
+    database_url: str, monkeypatch: pytest.MonkeyPatch, wrong_s: float
 ) -> None:
     async def story(queue: Queue) -> None:
         await submit(queue)
@@ -128,7 +121,7 @@ def test_a_worker_whose_clock_is_wrong_takes_no_others_job(
             await queue.requeue(mine, 0, 1)
         assert (await claim(queue)).id == mine.id
 
-    play(url, story)
+    play(database_url, story)
 
 
 def test_sqlites_one_writer_is_waited_for(tmp_path: Path) -> None:
@@ -148,7 +141,7 @@ def test_sqlites_one_writer_is_waited_for(tmp_path: Path) -> None:
     play(f"sqlite+aiosqlite:///{tmp_path}/voxray.db", story)
 
 
-def test_names_that_no_database_takes_are_taken_all_the_same(url: str) -> None:
+def test_names_that_no_database_takes_are_taken_all_the_same(database_url: str) -> None:
     async def story(queue: Queue) -> None:
         odd = asked()._replace(filename="a\0b\u202e🎉.wav")
         job, _ = await queue.submit(odd, 1000)
@@ -159,10 +152,10 @@ def test_names_that_no_database_takes_are_taken_all_the_same(url: str) -> None:
         await queue.end(await claim(queue), Ending(JobState.FAILED, "unreadable_audio", "a\0b"))
         assert (await queue.get("a", job.id)).error_message == "ab"
 
-    play(url, story)
+    play(database_url, story)
 
 
-def test_what_is_tried_again_waits(url: str) -> None:
+def test_what_is_tried_again_waits(database_url: str) -> None:
     async def story(queue: Queue) -> None:
         await submit(queue)
         mine = await claim(queue)
@@ -170,10 +163,10 @@ def test_what_is_tried_again_waits(url: str) -> None:
         assert await queue.claim() is None
         assert (await claimed_in_time(queue)).attempts == 1
 
-    play(url, story)
+    play(database_url, story)
 
 
-def test_higher_priority_goes_first_then_the_oldest(url: str) -> None:
+def test_higher_priority_goes_first_then_the_oldest(database_url: str) -> None:
     async def story(queue: Queue) -> None:
         low, high, normal, normal2 = [
             await submit(queue, priority=priority) for priority in (-1, 5, 0, 0)
@@ -183,16 +176,16 @@ def test_higher_priority_goes_first_then_the_oldest(url: str) -> None:
         claimed = [(await claim(queue)).id for _ in range(4)]
         assert claimed == [job.id for job in (high, normal, normal2, low)]
 
-    play(url, story)
+    play(database_url, story)
 
 
-def test_many_workers_never_claim_the_same(url: str) -> None:
+def test_many_workers_never_claim_the_same(database_url: str) -> None:
     async def story(queue: Queue) -> None:
         for _ in range(12):
             await submit(queue)
 
         async def worker() -> list[str]:
-            async with opened(url) as own:
+            async with opened(database_url) as own:
                 found = []
                 while job := await own.claim():
                     found.append(job.id)
@@ -203,10 +196,10 @@ def test_many_workers_never_claim_the_same(url: str) -> None:
         ]
         assert len(claimed) == len(set(claimed)) == 12
 
-    play(url, story)
+    play(database_url, story)
 
 
-def test_an_idempotency_key_gives_the_same_job(url: str) -> None:
+def test_an_idempotency_key_gives_the_same_job(database_url: str) -> None:
     async def story(queue: Queue) -> None:
         first, is_new = await queue.submit(asked(key="k"), 1000)
         again, is_new_again = await queue.submit(asked(key="k"), 1000)
@@ -218,10 +211,10 @@ def test_an_idempotency_key_gives_the_same_job(url: str) -> None:
                 await queue.submit(conflict, 1000)
             assert refused.value.code == "idempotency_conflict"
 
-    play(url, story)
+    play(database_url, story)
 
 
-def test_another_tenants_jobs_are_not_there(url: str) -> None:
+def test_another_tenants_jobs_are_not_there(database_url: str) -> None:
     async def story(queue: Queue) -> None:
         job = await submit(queue)
         with pytest.raises(ClientError) as refused:
@@ -229,10 +222,10 @@ def test_another_tenants_jobs_are_not_there(url: str) -> None:
         assert refused.value.code == "job_not_found"
         assert (await queue.find("b", Filter()))[0] == []
 
-    play(url, story)
+    play(database_url, story)
 
 
-def test_lists_have_pages_and_filters(url: str) -> None:
+def test_lists_have_pages_and_filters(database_url: str) -> None:
     async def story(queue: Queue) -> None:
         jobs = [await submit(queue) for _ in range(5)]
         first, more = await queue.find("a", Filter(limit=2))
@@ -243,10 +236,10 @@ def test_lists_have_pages_and_filters(url: str) -> None:
         running, _ = await queue.find("a", Filter(("running",)))
         assert [job.id for job in running] == [jobs[0].id]
 
-    play(url, story)
+    play(database_url, story)
 
 
-def test_waiting_jobs_are_bounded(url: str) -> None:
+def test_waiting_jobs_are_bounded(database_url: str) -> None:
     async def story(queue: Queue) -> None:
         await queue.submit(asked(), 1)
         with pytest.raises(ClientError) as refused:
@@ -254,10 +247,12 @@ def test_waiting_jobs_are_bounded(url: str) -> None:
         assert refused.value.code == "too_many_jobs" and refused.value.retry_after_s
         await queue.submit(asked("b"), 1)
 
-    play(url, story)
+    play(database_url, story)
 
 
-def test_a_waiting_job_is_cancelled_at_once_and_a_running_one_by_its_worker(url: str) -> None:
+def test_a_waiting_job_is_cancelled_at_once_and_a_running_one_by_its_worker(
+    database_url: str,
+) -> None:
     async def story(queue: Queue) -> None:
         waiting, running = await submit(queue, priority=-1), await submit(queue)
         mine = await claim(queue)
@@ -273,10 +268,10 @@ def test_a_waiting_job_is_cancelled_at_once_and_a_running_one_by_its_worker(url:
         with pytest.raises(ClientError):
             await queue.get("a", running.id)
 
-    play(url, story)
+    play(database_url, story)
 
 
-def test_a_write_that_is_cancelled_keeps_nobody_waiting(url: str) -> None:
+def test_a_write_that_is_cancelled_keeps_nobody_waiting(database_url: str) -> None:
     """Its traceback knows the connection's statements until Python's collector comes by."""
 
     async def story(queue: Queue) -> None:
@@ -294,13 +289,13 @@ def test_a_write_that_is_cancelled_keeps_nobody_waiting(url: str) -> None:
 
     gc.disable()
     try:
-        play(url, story)
+        play(database_url, story)
     finally:
         gc.enable()
 
 
 def test_a_job_that_is_being_cancelled_when_its_worker_dies_is_cancelled_by_the_next(
-    url: str,
+    database_url: str,
 ) -> None:
     async def story(queue: Queue) -> None:
         job = await submit(queue)
@@ -308,10 +303,10 @@ def test_a_job_that_is_being_cancelled_when_its_worker_dies_is_cancelled_by_the_
         await queue.cancel(job)
         assert (await claimed_in_time(queue)).state is JobState.CANCELLING
 
-    play(url, story, lease_s=0.2)
+    play(database_url, story, lease_s=0.2)
 
 
-def test_results_are_remembered_for_their_tenant_only_and_bounded(url: str) -> None:
+def test_results_are_remembered_for_their_tenant_only_and_bounded(database_url: str) -> None:
     async def story(queue: Queue) -> None:
         ids, cache = [], ResultCache(queue._database)
         for number in range(3):
@@ -327,10 +322,10 @@ def test_results_are_remembered_for_their_tenant_only_and_bounded(url: str) -> N
         await queue.cancel(await queue.get("a", ids[0]))
         assert await cache.remembered("a", "f0") is None, "its job was deleted"
 
-    play(url, story)
+    play(database_url, story)
 
 
-def test_jobs_older_than_the_retention_are_listed_for_deletion(url: str) -> None:
+def test_jobs_older_than_the_retention_are_listed_for_deletion(database_url: str) -> None:
     async def story(queue: Queue) -> None:
         await submit(queue)
         await queue.end(await claim(queue), Ending(JobState.FAILED, "x", "y"))
@@ -338,10 +333,10 @@ def test_jobs_older_than_the_retention_are_listed_for_deletion(url: str) -> None
         (old,) = await queue.expired(-1)
         assert old.error_code == "x" and await queue.known([old.id, "other"]) == {old.id}
 
-    play(url, story)
+    play(database_url, story)
 
 
-def test_a_view_says_how_long_it_may_take(url: str) -> None:
+def test_a_view_says_how_long_it_may_take(database_url: str) -> None:
     async def story(queue: Queue) -> None:
         await submit(queue)
         mine = await claim(queue)
@@ -354,7 +349,7 @@ def test_a_view_says_how_long_it_may_take(url: str) -> None:
         standing = (await queue.standings([waiting]))[waiting.id]
         assert standing.position == 1 and standing.estimate_s and standing.estimate_s > 0.1
 
-    play(url, story)
+    play(database_url, story)
 
 
 def test_a_database_that_is_away_is_a_503_and_comes_back(postgres: Postgres) -> None:
@@ -389,7 +384,7 @@ def test_a_broken_database_file_is_a_503(tmp_path: Path, content: bytes | None) 
     play(f"sqlite+aiosqlite:///{file}", story)
 
 
-def test_tables_of_another_version_are_no_reason_to_wait(url: str) -> None:
+def test_tables_of_another_version_are_no_reason_to_wait(database_url: str) -> None:
     async def story(queue: Queue) -> None:
         await submit(queue)
         async with queue._database.write() as connection:
@@ -397,12 +392,12 @@ def test_tables_of_another_version_are_no_reason_to_wait(url: str) -> None:
         with pytest.raises(sa.exc.DBAPIError, match="attempts"):
             await submit(queue)
 
-    play(url, story)
+    play(database_url, story)
 
 
-def test_migrations_run_once_however_many_start_together(url: str) -> None:
+def test_migrations_run_once_however_many_start_together(database_url: str) -> None:
     async def go() -> None:
-        databases = [Database(url) for _ in range(5)]
+        databases = [Database(database_url) for _ in range(5)]
         await asyncio.gather(*(database.migrate() for database in databases))
         for database in databases:
             await database.close()
@@ -410,14 +405,14 @@ def test_migrations_run_once_however_many_start_together(url: str) -> None:
     asyncio.run(go())
 
 
-def test_the_tables_are_what_the_migrations_make(url: str) -> None:
+def test_the_tables_are_what_the_migrations_make(database_url: str) -> None:
     from alembic.autogenerate import compare_metadata
     from alembic.migration import MigrationContext
 
     from serve_app.jobs.tables import metadata
 
     async def go() -> None:
-        database = Database(url)
+        database = Database(database_url)
         async with database.read() as connection:
             difference = await connection.run_sync(
                 lambda it: compare_metadata(MigrationContext.configure(it), metadata)
@@ -428,7 +423,7 @@ def test_the_tables_are_what_the_migrations_make(url: str) -> None:
     asyncio.run(go())
 
 
-def test_the_longest_wait_is_that_of_the_first_job_that_no_worker_has(url: str) -> None:
+def test_the_longest_wait_is_that_of_the_first_job_that_no_worker_has(database_url: str) -> None:
     async def story(queue: Queue) -> None:
         assert await queue.oldest_s() == 0
         await submit(queue)
@@ -440,4 +435,4 @@ def test_the_longest_wait_is_that_of_the_first_job_that_no_worker_has(url: str) 
         await claim(queue)
         assert await queue.oldest_s() == 0
 
-    play(url, story)
+    play(database_url, story)

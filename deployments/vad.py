@@ -162,9 +162,9 @@ class _VadSession:
         whole = len(pcm) - len(pcm) % FRAME_BYTES
         transitions, any_voice = [], False
         for end in range(FRAME_BYTES, whole + 1, FRAME_BYTES):
-            voiced = self._is_speech(pcm[end - FRAME_BYTES : end], RATE)
-            any_voice = any_voice or voiced
-            if transition := self._endpointing.on(voiced):
+            is_voice = self._is_speech(pcm[end - FRAME_BYTES : end], RATE)
+            any_voice = any_voice or is_voice
+            if transition := self._endpointing.on(is_voice):
                 transitions.append(transition)
                 if transition.edge in (Edge.END, Edge.REST):
                     self._start_afresh(pcm[:end])

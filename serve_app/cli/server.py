@@ -54,13 +54,11 @@ def run_server(
     hold_signals()
     try:
         args, listen = settings(file, host, port, profile)
-        validated(file, args)
+        missing = simulated(validated(file, args))
+        args = with_simulated(args, missing)
         args["drain"] = {"timeout_s": TIMEOUT_S} | (args.get("drain") or {})
         if log_format:
             args["logging"] = {**(args.get("logging") or {}), "format": log_format}
-        config = validated(file, args)
-        missing = simulated(config)
-        args = with_simulated(args, missing)
         config = validated(file, args)
         check_plan(config)
         _check_secrets(config)

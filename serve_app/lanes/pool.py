@@ -34,8 +34,8 @@ FIRST_SURVEY_S = 0.2
 """The same while there is no lane and streams wait for one."""
 
 UNSERVED_S = 1.0
-"""After the last lane was lost, the owners of the streams are told when it has stayed so for this
-long. A replica that is being replaced is not worth a word."""
+"""How long there must be no lane before the owners of the streams are told. A replica is often
+replaced sooner than that."""
 
 RETRY_S = 4.0
 """After a failure no lane to the replica is opened for at most this long, and at least half of it:

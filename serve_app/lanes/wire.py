@@ -7,7 +7,8 @@ says which replicas to use: the address and the token of a replica come over a S
 Frames (`deployments/framing.py`) hold typed msgpack, so that only data gets in. The ingress says
 `Hello` with the token, and the replica answers with `Welcome`. Then the ingress sends `Up` frames
 and the replica `Down` frames: one with `took` set answers each `Up`, and one with its `load` comes
-twice a second, whatever else it does. Whoever hears nothing for a while gives the lane up.
+twice a second, even while a batch is in work. An end that hears nothing for a while closes the
+lane.
 
 During a rolling update an ingress and a replica of two versions of voxray meet. Both say which
 versions of this protocol they speak, and the lane uses the newest that both do; without one there

@@ -43,7 +43,7 @@ class Takeovers:
         self._fence.leave(claim)
 
     async def run(self) -> None:
-        """What comes meanwhile is told together."""
+        """Takeovers that arrive while others are being sent go out in one message."""
         while True:
             told = [await self._waiting.get()]
             while not self._waiting.empty():

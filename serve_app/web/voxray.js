@@ -9,7 +9,7 @@
  *     await live.done;
  *
  * Events are the server's messages (docs/protocol.md): `session`, `speech_started`, `speech_ended`, `partial`,
- * `final`, `error`, `quality`, `closed`; and two of its own:
+ * `final`, `error`, `quality`, `closed`. Two more come from this client:
  *
  * @typedef {{type: "reconnecting", reason: string, wait_ms: number}} Reconnecting
  * @typedef {{type: "resumed", from_ms: number, away_ms: number}} Resumed

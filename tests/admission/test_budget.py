@@ -27,7 +27,7 @@ class Measured:
 
 
 def admitted(budget: Budget, asked: int, unseen: int = 0) -> int:
-    """How many of so many at once get in."""
+    """How many get in when `asked` come at once."""
     before = unseen
     for _ in range(asked):
         unseen += budget.has_room(unseen)
@@ -120,8 +120,8 @@ measurements = st.lists(st.tuples(shares, st.integers(0, 2000), st.integers(0, 5
 def test_the_share_is_never_promised_away(
     seen: list[tuple[Shares, int, int]], share: float, asked: int
 ) -> None:
-    """At the costs that are known those admitted fit, and once the load is steady it is counted in
-    full, whatever was measured before."""
+    """Those admitted fit at the known costs. Once the load is steady, all of it is counted, no
+    matter what was measured before."""
     budget, now = Budget(share, GUESS), 0.0
     for used, sessions, unseen in seen:
         now += SAMPLE_S

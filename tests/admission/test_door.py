@@ -23,7 +23,7 @@ from tests.fakes import admitting_all, models, served
 
 FIT = 5
 FULL = AdmissionConfig(cpu_share=1e-9, min_sessions=FIT)
-"""Whatever the machine of the tests does, exactly so many fit."""
+"""Exactly `FIT` sessions fit, no matter how busy the machine is."""
 
 RETRY_S = 7
 

@@ -32,7 +32,7 @@ TIMEOUT_S = 0.5
 
 @contextmanager
 def draining(timeout_s: float = TIMEOUT_S, given: Any = None, **more: Any) -> Iterator[Serving]:
-    """A server that drains when it is told to."""
+    """A server whose drain a test can begin."""
     config = Config.model_validate({"profile": "sim", "drain": {"timeout_s": timeout_s}, **more})
     with serving(config, given) as here:
         yield here

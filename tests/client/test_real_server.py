@@ -8,7 +8,7 @@ from tests.client.drivers import Driver, Event, both
 from tests.fakes import served
 
 CUTS = (20_000, 70_000, 130_000, 60_000, 200_000)
-"""After so many bytes from the client; 32,000 are a second."""
+"""Bytes from the client after which each connection is cut; 32,000 are one second."""
 
 
 def words(events: list[Event]) -> list[tuple[int, int, int, str]]:

@@ -1,5 +1,5 @@
 """Machines on one machine: each has processes, a network address, a host name, a home and temporary
-files of its own (Linux namespaces), and they meet on a bridge, where this machine is 254.
+files of its own (Linux namespaces), and a bridge connects them; this machine has the address 254 there.
 
 A machine's first process reads a pipe that this process holds. When that closes, for whatever
 reason, the kernel kills all processes of the machine and takes its network away; what may be left

@@ -1,6 +1,6 @@
 """A connection that is lost, and the session that continues at another server, with real sockets.
 
-The client here is a small one of its own: it keeps the audio, and shows the newest token.
+These tests have their own small client, which keeps the audio and shows the newest token.
 """
 
 import asyncio

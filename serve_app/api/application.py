@@ -31,6 +31,7 @@ from serve_app.api.sockets.socketio import PATH as SOCKET_IO
 from serve_app.api.sockets.socketio import endpoint as socket_io
 from serve_app.config import Config
 from serve_app.config.runtime import RuntimeSettings
+from serve_app.identity.gate import GateMiddleware
 from serve_app.observability.metrics import Metrics
 from serve_app.observability.requests import WatchRequests
 from serve_app.security.middleware import RequestMiddleware
@@ -64,13 +65,15 @@ def create_app(
         metrics=server.metrics,
         adds_id=not serve_adds_id,
     )
+    app.add_middleware(GateMiddleware, gate=server.gate)
     app.add_middleware(DrainGate, drain=server.drain, metrics=server.metrics, open_paths=SOCKET_IO)
     app.add_middleware(WatchRequests, metrics=server.metrics)  # the outermost, to see everything
     errors.install(app, server.metrics)
     docs_page.install(app)
     web.install(app)
     app.mount(
-        SOCKET_IO, socket_io(backend, server.sessions, server.metrics, server.close_last.append)
+        SOCKET_IO,
+        socket_io(backend, server.gate, server.sessions, server.metrics, server.close_last.append),
     )
     _add_status_routes(app, server)
     _add_recording_routes(app, server)
@@ -130,15 +133,16 @@ def _add_sockets(app: FastAPI, server: Server) -> None:
     sockets = {
         live_socket.PATH: live_socket.route(
             backend,
+            server.gate,
             server.sessions,
             metrics,
             server.live_recordings,
             server.takeovers,
             server.config.resume,
         ),
-        realtime.PATH: realtime.route(backend, conversations, metrics),
+        realtime.PATH: realtime.route(backend, server.gate, conversations, metrics),
         conversation_socket.PATH: conversation_socket.route(
-            backend, conversations, metrics, _keeping(server)
+            backend, server.gate, conversations, metrics, _keeping(server)
         ),
     }
     app.include_router(plain_http.router(sockets))

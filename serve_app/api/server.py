@@ -24,6 +24,7 @@ from serve_app.conversation.driver import Conversations, chat_calls, speech_call
 from serve_app.conversation.histories import Histories
 from serve_app.conversation.voices import VoiceCatalog
 from serve_app.errors import ClientError
+from serve_app.identity.gate import Gate
 from serve_app.jobs.diarization import Diarization
 from serve_app.jobs.foreground import Recordings
 from serve_app.jobs.live_recording import LiveRecordings
@@ -60,6 +61,7 @@ class Server:
     ) -> None:
         self.backend, self.config, self.metrics, self.settings = backend, config, metrics, settings
         self.drain = drain
+        self.gate = Gate()
         _begin_counters(metrics)
         metrics.watch(DRAINING, lambda: drain.begun.is_set())
         self.admission = Admission(
@@ -158,7 +160,12 @@ class Server:
 
     def _tcp_port(self) -> TcpPort:
         return TcpPort(
-            self.config.tcp, self.backend, self.conversations, self.metrics, self.drain.begun
+            self.config.tcp,
+            self.backend,
+            self.gate,
+            self.conversations,
+            self.metrics,
+            self.drain.begun,
         )
 
     def _recordings(self) -> Recordings:

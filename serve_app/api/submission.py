@@ -13,13 +13,13 @@ from serve_app.api.multipart import FileForm
 from serve_app.api.uploads import form_body
 from serve_app.config import Limits
 from serve_app.errors import ClientError, invalid
+from serve_app.identity.principal import Principal
 from serve_app.jobs.job import Job, JobOptions, view
 from serve_app.jobs.submission import Jobs, Particulars, Upload
 from serve_app.jobs.webhooks.delivery import check_webhook
 from serve_app.live.options import check_options
 from serve_app.security.bodies import declared_bytes
 from serve_app.security.concurrency import ConcurrencyLimit
-from serve_app.security.principal import Principal
 
 MAX_KEY_CHARS = 255
 HOTWORDS = ("hotwords", "hotwords[]")

@@ -39,7 +39,7 @@ from serve_app.errors import ClientError
 from serve_app.lanes.pool import LanePool, LaneTimings, ReplicaSet
 from serve_app.lanes.requests import Call, Calls
 from serve_app.live.backlog import ReaderTooSlow
-from serve_app.live.driver import NOBODY, Abandon, LiveSession, LiveSessions, watch_lanes
+from serve_app.live.driver import NO_ORIGIN, Abandon, LiveSession, LiveSessions, watch_lanes
 from serve_app.live.events import SERVICE_RESTART, Close, ErrorReport, Listening, ServerNotice
 from serve_app.live.events import Event as SessionEvent
 from serve_app.live.events import Fact as SessionFact
@@ -328,7 +328,7 @@ class Conversations:
         listening: Listening,
         prefix: str,
         place: Place | None = None,
-        origin: Origin = NOBODY,
+        origin: Origin = NO_ORIGIN,
     ) -> Conversation:
         """A new conversation, at the `place` that `admit` reserved. The caller must always pass it
         to `close`.

@@ -9,6 +9,7 @@ import anyio
 
 from deployments.interfaces import RATE
 from serve_app.errors import ClientError
+from serve_app.identity.principal import Principal
 from serve_app.jobs.job import Job, JobOptions, JobState
 from serve_app.jobs.persistence import persistently
 from serve_app.jobs.quality import Quality
@@ -17,7 +18,6 @@ from serve_app.jobs.result import Result, StageResults, result
 from serve_app.jobs.submission import Jobs
 from serve_app.live.events import Event
 from serve_app.live.recording import Collector
-from serve_app.security.principal import Principal
 
 log = logging.getLogger("voxray.jobs")
 

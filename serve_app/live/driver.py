@@ -55,7 +55,7 @@ LARGER_BATCHES = 2.0
 """How much the batch interval grows under overload."""
 
 NOTHING_COUNTED = SessionMetrics()
-NOBODY = Origin()
+NO_ORIGIN = Origin()
 
 Sink = Callable[[Event], None]
 """Gets a session's events as they happen; may raise `ReaderTooSlow`."""
@@ -116,7 +116,7 @@ class LiveSession:
         sink: Sink,
         abandon: Abandon,
         count_final: Callable[[float], None] = lambda latency_s: None,
-        origin: Origin = NOBODY,
+        origin: Origin = NO_ORIGIN,
     ) -> None:
         self.origin = origin
         self.opened = time.monotonic()
@@ -289,7 +289,7 @@ class LiveSessions:
         limits: Limits | None = None,
         listening: Listening | None = None,
         place: Place | None = None,
-        origin: Origin = NOBODY,
+        origin: Origin = NO_ORIGIN,
     ) -> LiveSession:
         """A new session, attached, at the `place` that `admit` reserved. The caller must always
         pass it to `close`.

@@ -30,11 +30,12 @@ from serve_app.dialects.conversation import (
 )
 from serve_app.dialects.frames import ImmediateAnswer
 from serve_app.errors import ClientError
+from serve_app.identity.gate import Gate
+from serve_app.identity.principal import Scope
 from serve_app.live.fence import REPLACED, Claim
 from serve_app.live.takeovers import Takeovers
 from serve_app.observability.metrics import Metrics
 from serve_app.observability.origin import Origin, origin_of
-from serve_app.security.principal import principal_of
 from serve_app.security.resume_token import CONVERSATION, ResumeTokens
 
 PATH = "/ws"
@@ -51,23 +52,23 @@ class Keeping(NamedTuple):
 
 
 def route(
-    backend: Backend, conversations: Conversations, metrics: Metrics, keeping: Keeping
+    backend: Backend, gate: Gate, conversations: Conversations, metrics: Metrics, keeping: Keeping
 ) -> Route:
     """Each handshake opens a conversation, or gets 503 with Retry-After."""
     max_bytes = conversations.sessions.limits.max_event_bytes
 
-    def tokens(request: WSUpgradeRequest) -> ResumeTokens:
-        tenant = principal_of(request.headers).tenant
+    def tokens(tenant: str) -> ResumeTokens:
         return ResumeTokens(backend.keys, tenant, keeping.history_s, time.time, CONVERSATION)
 
     def accept(request: WSUpgradeRequest) -> WSUpgradeResponseWithListener:
         try:
+            caller = gate.caller(request.headers, Scope.REALTIME)
             checked_query(request, ())
             place = conversations.admit()
         except ClientError as error:
             return refusal(error, metrics)
-        dialect = new_dialect(ConversationDialect, backend, conversations, tokens(request))
-        origin = origin_of(request.headers, "conversation", dialect.session_id)
+        dialect = new_dialect(ConversationDialect, backend, conversations, tokens(caller.tenant))
+        origin = origin_of(caller, request.headers, "conversation", dialect.session_id)
         return welcome(
             ConversationSocket(conversations, dialect, metrics, max_bytes, place, origin, keeping)
         )

@@ -19,6 +19,8 @@ from serve_app.api.sockets.upgrade import Route
 from serve_app.config.resume import ResumeConfig
 from serve_app.dialects.native import NativeDialect
 from serve_app.errors import ClientError
+from serve_app.identity.gate import Gate
+from serve_app.identity.principal import Principal, Scope
 from serve_app.jobs.live_recording import LiveRecording, LiveRecordings
 from serve_app.live.backlog import Backlog
 from serve_app.live.driver import LiveSession, LiveSessions
@@ -38,7 +40,6 @@ from serve_app.live.takeovers import Takeovers
 from serve_app.observability.metrics import Metrics
 from serve_app.observability.origin import Origin, origin_of
 from serve_app.observability.table import PARTIALS_DROPPED, SESSIONS_RESUMED
-from serve_app.security.principal import principal_of
 from serve_app.security.resume_token import ResumeTokens
 
 log = logging.getLogger("voxray.live")
@@ -47,14 +48,17 @@ PATH = "/v1/transcribe/stream"
 MAX_MESSAGE_BYTES = 2 << 20
 
 
-def _recording(request: WSUpgradeRequest, live_recordings: LiveRecordings) -> LiveRecording | None:
+def _recording(
+    request: WSUpgradeRequest, caller: Principal, live_recordings: LiveRecordings
+) -> LiveRecording | None:
     """The live recording that the query names. Raises `ClientError` for an unknown parameter."""
     id_ = checked_query(request, {"transcription"}).get("transcription")
-    return live_recordings.recording(principal_of(request.headers), id_) if id_ else None
+    return live_recordings.recording(caller, id_) if id_ else None
 
 
 def route(
     backend: Backend,
+    gate: Gate,
     sessions: LiveSessions,
     metrics: Metrics,
     live_recordings: LiveRecordings,
@@ -64,20 +68,20 @@ def route(
     """Each handshake opens a session, or gets 503 with Retry-After. One that is recorded cannot be
     resumed: what was recorded is stored when its connection ends."""
 
-    def tokens(request: WSUpgradeRequest) -> ResumeTokens:
-        tenant = principal_of(request.headers).tenant
+    def tokens(tenant: str) -> ResumeTokens:
         return ResumeTokens(backend.keys, tenant, config.token_lifetime_s, time.time)
 
     def accept(request: WSUpgradeRequest) -> WSUpgradeResponseWithListener:
         try:
-            recording = _recording(request, live_recordings)
+            caller = gate.caller(request.headers, Scope.TRANSCRIBE)
+            recording = _recording(request, caller, live_recordings)
             place = sessions.admit()
         except ClientError as error:
             return refusal(error, metrics)
-        signed = None if recording else tokens(request)
+        signed = None if recording else tokens(caller.tenant)
         id_ = uuid.uuid4().hex
         dialect = NativeDialect(sessions.limits, id_, backend.engines.transcriber, signed)
-        origin = origin_of(request.headers, "native", id_)
+        origin = origin_of(caller, request.headers, "native", id_)
         return welcome(LiveSocket(sessions, dialect, metrics, takeovers, place, origin, recording))
 
     return Route(accept, MAX_MESSAGE_BYTES)

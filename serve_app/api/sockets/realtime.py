@@ -20,6 +20,8 @@ from serve_app.dialects.realtime import RealtimeDialect
 from serve_app.dialects.realtime_session import RealtimeSession
 from serve_app.dialects.vllm_realtime import DialectSwitch, VllmDialect
 from serve_app.errors import ClientError
+from serve_app.identity.gate import Gate
+from serve_app.identity.principal import Scope
 from serve_app.live.events import Started
 from serve_app.live.options import listed
 from serve_app.observability.metrics import Metrics
@@ -59,13 +61,14 @@ def router(backend: Backend, conversations: Conversations) -> APIRouter:
     return routes
 
 
-def route(backend: Backend, conversations: Conversations, metrics: Metrics) -> Route:
+def route(backend: Backend, gate: Gate, conversations: Conversations, metrics: Metrics) -> Route:
     """Each handshake opens a session, or gets 401 for an invalid secret, or 503 if none is free."""
     max_bytes = conversations.sessions.limits.max_event_bytes
 
     def accept(request: WSUpgradeRequest) -> WSUpgradeResponseWithListener:
         protocols = _protocols(request)
         try:
+            caller = gate.caller(request.headers, Scope.REALTIME)
             query, key = query_of(request), _key(request, protocols)
             session = _requested_session(query, key, backend, conversations)
             place = conversations.admit()
@@ -74,7 +77,7 @@ def route(backend: Backend, conversations: Conversations, metrics: Metrics) -> R
         except ClientError as error:
             return refusal(error, metrics)
         headers = {"Sec-WebSocket-Protocol": SUBPROTOCOL} if SUBPROTOCOL in protocols else None
-        origin = origin_of(request.headers, "realtime", dialect.id)
+        origin = origin_of(caller, request.headers, "realtime", dialect.id)
         socket = RealtimeSocket(conversations, dialect, metrics, max_bytes, place, origin)
         return welcome(socket, headers)
 

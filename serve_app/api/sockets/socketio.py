@@ -23,6 +23,8 @@ from serve_app.dialects.frames import base64_bytes
 from serve_app.dialects.native import NativeDialect
 from serve_app.errors import ClientError
 from serve_app.extras import SOCKET_IO, MissingExtra, module_of
+from serve_app.identity.gate import Gate
+from serve_app.identity.principal import Principal, Scope
 from serve_app.live.backlog import Backlog, ReaderTooSlow
 from serve_app.live.driver import LiveSession, LiveSessions
 from serve_app.live.events import (
@@ -57,7 +59,9 @@ log.setLevel(logging.CRITICAL)  # python-socketio would log a stack for each bro
 class Listener:
     """One socket's session; events wait in a backlog until they are sent."""
 
-    def __init__(self, sessions: LiveSessions, dialect: NativeDialect, emit: Any) -> None:
+    def __init__(
+        self, caller: Principal, sessions: LiveSessions, dialect: NativeDialect, emit: Any
+    ) -> None:
         self._sessions = sessions
         self._dialect = dialect
         self._emit = emit
@@ -66,7 +70,7 @@ class Listener:
         self._live: LiveSession | None = sessions.open(
             self._on_event,
             self._on_abandoned,
-            origin=origin_of({}, "socketio", dialect.session_id),
+            origin=origin_of(caller, {}, "socketio", dialect.session_id),
         )
         self._sending = asyncio.create_task(self._send())
 
@@ -116,9 +120,12 @@ class Listener:
 class SocketIo:
     """Every Socket.IO client of this ingress."""
 
-    def __init__(self, backend: Backend, sessions: LiveSessions, metrics: Metrics) -> None:
+    def __init__(
+        self, backend: Backend, gate: Gate, sessions: LiveSessions, metrics: Metrics
+    ) -> None:
         """Raises `MissingExtra` without python-socketio."""
         self._backend = backend
+        self._gate = gate
         self._sessions = sessions
         self._metrics = metrics
         self._listeners: dict[str, Listener] = {}
@@ -151,7 +158,8 @@ class SocketIo:
             await self._server.emit(name, fields, to=sid)
 
         try:
-            self._listeners[sid] = Listener(self._sessions, dialect, emit)
+            caller = self._gate.caller({}, Scope.TRANSCRIBE)
+            self._listeners[sid] = Listener(caller, self._sessions, dialect, emit)
         except ClientError as error:
             self._metrics.count_error(error.code)
             raise self._library.exceptions.ConnectionRefusedError(error.code) from error
@@ -185,13 +193,14 @@ class SocketIo:
 
 def endpoint(
     backend: Backend,
+    gate: Gate,
     sessions: LiveSessions,
     metrics: Metrics,
     close_last: Callable[[Callable[[], Awaitable[None]]], None],
 ) -> ASGIApp:
     """Socket.IO, or where python-socketio is not installed an answer that says so."""
     try:
-        here = SocketIo(backend, sessions, metrics)
+        here = SocketIo(backend, gate, sessions, metrics)
     except MissingExtra as error:
         return JSONResponse(error.body(), error.status)
     close_last(here.shut)

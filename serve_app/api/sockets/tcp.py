@@ -19,6 +19,8 @@ from serve_app.conversation.driver import Conversation, ConversationEvent, Conve
 from serve_app.dialects.conversation import ResultDialect, Undecoded
 from serve_app.dialects.frames import ImmediateAnswer
 from serve_app.errors import ClientError
+from serve_app.identity.gate import Gate
+from serve_app.identity.principal import Scope
 from serve_app.live.events import Close
 from serve_app.observability.metrics import Metrics
 from serve_app.observability.origin import origin_of
@@ -33,6 +35,7 @@ class TcpPort:
         self,
         config: TcpConfig,
         backend: Backend,
+        gate: Gate,
         conversations: Conversations,
         metrics: Metrics,
         drain_begun: asyncio.Event,
@@ -40,6 +43,7 @@ class TcpPort:
         self._config = config
         self._drain_begun = drain_begun
         self._backend = backend
+        self._gate = gate
         self._conversations = conversations
         self._metrics = metrics
         self._connections = 0
@@ -62,7 +66,9 @@ class TcpPort:
         return listening
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        connection = _Connection(self._conversations, self._backend, self._metrics, writer)
+        connection = _Connection(
+            self._conversations, self._backend, self._gate, self._metrics, writer
+        )
         self._connections += 1
         self._metrics.active_connections += 1
         try:
@@ -131,10 +137,12 @@ class _Connection:
         self,
         conversations: Conversations,
         backend: Backend,
+        gate: Gate,
         metrics: Metrics,
         writer: asyncio.StreamWriter,
     ) -> None:
         self._conversations = conversations
+        self._gate = gate
         self._metrics = metrics
         self._writer = writer
         self._dialect = new_dialect(ResultDialect, backend, conversations)
@@ -150,7 +158,7 @@ class _Connection:
             dialect.settings,
             dialect.listening,
             dialect.prefix,
-            origin=origin_of({}, "tcp", dialect.session_id),
+            origin=origin_of(self._gate.caller({}, Scope.REALTIME), {}, "tcp", dialect.session_id),
         )
 
     def close(self) -> None:

@@ -9,9 +9,8 @@ import pytest
 from websockets.sync.client import connect as websocket
 
 from loadtest.speech import wav
-from serve_app.api.sockets import live_socket
-from serve_app.security import principal
-from serve_app.security.principal import Principal
+from serve_app.identity.gate import Gate
+from serve_app.identity.principal import Principal, Scope
 from tests.api.sockets.test_live_socket import PATH
 from tests.fakes import served
 from tests.jobs.test_jobs import config
@@ -20,11 +19,10 @@ from tests.jobs.test_jobs import config
 def test_tenants_do_not_see_each_other(
     tmp_path: Path, talk: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def by_header(headers: Mapping[str, str]) -> Principal:
+    def by_header(_: Gate, headers: Mapping[str, str], __: Scope) -> Principal:
         return Principal(headers.get("x-tenant") or "nobody")
 
-    monkeypatch.setattr(principal, "principal_of", by_header)
-    monkeypatch.setattr(live_socket, "principal_of", by_header)
+    monkeypatch.setattr(Gate, "caller", by_header)
     with served(config(tmp_path)) as address:
         mine, theirs = (
             httpx.Client(base_url=f"http://{address}", headers={"x-tenant": it}, timeout=30)

@@ -1,0 +1,48 @@
+"""Who asks, and for what. Pure.
+
+A principal is made by the `Gate`, once for each request or connection, and comes with all that is
+done for it; nothing else knows a tenant by name.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+
+class Scope(StrEnum):
+    """What a key may be used for."""
+
+    TRANSCRIBE = "transcribe"
+    SPEAK = "speak"
+    CHAT = "chat"
+    REALTIME = "realtime"
+    JOBS = "jobs"
+    ADMIN = "admin"
+
+
+ALL = frozenset(Scope)
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    tenant: str
+    """Owns jobs, files, histories, usage and cached results; others do not see them."""
+    key: str = ""
+    """The id of the key, or the subject of the token, that was shown; "" where none is needed."""
+    scopes: frozenset[Scope] = ALL
+
+
+EVERYBODY = Principal("default")
+"""Where no key is needed."""
+
+
+def caller_of(request: Request) -> Principal:
+    """Whom the gate has let in."""
+    caller: Principal = request.scope["caller"]
+    return caller
+
+
+Caller = Annotated[Principal, Depends(caller_of)]
+"""A route's parameter."""

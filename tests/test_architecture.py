@@ -91,6 +91,7 @@ PURE = [
     "serve_app/conversation/events.py",
     "serve_app/conversation/turn.py",
     "serve_app/conversation/replies.py",
+    "serve_app/usage/meter.py",
 ]
 IMPURE = {"asyncio", "time", "logging", "threading", "random", "os", "anyio", "datetime"}
 EMPTY_NAMES = {"utils", "util", "helpers", "helper", "manager", "handler", "common", "misc"}

@@ -36,6 +36,7 @@ from serve_app.live.takeovers import Takeovers
 from serve_app.observability.metrics import Metrics
 from serve_app.observability.table import DRAINING, LEVEL_CHANGES, REPLIES, TABLE, Kind
 from serve_app.security.concurrency import ConcurrencyLimit
+from serve_app.usage.meter import Meter
 
 LOOP_SHARE, MODELS_SHARE = 0.001, 0.0005
 """What a session takes at most of an ingress replica's event loop, and of a model replica's, until
@@ -62,6 +63,7 @@ class Server:
         self.backend, self.config, self.metrics, self.settings = backend, config, metrics, settings
         self.drain = drain
         self.gate = Gate()
+        self.meter = Meter()
         _begin_counters(metrics)
         metrics.watch(DRAINING, lambda: drain.begun.is_set())
         self.admission = Admission(

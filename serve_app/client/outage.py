@@ -11,11 +11,9 @@ FULL = (429, 503)
 class Outage:
     """The time since the session last went well. `began` is in seconds of any clock."""
 
-    def __init__(self, began: float, patience_s: float, known: bool) -> None:
+    def __init__(self, began: float, patience_s: float) -> None:
         self.began = began
         self._patience_s = patience_s
-        self._known = known
-        """The server has served this session before: it will come back."""
         self._attempts = 0
 
     def wait_s(self) -> float:
@@ -24,9 +22,12 @@ class Outage:
         self._attempts += 1
         return full_jitter_s(BASE_S, self._attempts, LONGEST_S)
 
-    def wait_after_s(self, error: TranscriptionError, now: float) -> float:
-        """Before another attempt, because of `error`; raises it where none would help."""
-        if not self._passes(error):
+    def wait_after_s(self, error: TranscriptionError, now: float, known: bool) -> float:
+        """Before another attempt, because of `error`; raises it where none would help.
+
+        `known`: the server has served this session before, so it will come back.
+        """
+        if not _passes(error, known):
             raise error
         wait_s = self.wait_s()
         if isinstance(error, HandshakeRefused):
@@ -35,11 +36,12 @@ class Outage:
             raise GaveUp(f"no connection for {now - self.began:.0f} s: {error}") from error
         return wait_s
 
-    def _passes(self, error: TranscriptionError) -> bool:
-        match error:
-            case HandshakeRefused():
-                return error.status in FULL or (self._known and error.status >= 500)
-            case SessionFailed():
-                return error.code in TRANSIENT
-            case _:
-                return self._known
+
+def _passes(error: TranscriptionError, known: bool) -> bool:
+    match error:
+        case HandshakeRefused():
+            return error.status in FULL or (known and error.status >= 500)
+        case SessionFailed():
+            return error.code in TRANSIENT
+        case _:
+            return known

@@ -186,7 +186,7 @@ class LiveTranscription:
     # Connections.
 
     async def _lose(self, reason: str) -> None:
-        self._outage = self._outage or Outage(self._now(), self._patience_s, known=True)
+        self._outage = self._outage or Outage(self._now(), self._patience_s)
         self._retry(reason, self._outage.wait_s())
         await self._leave()
 
@@ -201,13 +201,13 @@ class LiveTranscription:
 
     async def _connect(self) -> None:
         """Raises what makes it impossible."""
-        outage = self._outage or Outage(self._now(), self._patience_s, known=False)
+        outage = self._outage or Outage(self._now(), self._patience_s)
         self._outage = outage
         await asyncio.sleep(self._retry_at - self._now())
         try:
             socket, session = await self._opened()
         except TranscriptionError as error:
-            return self._retry(str(error), outage.wait_after_s(error, self._now()))
+            return self._retry(str(error), outage.wait_after_s(error, self._now(), self._started))
         self._join(socket, session)
         self._events.append(self._first_event(session, outage))
 

@@ -66,13 +66,19 @@ class AudioBuffer:
         tail, self._tail = self._tail, b""
         return tail
 
+    @property
+    def frame(self) -> int:
+        """Where the frame begins that the VAD judges next."""
+        return self.position - self.position % FRAME_SAMPLES
+
     def replay(self, judged: bytes | None) -> tuple[int, bytes]:
         """For a VAD that knows nothing of the session: a frame's start, and all audio from there.
 
-        `judged` is an utterance's audio up to `position`; None: it is what is remembered here.
+        `judged` is audio up to `position` for it to hear again; None: what is remembered here.
         """
         latest = self._tail if judged is None else judged
-        over = self.position % FRAME_SAMPLES
-        size = over * BYTES_PER_SAMPLE
-        begun = latest[-size:].rjust(size, b"\0") if over else b""
-        return self.position - over, begun + b"".join(self._pending)
+        heard = self.position - len(latest) // BYTES_PER_SAMPLE
+        start = min(heard + -heard % FRAME_SAMPLES, self.frame)
+        size = (self.position - start) * BYTES_PER_SAMPLE
+        again = latest[-size:].rjust(size, b"\0") if size else b""
+        return start, again + b"".join(self._pending)

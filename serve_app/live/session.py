@@ -57,7 +57,7 @@ from serve_app.live.events import (
     VadAttached,
 )
 from serve_app.live.pace import pace_at
-from serve_app.live.resume_point import ResumePoint, listen_from
+from serve_app.live.resume_point import CUT_RECALL, ResumePoint, listen_from
 from serve_app.live.tally import Tally
 from serve_app.live.utterances import SessionUtterances
 
@@ -296,12 +296,16 @@ class Session:
             self._restart_vad()
 
     def _restart_vad(self) -> None:
-        """Tell a VAD that knows nothing of this session where it is, and send what follows."""
+        """Tell a VAD that knows nothing of this session where it is, and send what follows.
+
+        It hears the last seconds again, or it would find the end of speech late, or not at all.
+        """
         running = self._utterances.running
-        judged = b"".join(running.pcm[-2:]) if running else None
-        self._vad_since, pcm = self._audio.replay(judged)
-        endpoint, deaf_until = self._listening.endpoint, self._known_until
-        resume = Resume(self._vad_since, self._speaking, endpoint, deaf_until)
+        judged = b"".join(running.pcm)[-CUT_RECALL * BYTES_PER_SAMPLE :] if running else None
+        start, pcm = self._audio.replay(judged)
+        self._vad_since = self._audio.frame
+        deaf_until = max(self._known_until, self._audio.position)
+        resume = Resume(start, self._speaking, self._listening.endpoint, deaf_until)
         self._orders.append(DetectSpeech(pcm, resume))
 
     def _reconfigure(self, options: SpeechOptions, listening: Listening) -> None:

@@ -31,27 +31,27 @@ def test_what_is_worth_another_attempt(
 ) -> None:
     """A server that was never there will hardly come; one that served this session will."""
     for known, passes in ((False, at_first), (True, later)):
-        outage = Outage(0.0, 60.0, known)
+        outage = Outage(0.0, 60.0)
         if passes:
-            assert outage.wait_after_s(error, 1.0) < 1
+            assert outage.wait_after_s(error, 1.0, known) < 1
         else:
             with pytest.raises(type(error)):
-                outage.wait_after_s(error, 1.0)
+                outage.wait_after_s(error, 1.0, known)
 
 
 def test_waits_grow_are_spread_and_honor_retry_after() -> None:
     waits = []
     for _ in range(300):
-        outage = Outage(0.0, 60.0, known=True)
-        waits.append([outage.wait_after_s(Unreachable("away"), 0.0) for _ in range(8)])
+        outage = Outage(0.0, 60.0)
+        waits.append([outage.wait_after_s(Unreachable("away"), 0.0, True) for _ in range(8)])
     for attempt, longest in enumerate([0.5, 1, 2, 4, 5, 5, 5, 5]):
         at = [wait[attempt] for wait in waits]
         assert max(at) <= longest and min(at) < longest / 10 and max(at) > longest * 0.9
-    assert 7 <= Outage(0.0, 60.0, known=True).wait_after_s(FULL, 0.0) <= 7.5
+    assert 7 <= Outage(0.0, 60.0).wait_after_s(FULL, 0.0, True) <= 7.5
 
 
 def test_it_gives_up_when_another_attempt_would_be_too_late() -> None:
-    outage = Outage(100.0, 60.0, known=True)
-    outage.wait_after_s(FULL, 150.0)
+    outage = Outage(100.0, 60.0)
+    outage.wait_after_s(FULL, 150.0, True)
     with pytest.raises(GaveUp, match="55 s"):
-        outage.wait_after_s(FULL, 155.0)
+        outage.wait_after_s(FULL, 155.0, True)

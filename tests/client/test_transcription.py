@@ -138,6 +138,16 @@ def test_a_server_that_does_not_come_back_is_given_up() -> None:
     run(check, Plan(cut_at_ms=500), *[Plan(refuse=503)] * 50)
 
 
+def test_a_server_that_is_lost_at_the_very_beginning_is_waited_for() -> None:
+    async def check(fake: FakeServer) -> None:
+        async with LiveTranscription(fake.url) as live:
+            await live.send(samples(0, 1_000))
+            live.finish()
+            assert any(isinstance(event, Final) for event in await read(live))
+
+    run(check, Plan(cut_at_ms=100), Plan(refuse=500))
+
+
 @pytest.mark.parametrize("cut_at_ms", [None, 500])
 def test_it_can_be_cancelled_at_any_time(cut_at_ms: int | None) -> None:
     """While it reads, and while it waits for a server."""

@@ -317,5 +317,5 @@ def test_a_vad_that_is_lost_meanwhile_is_told_again_what_not_to_report() -> None
     session.on(VadResult(0, 24_000, (), True), 0.0)
     (again,) = session.on(VadAttached(), 0.0)
     assert isinstance(again, DetectSpeech)
-    assert again.resume == Resume(24_000, True, Listening().endpoint, 64_000)
-    assert len(again.pcm) == 16_000
+    assert again.resume == Resume(18_240, True, Listening().endpoint, 64_000)
+    assert len(again.pcm) == 16_000 + 2 * (24_000 - 18_240)

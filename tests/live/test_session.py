@@ -185,13 +185,11 @@ def test_a_long_utterance_is_cut_in_two_without_losing_a_sample() -> None:
     assert lengths == {0: 24_000, 1: 24_000, 2: 16_000}
 
 
-def test_a_new_vad_replica_gets_all_that_was_not_judged_from_a_frames_border() -> None:
+def test_a_new_vad_replica_hears_the_speech_again_from_a_frames_border() -> None:
     session = new()
     audio = bytes(range(256)) * 125
     play(session, AudioReceived(audio), judged(8010 / 16_000, (True, 0.0)))
-    assert play(session, VadAttached()) == [
-        DetectSpeech(audio[8000 * 2 :], Resume(8000, True, Endpoint()))
-    ]
+    assert play(session, VadAttached()) == [DetectSpeech(audio, Resume(0, True, Endpoint(), 8010))]
 
 
 def test_a_new_transcriber_gets_every_utterance_whose_final_has_not_come() -> None:
@@ -462,7 +460,7 @@ def test_who_says_where_utterances_end_may_change() -> None:
     told(session, AudioReceived(SECOND))
     back = told(session, Reconfigured(SpeechOptions(), EAGER))
     assert names(back) == ["Recognize", "UtteranceEnded", "DetectSpeech"]
-    assert back[-1].resume == Resume(32_000, False, EAGER.endpoint)
+    assert back[-1].resume == Resume(32_000, False, EAGER.endpoint, 32_000)
     assert told(session, edges(1.0, (Edge.START, 0.5))) == [], "of before"
 
 

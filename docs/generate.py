@@ -9,6 +9,7 @@ from pydantic.fields import FieldInfo
 
 from docs.boards import write_boards
 from serve_app.config import Config
+from serve_app.config.tenants import NO_LIMITS, TenantConfig, TenantName
 from serve_app.errors import CODES
 from serve_app.observability.log_events import LOG_EVENTS
 from serve_app.observability.table import TABLE
@@ -69,14 +70,16 @@ that may change while the server runs.
 def _rows(model: type[BaseModel], prefix: str, given: BaseModel | None = None) -> Iterator[str]:
     for name, field in model.model_fields.items():
         default = getattr(given, name) if given else field.get_default(call_default_factory=True)
-        if isinstance(default, BaseModel):
+        if isinstance(default, BaseModel) and not field.description:
             yield from _rows(type(default), f"{prefix}{name}.", default)
         else:
             yield f"| `{prefix}{name}` | {_shown(default)} | {_described(field)} |"
+        if field.annotation == dict[TenantName, TenantConfig]:
+            yield from _rows(TenantConfig, f"{prefix}{name}.NAME.")
 
 
 def _shown(default: object) -> str:
-    return f"`{default!r}`".replace("'", '"') if default not in ("", {}) else "-"
+    return f"`{default!r}`".replace("'", '"') if default not in ("", {}, NO_LIMITS) else "-"
 
 
 BOUNDS = {"ge": "at least", "gt": "over", "le": "at most", "multipleof": "in steps of"}

@@ -26,6 +26,7 @@ from serve_app.config.limits import Limits
 from serve_app.config.logs import LoggingConfig
 from serve_app.config.model import ConfigModel
 from serve_app.config.resume import ResumeConfig
+from serve_app.config.tenants import TenantConfig, TenantName
 from serve_app.config.voices import VOICES
 from serve_app.config.weighted import (
     GpuConfig,
@@ -98,6 +99,11 @@ class Config(ConfigModel):
     diarizer: DiarizerConfig = DiarizerConfig()
     storage: StorageConfig = StorageConfig()
     jobs: JobsConfig = JobsConfig()
+    tenants: dict[TenantName, TenantConfig] = Field(
+        {},
+        description="Tenants by name; `default` is for those that are not named. `voxray tenants` "
+        "overrides it while the server runs. See [tenants.md](tenants.md).",
+    )
 
     @property
     def transcriber_engine(self) -> str:

@@ -44,7 +44,7 @@ def another(path: tuple[str, ...], value: Any) -> Any:
     if isinstance(value, bool):
         return not value
     if isinstance(value, dict):
-        return {"Name": "a value"}
+        return {"acme": {"weight": 2.0}} if path == ("tenants",) else {"Name": "a value"}
     if isinstance(value, str):
         return "cpu" if path[-1] == "device" else OTHER.get(".".join(path), "something else")
     for candidate in (value + 80, value * 2, value / 2, value - 1):
@@ -97,6 +97,7 @@ def test_a_section_in_json_is_merged_key_by_key() -> None:
     ("name", "value", "told"),
     [
         ("VOXRAY__TRANSCRIBER__ENGIN", "sim", "unknown key; did you mean engine?; allowed: "),
+        ("VOXRAY__TENANTS__ACME__LIMITS__SESSION", "3", "unknown key; did you mean sessions?"),
         ("VOXRAY__TRANSCRIBR__ENGINE", "sim", "unknown key; did you mean transcriber?"),
         ("VOXRAY__TRANSCRIBER_ENGINE", "sim", "unknown key; did you mean transcriber?"),
         ("VOXRAY__TRANSCRIBER__ENGINE__NAME", "sim", "valid string"),

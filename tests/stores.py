@@ -32,7 +32,7 @@ class Postgres:
     """A server of its own, which can be stopped and started again."""
 
     def __init__(self, folder: Path, binaries: Path, host: str = LOOPBACK) -> None:
-        self._folder = folder
+        self.folder = folder
         self._binaries = binaries
         self._host = host
         self.port = free_port()
@@ -50,17 +50,17 @@ class Postgres:
         return f"postgresql+asyncpg://voxray@{self._host}:{self.port}/postgres"
 
     def start(self) -> None:
-        command = ["postgres", "-D", str(self._folder / "db"), "-p", str(self.port)]
+        command = ["postgres", "-D", str(self.folder / "db"), "-p", str(self.port)]
         options = [
             "-c",
             f"listen_addresses={self._host}",
             "-c",
-            f"unix_socket_directories={self._folder}",
+            f"unix_socket_directories={self.folder}",
         ]
         self._process = subprocess.Popen(
             [str(self._binaries / command[0]), *command[1:], *options],
             user=self._user,
-            cwd=self._folder,
+            cwd=self.folder,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
@@ -87,7 +87,7 @@ class Postgres:
         done = subprocess.run(
             [str(self._binaries / command[0]), *command[1:]],
             user=self._user,
-            cwd=self._folder,
+            cwd=self.folder,
             check=True,
             capture_output=True,
             text=True,

@@ -61,6 +61,7 @@ PURE = [
             "keyring",
             "media",
             "music",
+            "private",
             "quality",
             "report",
             "result",

@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from serve_app.errors import ClientError
 from serve_app.jobs.database import Database, now
 from serve_app.jobs.job import CLAIMED, ENDED, Job, JobOptions, JobState, Standing
+from serve_app.jobs.private import Private
 from serve_app.jobs.result_cache import remember
 from serve_app.jobs.standing import pace, standing_of
 from serve_app.jobs.tables import jobs
@@ -64,12 +65,18 @@ def new_id() -> str:
     return f"job_{uuid.uuid4().hex}"
 
 
+def _conflict() -> ClientError:
+    reason = "this idempotency key was used for another request"
+    return ClientError("idempotency_conflict", reason)
+
+
 class Queue:
     """All jobs of all tenants. Every method raises `ClientError` if the database is unavailable."""
 
-    def __init__(self, database: Database, lease_s: float) -> None:
+    def __init__(self, database: Database, lease_s: float, private: Private | None = None) -> None:
         self._database = database
         self._lease_s = lease_s
+        self._private = private or Private()
 
     # For clients.
 
@@ -78,10 +85,14 @@ class Queue:
 
         Raises `ClientError` if the key was used for another request, or too many jobs wait.
         """
+        if asked.idempotency_key and (before := await self._submitted_before(asked)):
+            return before, False
         try:
             return await self._insert(asked, most_waiting), True
-        except sa.exc.IntegrityError:
-            return await self._submitted_before(asked), False
+        except sa.exc.IntegrityError as error:
+            if before := await self._submitted_before(asked):
+                return before, False
+            raise _conflict() from error
 
     async def _insert(self, asked: Submitted, most_waiting: int) -> Job:
         live = asked.kind == "live"
@@ -102,18 +113,19 @@ class Queue:
                 "started": now() if live else None,
                 "created": now(),
             }
-            row = await connection.execute(jobs.insert().values(fields).returning(*jobs.c))
-            return Job.of(row.mappings().one())
+            stored = self._private.new_job(fields)
+            row = await connection.execute(jobs.insert().values(stored).returning(*jobs.c))
+            return self._private.job(row.mappings().one())
 
-    async def _submitted_before(self, asked: Submitted) -> Job:
-        same = (jobs.c.tenant == asked.tenant) & (jobs.c.idempotency_key == asked.idempotency_key)
+    async def _submitted_before(self, asked: Submitted) -> Job | None:
+        """The job of the same key. Raises `ClientError` if that was another request."""
+        keys = self._private.stored_keys(asked.tenant, asked.idempotency_key or "")
+        same = (jobs.c.tenant == asked.tenant) & jobs.c.idempotency_key.in_(keys)
         async with self._database.read() as connection:
             row = (await connection.execute(jobs.select().where(same))).mappings().first()
-        job = Job.of(row) if row else None
-        if job is None or (job.digest, job.options) != (asked.digest, asked.options):
-            raise ClientError(
-                "idempotency_conflict", "this idempotency key was used for another request"
-            )
+        job = self._private.job(row) if row else None
+        if job and (job.digest, job.options) != (asked.digest, asked.options):
+            raise _conflict()
         return job
 
     async def get(self, tenant: str, id_: str) -> Job:
@@ -123,7 +135,7 @@ class Queue:
             row = (await connection.execute(jobs.select().where(mine))).mappings().first()
         if row is None:
             raise ClientError("job_not_found", f"there is no job {id_[:80]!r}")
-        return Job.of(row)
+        return self._private.job(row)
 
     async def find(self, tenant: str, asked: Filter) -> tuple[list[Job], bool]:
         """The newest first, and whether there are more."""
@@ -138,7 +150,7 @@ class Queue:
         wanted = wanted.order_by(jobs.c.sequence.desc()).limit(asked.limit + 1)
         async with self._database.read() as connection:
             rows = (await connection.execute(wanted)).mappings().all()
-        return [Job.of(row) for row in rows[: asked.limit]], len(rows) > asked.limit
+        return [self._private.job(row) for row in rows[: asked.limit]], len(rows) > asked.limit
 
     async def standings(self, waiting: Sequence[Job]) -> dict[str, Standing]:
         """The queue positions of those jobs that wait."""
@@ -163,9 +175,9 @@ class Queue:
             )
             changed = row.mappings().first()
             if changed:
-                cancelled = Job.of(changed)
+                cancelled = self._private.job(changed)
                 if cancelled.ended:
-                    await announce(connection, cancelled)
+                    await announce(connection, cancelled, self._private)
                 return cancelled
             await connection.execute(jobs.delete().where(jobs.c.id == job.id))
         return None
@@ -201,7 +213,7 @@ class Queue:
                 .returning(*jobs.c)
             )
             claimed = row.mappings().first()
-        return Job.of(claimed) if claimed else None
+        return self._private.job(claimed) if claimed else None
 
     async def renew(self, job: Job, **changes: Any) -> JobState:
         """Renew the lease and store the changes; returns the job's state. Raises `LeaseLost`."""
@@ -242,7 +254,7 @@ class Queue:
             values["progress"] = 100.0
         async with self._database.write() as connection:
             ended = await self._write_on(connection, job, values)
-            await announce(connection, ended)
+            await announce(connection, ended, self._private)
             if ending.fingerprint and ended.state is JobState.COMPLETED:
                 await remember(connection, ended, ending.fingerprint)
 
@@ -251,7 +263,7 @@ class Queue:
         old = jobs.c.state.in_(ENDED) & (jobs.c.finished < now() - retention_s)
         async with self._database.read() as connection:
             rows = await connection.execute(jobs.select().where(old).limit(100))
-            return [Job.of(row) for row in rows.mappings().all()]
+            return [self._private.job(row) for row in rows.mappings().all()]
 
     async def lost_sessions(self, longest_s: float) -> list[Job]:
         """Live sessions that lost their ingress replica."""
@@ -259,7 +271,7 @@ class Queue:
         lost = (jobs.c.kind == "live") & (jobs.c.state == JobState.RUNNING) & old
         async with self._database.read() as connection:
             rows = await connection.execute(jobs.select().where(lost).limit(100))
-            return [Job.of(row) for row in rows.mappings().all()]
+            return [self._private.job(row) for row in rows.mappings().all()]
 
     async def known(self, ids: Sequence[str]) -> set[str]:
         """Those of the ids that exist."""
@@ -295,14 +307,14 @@ class Queue:
 
     async def _write_on(self, connection: Any, job: Job, values: dict[str, Any]) -> Job:
         if "warnings" in values:
-            values["warnings"] = json.dumps(values["warnings"])
+            values = {**values, "warnings": json.dumps(values["warnings"])}
         row = await connection.execute(
             jobs.update()
             .where(jobs.c.id == job.id, jobs.c.lease == job.lease, jobs.c.state.not_in(ENDED))
-            .values(values)
+            .values(self._private.changed(job, values))
             .returning(*jobs.c)
         )
         written = row.mappings().first()
         if written is None:
             raise LeaseLost(job.id)
-        return Job.of(written)
+        return self._private.job(written)

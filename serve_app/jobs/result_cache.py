@@ -6,14 +6,16 @@ import sqlalchemy as sa
 
 from serve_app.jobs.database import Database, now
 from serve_app.jobs.job import Job
+from serve_app.jobs.private import Private
 from serve_app.jobs.tables import cache, jobs
 
 
 class ResultCache:
     """One for each tenant. Every method raises `ClientError` if the database is unavailable."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, private: Private | None = None) -> None:
         self._database = database
+        self._private = private or Private()
 
     async def remembered(self, tenant: str, fingerprint: str) -> Job | None:
         """The job that has the result."""
@@ -25,7 +27,7 @@ class ResultCache:
             found = row.mappings().first()
             if found:
                 await connection.execute(cache.update().where(known).values(used=now()))
-        return Job.of(found) if found else None
+        return self._private.job(found) if found else None
 
     async def forget(self, most: int) -> None:
         """Delete all but the `most` last used entries of each tenant."""

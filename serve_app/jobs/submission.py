@@ -13,6 +13,7 @@ from serve_app.jobs.media import HEAD_BYTES, media_type
 from serve_app.jobs.objects import Objects
 from serve_app.jobs.queue import Queue, Submitted, new_id
 from serve_app.jobs.result import Result
+from serve_app.jobs.storage_keys import private_of
 from serve_app.jobs.webhooks.delivery import Webhooks
 
 log = logging.getLogger("voxray.jobs")
@@ -81,8 +82,9 @@ class Jobs:
         self.config = config
         self.database = Database(storage.database_url)
         self.objects = Objects(storage)
-        self.queue = Queue(self.database, config.lease_s)
-        self.webhooks = Webhooks(self.database, config.webhook)
+        private = private_of(storage)
+        self.queue = Queue(self.database, config.lease_s, private)
+        self.webhooks = Webhooks(self.database, config.webhook, private)
 
     async def submit(self, upload: Upload) -> tuple[Job, bool]:
         """The job, and whether it is new."""

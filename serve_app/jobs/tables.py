@@ -47,6 +47,7 @@ jobs = sa.Table(
     sa.Column("error_code", Plain(60)),
     sa.Column("error_message", Plain(1000)),
     sa.Column("sealed_key", sa.LargeBinary),
+    sa.Column("private", sa.LargeBinary),
     sa.UniqueConstraint("tenant", "idempotency_key", name="jobs_idempotency"),
     sa.Index("jobs_waiting", "state", "priority", "sequence"),
     sa.Index("jobs_of_tenant", "tenant", "sequence"),
@@ -74,6 +75,7 @@ deliveries = sa.Table(
     sa.Column("due", sa.Double, nullable=False),
     sa.Column("created", sa.Double, nullable=False),
     sa.Column("outcome", Plain(200)),
+    sa.Column("private", sa.LargeBinary),
     sa.Index("deliveries_due", "state", "due"),
 )
 

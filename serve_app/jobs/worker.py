@@ -26,6 +26,7 @@ from serve_app.jobs.prepare import Prepared
 from serve_app.jobs.queue import MOST_LOSSES, Ending, LeaseLost, Queue
 from serve_app.jobs.recogniser import Recogniser, TranscriptionFailed
 from serve_app.jobs.result_cache import ResultCache
+from serve_app.jobs.storage_keys import private_of
 from serve_app.jobs.sweeping import Sweeping
 from serve_app.jobs.webhooks.delivery import Webhooks
 from serve_app.lanes.pool import LanePool, LaneTimings, ReplicaSet
@@ -65,9 +66,10 @@ class Worker:
         self._setup = _setup(config)
         self._database = Database(config.storage.database_url)
         self._objects = Objects(config.storage)
-        self._queue = Queue(self._database, jobs.lease_s)
-        self._cache = ResultCache(self._database)
-        self._webhooks = Webhooks(self._database, jobs.webhook)
+        private = private_of(config.storage)
+        self._queue = Queue(self._database, jobs.lease_s, private)
+        self._cache = ResultCache(self._database, private)
+        self._webhooks = Webhooks(self._database, jobs.webhook, private)
         self._sweeping = Sweeping(
             jobs,
             config.max_session_s,

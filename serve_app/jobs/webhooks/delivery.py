@@ -18,6 +18,7 @@ from serve_app.backoff import backoff_s
 from serve_app.config import WebhookConfig
 from serve_app.errors import ClientError
 from serve_app.jobs.database import Database, now
+from serve_app.jobs.private import Private
 from serve_app.jobs.tables import deliveries
 from serve_app.jobs.webhooks.addresses import AddressRefused, check_url, resolve
 from serve_app.jobs.webhooks.secret import secret_of
@@ -71,8 +72,11 @@ def check_webhook(url: str, config: WebhookConfig) -> None:
 class Webhooks:
     """Delivers due webhooks, while `run` runs. Several workers share them."""
 
-    def __init__(self, database: Database, config: WebhookConfig) -> None:
+    def __init__(
+        self, database: Database, config: WebhookConfig, private: Private | None = None
+    ) -> None:
         self._database = database
+        self._private = private or Private()
         self._config = config
         self._secret = secret_of(config)
 
@@ -117,7 +121,7 @@ class Webhooks:
             rows = await connection.execute(
                 wanted.order_by(deliveries.c.created.desc()).limit(limit)
             )
-            return [Delivery.of(row) for row in rows.mappings().all()]
+            return [Delivery.of(self._private.delivery(row)) for row in rows.mappings()]
 
     async def retry(self, tenant: str, id_: str) -> Delivery:
         """Send a dead one again. Raises `ClientError` `not_found`."""
@@ -133,7 +137,7 @@ class Webhooks:
             found = row.mappings().first()
         if not found:
             raise ClientError("not_found", f"there is no dead webhook {id_[:80]!r}")
-        return Delivery.of(found)
+        return Delivery.of(self._private.delivery(found))
 
     async def forget(self, retention_s: float) -> None:
         """Delete those that ended and are older than `retention_s`."""
@@ -163,12 +167,14 @@ class Webhooks:
                 .returning(*deliveries.c)
             )
             found = row.mappings().first()
-        return Delivery.of(found) if found else None
+        return Delivery.of(self._private.delivery(found)) if found else None
 
     async def _deliver(self, client: httpx.AsyncClient, delivery: Delivery) -> str | None:
         """Why the delivery failed; None if it succeeded."""
         if self._secret is None:
             return f"{self._config.secret_variable} is not set"
+        if not delivery.url:
+            return "the webhook cannot be decrypted"
         timestamp = int(time.time())
         headers = {
             "content-type": "application/json",

@@ -32,6 +32,7 @@ LAYERS = {"deployments/speaker/kokoro_batch.py"}  # subclasses of PyTorch's; imp
 PURE = [
     "deployments/audio.py",
     "deployments/diarizer/cepstra.py",
+    "deployments/fairness.py",
     "deployments/diarizer/gaussians.py",
     "deployments/speaker/blend.py",
     "deployments/speaker/phonemes.py",

@@ -12,11 +12,11 @@ from contextvars import ContextVar
 from typing import NamedTuple
 
 LEAST = 0.1
-"""What work costs at least, in seconds of audio: what costs nothing would never be another's
-turn."""
+"""What work costs at least, in seconds of audio: what costs nothing would never come to an
+end."""
 
 SWEEP = 64
-"""Turns that end, beyond as many as are open, before what is no longer needed is forgotten."""
+"""Tickets that end, beyond as many as are open, before what is no longer needed is forgotten."""
 
 
 class Payer(NamedTuple):
@@ -33,7 +33,7 @@ PAYER: ContextVar[Payer] = ContextVar("payer", default=NOBODY)
 """Of the work that the current task does."""
 
 
-class Turn:
+class Ticket:
     """A piece of work that waits or is done now; the lowest `rank` goes first."""
 
     __slots__ = ("payer", "rank")
@@ -46,52 +46,52 @@ class Turn:
 class FairShares:
     """What waits for one thing, as an engine, and is at work there.
 
-    Remembers the tenants that have open turns or have had more than the others, and none when
+    Remembers the tenants that have open tickets or have had more than the others, and none when
     nothing is open.
     """
 
     def __init__(self) -> None:
         self._counters: dict[str, float] = {}
         self._open: dict[str, int] = {}
-        self._turns: set[Turn] = set()
+        self._tickets: set[Ticket] = set()
         self._order = itertools.count()
-        self._ranks: list[tuple[float, int, Turn]] = []
-        """A heap; ended turns leave it when they come to its top, or are swept."""
+        self._ranks: list[tuple[float, int, Ticket]] = []
+        """A heap; ended tickets leave it when they come to its top, or are swept."""
         self._ended = 0
-        """Turns since the last sweep."""
+        """Tickets since the last sweep."""
 
     @property
     def tenants(self) -> int:
         """How many are remembered."""
         return len(self._counters)
 
-    def turn(self, payer: Payer, cost: float = 0.0) -> Turn:
+    def ticket(self, payer: Payer, cost: float = 0.0) -> Ticket:
         """For work of `cost` seconds of audio; `end` it when it has been done or is given up."""
         counter = self._counters.get(payer.tenant, 0.0)
         if not self._open.get(payer.tenant):
             counter = max(counter, self._lowest())
-        turn = Turn(payer, counter)
+        ticket = Ticket(payer, counter)
         self._counters[payer.tenant] = counter + max(cost, LEAST) / payer.weight
         self._open[payer.tenant] = self._open.get(payer.tenant, 0) + 1
-        self._turns.add(turn)
-        heapq.heappush(self._ranks, (turn.rank, next(self._order), turn))
-        return turn
+        self._tickets.add(ticket)
+        heapq.heappush(self._ranks, (ticket.rank, next(self._order), ticket))
+        return ticket
 
     def charge(self, payer: Payer, cost: float) -> None:
-        """For an open turn that took more than was known when it came."""
+        """For an open ticket that took more than was known when it came."""
         if payer.tenant in self._counters:
             self._counters[payer.tenant] += cost / payer.weight
 
-    def end(self, turn: Turn) -> None:
+    def end(self, ticket: Ticket) -> None:
         """Safe to call twice."""
-        if turn not in self._turns:
+        if ticket not in self._tickets:
             return
-        self._turns.remove(turn)
-        self._open[turn.payer.tenant] -= 1
+        self._tickets.remove(ticket)
+        self._open[ticket.payer.tenant] -= 1
         self._ended += 1
-        if not self._turns:
+        if not self._tickets:
             self._forget_all()
-        elif self._ended > len(self._turns) + SWEEP:
+        elif self._ended > len(self._tickets) + SWEEP:
             self._sweep()
 
     def _forget_all(self) -> None:
@@ -101,8 +101,8 @@ class FairShares:
         self._ended = 0
 
     def _sweep(self) -> None:
-        """Forget ended turns, and the idle tenants who would be lifted when they come back."""
-        self._ranks = [it for it in self._ranks if it[2] in self._turns]
+        """Forget ended tickets, and the idle tenants who would be lifted when they come back."""
+        self._ranks = [it for it in self._ranks if it[2] in self._tickets]
         heapq.heapify(self._ranks)
         lowest = self._lowest()
         self._open = {tenant: count for tenant, count in self._open.items() if count}
@@ -115,6 +115,6 @@ class FairShares:
 
     def _lowest(self) -> float:
         """The lowest rank of what is open; 0 if nothing is."""
-        while self._ranks and self._ranks[0][2] not in self._turns:
+        while self._ranks and self._ranks[0][2] not in self._tickets:
             heapq.heappop(self._ranks)
         return self._ranks[0][0] if self._ranks else 0.0

@@ -5,7 +5,7 @@ from collections import Counter
 
 import pytest
 
-from deployments.fairness import LEAST, SWEEP, FairShares, Payer, Turn
+from deployments.fairness import LEAST, SWEEP, FairShares, Payer, Ticket
 
 A, B, C = Payer("a"), Payer("b"), Payer("c", 3.0)
 
@@ -15,30 +15,30 @@ class House:
 
     def __init__(self) -> None:
         self.shares = FairShares()
-        self.waiting: list[tuple[float, int, Turn, float]] = []
+        self.waiting: list[tuple[float, int, Ticket, float]] = []
         self.served: Counter[str] = Counter()
         self.log: list[str] = []
         self.number = 0
-        self.at_work: Turn | None = None
+        self.at_work: Ticket | None = None
 
     def ask(self, payer: Payer, cost: float) -> None:
         self.number += 1
-        turn = self.shares.turn(payer, cost)
-        self.waiting.append((turn.rank, self.number, turn, cost))
+        ticket = self.shares.ticket(payer, cost)
+        self.waiting.append((ticket.rank, self.number, ticket, cost))
 
     def serve(self) -> str:
         first = min(self.waiting, key=lambda it: it[:2])
         self.waiting.remove(first)
-        _, _, turn, cost = first
+        _, _, ticket, cost = first
         if self.at_work:
             self.shares.end(self.at_work)
-        self.at_work = turn
-        self.served[turn.payer.tenant] += cost  # type: ignore[assignment]
-        self.log.append(turn.payer.tenant)
-        return turn.payer.tenant
+        self.at_work = ticket
+        self.served[ticket.payer.tenant] += cost  # type: ignore[assignment]
+        self.log.append(ticket.payer.tenant)
+        return ticket.payer.tenant
 
     def waits(self, payer: Payer) -> int:
-        return sum(turn.payer == payer for _, _, turn, _ in self.waiting)
+        return sum(ticket.payer == payer for _, _, ticket, _ in self.waiting)
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -142,15 +142,15 @@ def test_what_was_dearer_than_it_seemed_is_charged() -> None:
 
 def test_idle_tenants_are_forgotten() -> None:
     shares = FairShares()
-    long = shares.turn(A, 1000.0)
+    long = shares.ticket(A, 1000.0)
     others = []
     for number in range(1000):
-        shares.end(shares.turn(Payer(f"t{number}"), 0.0))
-        others.append(shares.turn(B, 5.0))
+        shares.end(shares.ticket(Payer(f"t{number}"), 0.0))
+        others.append(shares.ticket(B, 5.0))
     shares.end(long)
     assert shares.tenants > 1000, "each of them has had more than the one at work"
-    for turn in others[:-1]:
-        shares.end(turn)
+    for ticket in others[:-1]:
+        shares.end(ticket)
     assert shares.tenants <= 2, "who is at work, and who has had more than that"
     shares.end(others[-1])
     shares.end(others[-1])
@@ -159,7 +159,7 @@ def test_idle_tenants_are_forgotten() -> None:
 
 def test_a_long_piece_of_work_keeps_no_memory_of_short_ones() -> None:
     shares = FairShares()
-    shares.turn(A, 1.0)
+    shares.ticket(A, 1.0)
     for _ in range(10_000):
-        shares.end(shares.turn(B, 1.0))
+        shares.end(shares.ticket(B, 1.0))
     assert len(shares._ranks) <= 2 + SWEEP + 4

@@ -90,6 +90,11 @@ CODES: dict[str, Code] = {
     "understanding_unavailable": Code(400, None, "The engine cannot answer questions about audio."),
     "translation_unavailable": Code(400, None, "No engine supports translation."),
     "model_not_found": Code(404, None, "There is no such model; GET /v1/models lists them."),
+    "client_certificate_required": Code(403, None, "The server asks for a client's certificate."),
+    "address_not_allowed": Code(403, None, "The server does not serve the client's address."),
+    "too_many_connections": Code(
+        429, None, "Too many connections from the client's address; see Retry-After."
+    ),
     "invalid_api_key": Code(401, 1008, "The key is not valid or has expired."),
     "too_many_conversations": Code(503, 1013, "Too many conversations; see Retry-After."),
     "too_many_requests": Code(429, None, "Too many requests in progress; see Retry-After."),

@@ -39,6 +39,7 @@ PURE = [
     "deployments/transcriber/token_clock.py",
     "deployments/transcriber/windows.py",
     *(f"serve_app/admission/{name}.py" for name in ("budget", "ladder", "places", "pressure")),
+    "serve_app/identity/client_address.py",
     *(
         f"serve_app/client/{name}.py"
         for name in ("continuity", "errors", "events", "options", "retained_audio")

@@ -25,6 +25,7 @@ from serve_app.config.jobs import JobsConfig, StorageConfig
 from serve_app.config.limits import Limits
 from serve_app.config.logs import LoggingConfig
 from serve_app.config.model import ConfigModel
+from serve_app.config.network import NetworkConfig, TlsConfig
 from serve_app.config.resume import ResumeConfig
 from serve_app.config.tenants import TenantConfig, TenantName
 from serve_app.config.voices import VOICES
@@ -85,6 +86,8 @@ class Config(ConfigModel):
     models: ModelsConfig = ModelsConfig()
     gpu: GpuConfig = GpuConfig()
     logging: LoggingConfig = LoggingConfig()
+    tls: TlsConfig = TlsConfig()
+    network: NetworkConfig = NetworkConfig()
     limits: Limits = Limits()
     drain: DrainConfig = DrainConfig()
     resume: ResumeConfig = ResumeConfig()

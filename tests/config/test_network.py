@@ -16,7 +16,7 @@ def test_half_of_tls_is_refused(given: dict[str, str]) -> None:
 
 @pytest.mark.parametrize("given", ["10.0.0.1/8", "10.0.0.0/33", "example.org", ""])
 def test_a_network_is_a_network(given: str) -> None:
-    with pytest.raises(ValidationError, match="network|address|host bits"):
+    with pytest.raises(ValidationError, match=r"network|address|host bits"):
         NetworkConfig.model_validate({"allow": [given]})
 
 

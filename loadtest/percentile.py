@@ -1,5 +1,6 @@
 """Percentiles of measured values."""
 
+import math
 from collections.abc import Sequence
 
 
@@ -7,4 +8,4 @@ def percentile(ordered: Sequence[float], share: float) -> float:
     """Nearest rank of a sorted sequence; 0 of an empty one."""
     if not ordered:
         return 0.0
-    return round(ordered[min(len(ordered) - 1, int(share * len(ordered)))], 2)
+    return round(ordered[max(0, math.ceil(share * len(ordered)) - 1)], 2)

@@ -156,7 +156,22 @@ CLUSTER = [
     Panel("Machines that Prometheus reaches", "short", {"up": "sum(up)"}),
 ]  # fmt: skip
 
-BOARDS = {"live": LIVE, "conversations": CONVERSATIONS, "jobs": JOBS, "cluster": CLUSTER}
+ACCESS = [
+    Panel(
+        "Logins refused a minute",
+        "short",
+        {"{{reason}}": f"60 * {rate('logins_refused_total', 'reason')}"},
+    ),
+    Panel("Audit entries lost", "short", {"entries": total("audit_entries_lost_total")}),
+]
+
+BOARDS = {
+    "access": ACCESS,
+    "live": LIVE,
+    "conversations": CONVERSATIONS,
+    "jobs": JOBS,
+    "cluster": CLUSTER,
+}
 
 
 def board(name: str) -> dict[str, Any]:

@@ -86,7 +86,9 @@ BOUNDS = {"ge": "at least", "gt": "over", "le": "at most", "multipleof": "in ste
 
 
 def _described(field: FieldInfo) -> str:
-    bounds = [f"{type(m).__name__.lower()} {next(iter(vars_of(m)))}" for m in field.metadata]
+    bounds = [
+        f"{type(m).__name__.lower()} {bound}" for m in field.metadata for bound in vars_of(m)[:1]
+    ]
     said = [re.sub(r"^\w+", lambda found: BOUNDS[found[0]], bound) for bound in bounds]
     return (field.description or "") + (f" ({', '.join(said)})" if said else "")
 

@@ -24,7 +24,9 @@ from serve_app.conversation.driver import Conversations, chat_calls, speech_call
 from serve_app.conversation.histories import Histories
 from serve_app.conversation.voices import VoiceCatalog
 from serve_app.errors import ClientError
+from serve_app.identity.authenticator import Authenticator
 from serve_app.identity.gate import Gate
+from serve_app.identity.refusals import Refusals
 from serve_app.jobs.diarization import Diarization
 from serve_app.jobs.foreground import Recordings
 from serve_app.jobs.live_recording import LiveRecordings
@@ -33,8 +35,9 @@ from serve_app.jobs.submission import Jobs
 from serve_app.lanes.pool import LanePool, LaneTimings
 from serve_app.live.driver import LiveSessions, watch_lanes
 from serve_app.live.takeovers import Takeovers
+from serve_app.observability.audit import audited, lost
 from serve_app.observability.metrics import Metrics
-from serve_app.observability.table import DRAINING, LEVEL_CHANGES, REPLIES, TABLE, Kind
+from serve_app.observability.table import AUDIT_LOST, DRAINING, LEVEL_CHANGES, REPLIES, TABLE, Kind
 from serve_app.security.concurrency import ConcurrencyLimit
 from serve_app.usage.meter import Meter
 
@@ -62,10 +65,17 @@ class Server:
     ) -> None:
         self.backend, self.config, self.metrics, self.settings = backend, config, metrics, settings
         self.drain = drain
+        jobs = Jobs(config.storage, config.jobs)
+        self.refusals = Refusals(metrics)
+        self.authenticator = (
+            Authenticator(config.auth, jobs.database) if config.auth.required else None
+        )
+        """None where callers need no key."""
         self.gate = Gate()
         self.meter = Meter()
         _begin_counters(metrics)
         metrics.watch(DRAINING, lambda: drain.begun.is_set())
+        metrics.watch(AUDIT_LOST, lost)
         self.admission = Admission(
             config.admission, session_cost(config), metrics, self.retry_after_s
         )
@@ -93,9 +103,7 @@ class Server:
         )
         limits, retry = config.limits, self.retry_after_s
         door = self.admission.request
-        self.submission = Submission(
-            backend, Jobs(config.storage, config.jobs), limits, retry, door
-        )
+        self.submission = Submission(backend, jobs, limits, retry, door)
         self.histories = Histories(
             self.submission.jobs.database, config.storage, config.resume, metrics
         )
@@ -124,7 +132,10 @@ class Server:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        async with anyio.create_task_group() as tasks:
+        async with audited(self.config.audit_file), anyio.create_task_group() as tasks:
+            tasks.start_soon(self.refusals.run)
+            if self.authenticator:
+                tasks.start_soon(self.authenticator.run)
             tasks.start_soon(self.sessions.run)
             tasks.start_soon(self.conversations.run)
             tasks.start_soon(self._diarizers.run)

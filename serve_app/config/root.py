@@ -4,11 +4,13 @@ Every field says its unit and purpose in its description; docs/configuration.md 
 here. A profile is a set of default engines; a setting in the file overrides it.
 """
 
+from pathlib import Path
 from typing import Literal, NamedTuple
 
 from pydantic import Field
 
 from serve_app.config.admission import AdmissionConfig
+from serve_app.config.auth import Auth, AuthConfig
 from serve_app.config.drain import CLOSE_TIMEOUT_S, DrainConfig
 from serve_app.config.engines import (
     ChatConfig,
@@ -73,6 +75,7 @@ class WorkerConfig(NamedTuple):
     diarizer_engine: str
     max_session_s: float
     history_s: float
+    audit_file: Path
 
 
 class Config(ConfigModel):
@@ -91,6 +94,7 @@ class Config(ConfigModel):
     limits: Limits = Limits()
     drain: DrainConfig = DrainConfig()
     resume: ResumeConfig = ResumeConfig()
+    auth: Auth = AuthConfig()
     admission: AdmissionConfig = AdmissionConfig()
     ingress: IngressConfig = IngressConfig()
     vad: VadConfig = VadConfig()
@@ -152,6 +156,10 @@ class Config(ConfigModel):
         }
 
     @property
+    def audit_file(self) -> Path:
+        return Path(self.auth.audit_file or self.storage.folder / "audit.log").expanduser()
+
+    @property
     def worker(self) -> WorkerConfig:
         return WorkerConfig(
             self.storage,
@@ -162,6 +170,7 @@ class Config(ConfigModel):
             self.diarizer_engine,
             self.max_session_s,
             self.resume.history_s,
+            self.audit_file,
         )
 
     @property

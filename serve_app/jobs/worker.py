@@ -32,6 +32,7 @@ from serve_app.jobs.webhooks.delivery import Webhooks
 from serve_app.lanes.pool import LanePool, LaneTimings, ReplicaSet
 from serve_app.live.driver import watch_lanes
 from serve_app.observability import tracing
+from serve_app.observability.audit import audited
 from serve_app.observability.ids import belonging
 from serve_app.observability.metrics import Metrics
 from serve_app.observability.table import JOB_SECONDS, JOBS, JOBS_ENDED, JOBS_OLDEST, JOBS_RETRIED
@@ -64,6 +65,7 @@ class Worker:
         }
         jobs = config.jobs
         self._setup = _setup(config)
+        self._audit_file = config.audit_file
         self._database = Database(config.storage.database_url)
         self._objects = Objects(config.storage)
         private = private_of(config.storage)
@@ -98,17 +100,21 @@ class Worker:
     async def run(self) -> None:
         """Runs until cancelled; its jobs then go back to the queue."""
         try:
-            async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._transcriber.run())
-                tasks.create_task(self._diarizer.run())
-                tasks.create_task(self._webhooks.run())
-                tasks.create_task(self._sweeping.run())
-                tasks.create_task(self._count())
-                tasks.create_task(self._give_way())
-                for _ in range(self._config.scale.sessions_per_replica):
-                    tasks.create_task(self._work())
+            async with audited(self._audit_file):
+                await self._run_all()
         finally:
             await self._database.close()
+
+    async def _run_all(self) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._transcriber.run())
+            tasks.create_task(self._diarizer.run())
+            tasks.create_task(self._webhooks.run())
+            tasks.create_task(self._sweeping.run())
+            tasks.create_task(self._count())
+            tasks.create_task(self._give_way())
+            for _ in range(self._config.scale.sessions_per_replica):
+                tasks.create_task(self._work())
 
     async def _work(self) -> None:
         while True:

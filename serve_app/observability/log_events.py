@@ -37,6 +37,10 @@ _event("warning", "lines_dropped", "Lines for stdout were dropped: nobody read t
 _event("warning", "head_silent", "Ray's head does not answer.", "cause")
 _event("info", "settings_changed", "Settings were changed at run time.", "keys")
 
+# Keys.
+_event("warning", "key_file_refused", "The file of keys cannot be used; the last ones stay valid.")
+_event("error", "audit_failed", "The audit log cannot be written; tried again.", "cause")
+
 # Lanes.
 _event("info", "lane_opened", "A lane to a model replica is open.", "to")
 _event("warning", "lane_refused", "No lane to a model replica can be opened.", "to", "cause")

@@ -146,6 +146,14 @@ PARTIALS_DROPPED = _counter(
 LANES = _gauge("lanes", "lanes", "Lanes open from this replica.", "deployment")
 LANES_LOST = _counter("lanes_lost_total", "lanes", "Lanes that broke or drained.", "deployment")
 
+# Who may connect.
+LOGINS_REFUSED = _counter(
+    "logins_refused_total", "logins", "Requests and handshakes without a valid key.", "reason"
+)
+AUDIT_LOST = _counter(
+    "audit_entries_lost_total", "entries", "Entries of the audit log that could not be written."
+)
+
 # Conversations.
 CONVERSATIONS_ACTIVE = _gauge("conversations_active", "conversations", "Conversations open.")
 CONVERSATIONS = _counter("conversations_total", "conversations", "Conversations opened.")

@@ -1,7 +1,9 @@
 import re
 import tomllib
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -138,3 +140,44 @@ def test_replicas_follow_sessions(sessions: float, per_replica: int, replicas: i
 )
 def test_which_hosts_are_loopback(host: str, loopback: bool) -> None:
     assert is_loopback(host) is loopback
+
+
+@pytest.mark.parametrize(
+    ("auth", "mode"),
+    [
+        ("keys", "keys"),
+        ("on", "on"),
+        (True, "on"),
+        (False, "off"),
+        ({"mode": False}, "off"),
+        ({}, ""),
+    ],
+)
+def test_auth_has_a_short_form_and_yaml_reads_off_as_false(auth: Any, mode: str) -> None:
+    assert Config.model_validate({"auth": auth}).auth.mode == mode
+
+
+@pytest.mark.parametrize(
+    "auth", ["maybe", 1, None, {"mode": 1}, {"jwt": {"algorithms": ["HS256"]}}]
+)
+def test_auth_has_no_other_modes(auth: Any) -> None:
+    with pytest.raises(ValidationError):
+        Config.model_validate({"auth": auth})
+
+
+@pytest.mark.parametrize(
+    ("jwks", "allowed"),
+    [
+        ("https://id.example/jwks", True),
+        ("/etc/voxray/jwks.json", True),
+        ("http://127.0.0.1:8080/jwks", True),
+        ("http://id.example/jwks", False),
+        ("http://127.0.0.1.evil.example/jwks", False),
+        ("file:///etc/passwd", False),
+        ("https://", False),
+    ],
+)
+def test_public_keys_come_over_tls(jwks: str, allowed: bool) -> None:
+    section = {"issuer": "i", "audience": "a", "jwks": jwks}
+    with nullcontext() if allowed else pytest.raises(ValidationError, match="https"):
+        Config.model_validate({"auth": {"jwt": section}})

@@ -1,0 +1,86 @@
+"""Who shows this key or token. Everything that is needed to say so is in memory.
+
+Live speech depends on no database: what was known last stays known while it is away.
+"""
+
+from collections.abc import Callable, Collection
+
+import anyio
+
+from serve_app.config.auth import AuthConfig
+from serve_app.identity.key_file import KeyFile
+from serve_app.identity.login_refused import LoginRefused, RefusalReason
+from serve_app.identity.principal import Principal
+from serve_app.identity.static_keys import StaticKeys, digest, from_environment
+from serve_app.jobs.database import Database
+
+MAX_CHARS = 8_192
+"""Of a key or token; a longer one is not looked at."""
+
+Follower = Callable[[Collection[str]], None]
+
+
+class Authenticator:
+    """Up to date while `run` runs."""
+
+    def __init__(self, auth: AuthConfig, database: Database) -> None:
+        """Raises `ValueError` for a configuration that lets nobody in, or a weak key."""
+        self._own = from_environment(auth)
+        self._file = KeyFile(auth.key_file) if auth.key_file else None
+        self._followers: list[Follower] = []
+        if not (self._own or self._file):
+            raise ValueError(
+                "keys are needed, but there are none: set auth.key_file, or the variable "
+                f"{auth.key_variable}"
+            )
+
+    def authenticated(self, credential: str) -> Principal:
+        """The caller with this key or token. Never waits. Raises `LoginRefused`, and `ClientError`
+        `storage_unavailable` while nobody knows which keys there are."""
+        if not credential:
+            raise LoginRefused(RefusalReason.MISSING)
+        if len(credential) > MAX_CHARS or not credential.isascii():
+            raise LoginRefused(RefusalReason.MALFORMED)
+        if known := self._static(digest(credential)):
+            return known
+        raise LoginRefused(RefusalReason.UNKNOWN)
+
+    async def admitted(self, credential: str) -> Principal:
+        """The same for who can wait a moment: a key that was made just now is valid, too."""
+        try:
+            return self.authenticated(credential)
+        except LoginRefused as refused:
+            if refused.reason not in (
+                RefusalReason.UNKNOWN,
+                RefusalReason.WRONG,
+            ):  # which takes as long
+                raise
+        await self.refreshed()
+        return self.authenticated(credential)
+
+    def still_valid(self, key: str) -> bool:
+        """Whether a caller whose `Principal.key` this is may go on. Raises `ClientError`."""
+        return key in {it.key for keys in self._all_static() for it in keys.values()}
+
+    def follow_revoked(self, follower: Follower) -> None:
+        """It gets the ids of keys that were revoked, have expired or have changed, soon after."""
+        self._followers.append(follower)
+
+    async def refreshed(self) -> None:
+        """Returns when the keys have been read anew, or soon after it did not work."""
+
+    async def run(self) -> None:
+        async with anyio.create_task_group() as tasks:
+            if self._file:
+                tasks.start_soon(self._file.run, self._tell)
+
+    def _static(self, key: bytes) -> Principal | None:
+        found = [keys[key] for keys in self._all_static() if key in keys]
+        return found[0] if found else None
+
+    def _all_static(self) -> list[StaticKeys]:
+        return [self._own, *([self._file.keys] if self._file else [])]
+
+    def _tell(self, ended: Collection[str]) -> None:
+        for follower in self._followers:
+            follower(ended)

@@ -7,7 +7,7 @@ with `LeaseLost`. So a job has one result, even if it was computed twice.
 import json
 import os
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
@@ -17,6 +17,7 @@ from serve_app.jobs.database import Database, now
 from serve_app.jobs.job import CLAIMED, ENDED, Job, JobOptions, JobState, Standing
 from serve_app.jobs.private import Private
 from serve_app.jobs.result_cache import remember
+from serve_app.jobs.shares import charge, correct, forget_idle, lift, next_of
 from serve_app.jobs.standing import pace, standing_of
 from serve_app.jobs.tables import jobs
 from serve_app.jobs.webhooks.announcement import announce
@@ -73,7 +74,14 @@ def _conflict() -> ClientError:
 class Queue:
     """All jobs of all tenants. Every method raises `ClientError` if the database is unavailable."""
 
-    def __init__(self, database: Database, lease_s: float, private: Private | None = None) -> None:
+    def __init__(
+        self,
+        database: Database,
+        lease_s: float,
+        private: Private | None = None,
+        weight_of: Callable[[str], float] = lambda tenant: 1.0,
+    ) -> None:
+        self._weight_of = weight_of
         self._database = database
         self._lease_s = lease_s
         self._private = private or Private()
@@ -114,6 +122,8 @@ class Queue:
                 "created": now(),
             }
             stored = self._private.new_job(fields)
+            if not live:
+                await lift(connection, asked.tenant)
             row = await connection.execute(jobs.insert().values(stored).returning(*jobs.c))
             return self._private.job(row.mappings().one())
 
@@ -184,36 +194,39 @@ class Queue:
 
     # For workers.
 
-    async def claim(self) -> Job | None:
-        """The next job that waits or whose worker is lost; the caller holds its `lease`."""
+    async def claim(self, beside: bool = False) -> Job | None:
+        """The next job that waits or whose worker is lost; the caller holds its `lease`. The tenant
+        that has had the least is first, and of its jobs that of the highest priority.
+
+        `beside`: only of tenants that have no job running.
+        """
         lost = jobs.c.state.in_(CLAIMED) & (jobs.c.lease_until < now()) & (jobs.c.kind == "file")
         free = (jobs.c.state == JobState.QUEUED) & (jobs.c.not_before <= now())
-        candidate = (
-            sa.select(jobs.c.sequence)
-            .where(free | lost)
-            .order_by(jobs.c.priority.desc(), jobs.c.sequence)
-            .limit(1)
-            .with_for_update(skip_locked=True)
-        )
-        was_lost = jobs.c.state.in_(CLAIMED)
-        values = {
+        async with self._database.write() as connection:
+            found = (await connection.execute(next_of(free | lost, beside))).first()
+            if found is None:
+                return None
+            row = await connection.execute(
+                jobs.update()
+                .where(jobs.c.sequence == found.sequence)
+                .values(self._claimed())
+                .returning(*jobs.c)
+            )
+            claimed = self._private.job(row.mappings().one())
+            if found.started is None:
+                await charge(connection, claimed, self._weight_of(claimed.tenant))
+        return claimed
+
+    def _claimed(self) -> dict[str, Any]:
+        return {
             "state": sa.case(
                 (jobs.c.state == JobState.CANCELLING, JobState.CANCELLING), else_="running"
             ),
             "lease": f"{os.getpid()}-{uuid.uuid4().hex[:24]}",
             "lease_until": now() + self._lease_s,
             "started": sa.func.coalesce(jobs.c.started, now()),
-            "losses": sa.case((was_lost, jobs.c.losses + 1), else_=jobs.c.losses),
+            "losses": sa.case((jobs.c.state.in_(CLAIMED), jobs.c.losses + 1), else_=jobs.c.losses),
         }
-        async with self._database.write() as connection:
-            row = await connection.execute(
-                jobs.update()
-                .where(jobs.c.sequence == candidate.scalar_subquery())
-                .values(values)
-                .returning(*jobs.c)
-            )
-            claimed = row.mappings().first()
-        return self._private.job(claimed) if claimed else None
 
     async def renew(self, job: Job, **changes: Any) -> JobState:
         """Renew the lease and store the changes; returns the job's state. Raises `LeaseLost`."""
@@ -255,6 +268,7 @@ class Queue:
         async with self._database.write() as connection:
             ended = await self._write_on(connection, job, values)
             await announce(connection, ended, self._private)
+            await correct(connection, ended, self._weight_of(ended.tenant))
             if ending.fingerprint and ended.state is JobState.COMPLETED:
                 await remember(connection, ended, ending.fingerprint)
 
@@ -264,6 +278,11 @@ class Queue:
         async with self._database.read() as connection:
             rows = await connection.execute(jobs.select().where(old).limit(100))
             return [self._private.job(row) for row in rows.mappings().all()]
+
+    async def forget_shares(self) -> None:
+        """Of tenants that have no jobs and owe nothing."""
+        async with self._database.write() as connection:
+            await forget_idle(connection)
 
     async def lost_sessions(self, longest_s: float) -> list[Job]:
         """Live sessions that lost their ingress replica."""

@@ -69,6 +69,7 @@ class Sweeping:
             with contextlib.suppress(LeaseLost):
                 reason = "the session ended without a transcript"
                 await self._queue.end(job, Ending(JobState.FAILED, "session_lost", reason))
+        await self._queue.forget_shares()
         await self._cache.forget(self._config.cache_entries)
         await self._webhooks.forget(self._config.retention_s)
         await self._forget_histories()

@@ -89,3 +89,10 @@ histories = sa.Table(
     sa.Column("updated", sa.Double, nullable=False),
     sa.Index("histories_updated", "updated"),
 )
+
+shares = sa.Table(
+    "shares",
+    metadata,
+    sa.Column("tenant", Plain(80), primary_key=True),
+    sa.Column("counter", sa.Double, nullable=False),
+)

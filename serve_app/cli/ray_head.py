@@ -38,10 +38,12 @@ def start_ray(dashboard: bool) -> str | None:
             log_to_driver=False,
             logging_level=logging.ERROR,
         )
+    session = Path(context.address_info["session_dir"])
+    session.chmod(0o700)  # Ray lets everybody write there
     ignore_signals()  # again, because Ray has replaced the handlers
     if not dashboard:
         nodes = ray.nodes()  # type: ignore[no-untyped-call]
-        _tell_prometheus(nodes, Path(context.address_info["session_dir"]).parent)
+        _tell_prometheus(nodes, session.parent)
     return context.dashboard_url or None
 
 

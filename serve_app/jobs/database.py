@@ -12,7 +12,7 @@ import sqlite3
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import make_url
@@ -22,6 +22,7 @@ from sqlalchemy.sql.functions import FunctionElement
 
 from serve_app.errors import ClientError
 from serve_app.extras import check_driver
+from serve_app.security.owner_only import make_folder, owner_only, tighten
 
 RETRY_AFTER_S = 5
 CONNECT_TIMEOUT_S = 3.0
@@ -32,6 +33,9 @@ LOCK_TIMEOUT_S = 20.0
 MIGRATION_LOCK = 0x766F78  # "vox"
 FOREIGN = ("no such column", "no such table", "has no column")
 """SQLite errors for tables of another version of voxray."""
+
+OURS = {"objects", "audit.log"}
+"""What else may be in a folder that has nothing but voxray's."""
 
 FULL = ("disk is full", "no space left", "os error 28", "disk quota", "disk full")
 
@@ -149,10 +153,22 @@ class Database:
             yield
             return
         file = Path(str(self._url.database))
-        file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with file.with_suffix(".lock").open("w") as lock:
+        with await asyncio.to_thread(_private_files, file) as lock:
             await asyncio.to_thread(fcntl.flock, lock, fcntl.LOCK_EX)
             yield
+
+
+def _private_files(file: Path) -> IO[str]:
+    """SQLite's file and all beside it are their owner's only; returns the one to lock. SQLite gives
+    its other files the mode of the first."""
+    make_folder(file.parent)
+    open(file, "ab", opener=owner_only).close()
+    lock = open(file.with_suffix(".lock"), "w", opener=owner_only)
+    mine = [it for it in file.parent.iterdir() if it.name.startswith(f"{file.stem}.")]
+    tighten(mine)
+    if {it.name for it in file.parent.iterdir()} <= {it.name for it in mine} | OURS:
+        tighten([file.parent])
+    return lock
 
 
 def _prepare_sqlite(connection: Any, _: Any) -> None:

@@ -92,6 +92,7 @@ _event("info", "job_ended", "The job ended.", "state", "code", "run_s")
 _event("warning", "window_retried", "The engine failed on a piece of a recording; tried again.")
 _event("warning", "claim_failed", "The queue of jobs cannot be read.", "code")
 _event("warning", "storage_failed", "The store is unavailable; tried again.", "code", "delay_s")
+_event("warning", "file_exposed", "Others may read a file of the storage.", "path", "cause")
 _event("warning", "sweep_failed", "Old data cannot be deleted now; tried again.", "code")
 
 # Webhooks.

@@ -95,6 +95,12 @@ CODES: dict[str, Code] = {
     "too_many_connections": Code(
         429, None, "Too many connections from the client's address; see Retry-After."
     ),
+    "origin_not_allowed": Code(
+        403, 1008, "A page of another origin, without a key; see `browser.origins`."
+    ),
+    "host_not_allowed": Code(
+        403, 1008, "`Host` is not a known name of this server; see `browser.hosts`."
+    ),
     "invalid_api_key": Code(401, 1008, "The key is not valid or has expired."),
     "too_many_conversations": Code(503, 1013, "Too many conversations; see Retry-After."),
     "too_many_requests": Code(429, None, "Too many requests in progress; see Retry-After."),

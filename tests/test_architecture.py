@@ -47,6 +47,7 @@ PURE = [
     *(f"serve_app/identity/{name}.py" for name in ("login_refused", "principal", "tenant")),
     "serve_app/observability/audit_events.py",
     "serve_app/live/backlog.py",
+    "serve_app/identity/origins.py",
     "serve_app/security/client_secret.py",
     "serve_app/security/keys.py",
     "serve_app/security/resume_token.py",

@@ -65,7 +65,7 @@ def create_app(
         metrics=server.metrics,
         adds_id=not serve_adds_id,
     )
-    app.add_middleware(GateMiddleware, gate=server.gate)
+    app.add_middleware(GateMiddleware, gate=server.gate, metrics=server.metrics)
     app.add_middleware(DrainGate, drain=server.drain, metrics=server.metrics, open_paths=SOCKET_IO)
     app.add_middleware(WatchRequests, metrics=server.metrics)  # the outermost, to see everything
     errors.install(app, server.metrics)

@@ -25,7 +25,7 @@ from serve_app.conversation.histories import Histories
 from serve_app.conversation.voices import VoiceCatalog
 from serve_app.errors import ClientError
 from serve_app.identity.authenticator import Authenticator
-from serve_app.identity.gate import Gate
+from serve_app.identity.gate import Gate, known_origins
 from serve_app.identity.refusals import Refusals
 from serve_app.jobs.diarization import Diarization
 from serve_app.jobs.foreground import Recordings
@@ -71,7 +71,8 @@ class Server:
             Authenticator(config.auth, jobs.database) if config.auth.required else None
         )
         """None where callers need no key."""
-        self.gate = Gate()
+        known = known_origins(config.browser, config.auth.required)
+        self.gate = Gate(known, backend.keys)
         self.meter = Meter()
         _begin_counters(metrics)
         metrics.watch(DRAINING, lambda: drain.begun.is_set())

@@ -11,6 +11,7 @@ from pydantic import Field
 
 from serve_app.config.admission import AdmissionConfig
 from serve_app.config.auth import Auth, AuthConfig
+from serve_app.config.browser import BrowserConfig
 from serve_app.config.drain import CLOSE_TIMEOUT_S, DrainConfig
 from serve_app.config.engines import (
     ChatConfig,
@@ -92,6 +93,7 @@ class Config(ConfigModel):
     tls: TlsConfig = TlsConfig()
     network: NetworkConfig = NetworkConfig()
     limits: Limits = Limits()
+    browser: BrowserConfig = BrowserConfig()
     drain: DrainConfig = DrainConfig()
     resume: ResumeConfig = ResumeConfig()
     auth: Auth = AuthConfig()

@@ -20,7 +20,7 @@ from serve_app.dialects.realtime import RealtimeDialect
 from serve_app.dialects.realtime_session import RealtimeSession
 from serve_app.dialects.vllm_realtime import DialectSwitch, VllmDialect
 from serve_app.errors import ClientError
-from serve_app.identity.gate import Gate
+from serve_app.identity.gate import KEY_SUBPROTOCOL, Gate
 from serve_app.identity.principal import Scope
 from serve_app.live.events import Started
 from serve_app.live.options import listed
@@ -30,7 +30,6 @@ from serve_app.security import client_secret
 
 PATH = "/v1/realtime"
 SUBPROTOCOL = "realtime"
-KEY_SUBPROTOCOL = "openai-insecure-api-key."
 
 
 class ExpiresAfter(BaseModel):

@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import orjson
+from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp
 
@@ -135,6 +136,7 @@ class SocketIo:
             async_mode="asgi",
             max_http_buffer_size=most,
             serializer=_bounded(socketio.packet.Packet),
+            cors_allowed_origins=[],  # no check and no headers of its own: the gate's are for all
             logger=log,
             engineio_logger=log,
         )
@@ -150,7 +152,7 @@ class SocketIo:
         if self._server.eio.sockets:
             await self._server.eio.disconnect()
 
-    async def _connect(self, sid: str, _: Any, __: Any = None) -> None:
+    async def _connect(self, sid: str, environ: Any, _: Any = None) -> None:
         engine = self._backend.engines.transcriber
         dialect = NativeDialect(self._sessions.limits, uuid.uuid4().hex, engine)
 
@@ -158,7 +160,8 @@ class SocketIo:
             await self._server.emit(name, fields, to=sid)
 
         try:
-            caller = self._gate.caller({}, Scope.TRANSCRIBE)
+            headers = Headers(scope=environ["asgi.scope"])
+            caller = self._gate.caller(headers, Scope.TRANSCRIBE)
             self._listeners[sid] = Listener(caller, self._sessions, dialect, emit)
         except ClientError as error:
             self._metrics.count_error(error.code)

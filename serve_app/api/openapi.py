@@ -63,7 +63,7 @@ REFUSALS: dict[tuple[str, str], set[int]] = {
 }
 """In addition to the statuses of every route."""
 
-EVERYWHERE = {401, 500, 503}
+EVERYWHERE = {401, 403, 500, 503}
 WITH_BODY = {400, 408, 413}
 
 ERROR: dict[str, Any] = {

@@ -101,7 +101,12 @@ def test_every_socket_takes_ours(address: str, path: str) -> None:
 
 
 def test_our_pages_use_every_kind_of_route(address: str) -> None:
-    ours = ({"origin": f"http://{address}"}, {"origin": FRIEND}, {"host": "voice.example"}, {})
+    ours: tuple[dict[str, str], ...] = (
+        {"origin": f"http://{address}"},
+        {"origin": FRIEND},
+        {"host": "voice.example"},
+        {},
+    )
     for headers in ours:
         with httpx.Client(base_url=f"http://{address}", headers=headers) as client:
             assert client.get("/v1/jobs").status_code == 200
@@ -135,4 +140,4 @@ def test_refusals_are_counted_and_do_not_reach_the_route(address: str) -> None:
     form = {"file": ("a.wav", b"RIFF")}
     httpx.post(f"http://{address}/v1/jobs", files=form, headers={"origin": "http://evil.example"})
     assert httpx.get(f"http://{address}/v1/jobs").json()["data"] == []
-    assert httpx.get(f"http://{address}/v1/stats").json()["now"]["errors"]["origin_not_allowed"] > 0
+    assert httpx.get(f"http://{address}/v1/metrics").json()["errors"]["origin_not_allowed"] > 0

@@ -47,6 +47,6 @@ class BrowserConfig(ConfigModel):
         31_536_000,
         ge=0,
         le=63_072_000,
-        description="Seconds for which browsers use only TLS for this name (HSTS). Sent over TLS at "
-        "the default port, because it binds every port of the name; 0: never.",
+        description="Seconds for which browsers use only TLS for this name (HSTS). Sent over TLS "
+        "at the default port, because it binds every port of the name; 0: never.",
     )

@@ -89,6 +89,8 @@ def _app(server: Server) -> Api:
             yield
 
     return Api(
+        server.known_origins,
+        server.config.browser.hsts_s,
         title="voxray",
         version=__version__,
         lifespan=lifespan,

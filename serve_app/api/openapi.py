@@ -5,10 +5,14 @@ from http import HTTPStatus
 from typing import Any
 
 from fastapi import FastAPI
+from starlette.types import ASGIApp
 
 from deployments.encoding import MEDIA_TYPES
 from serve_app.api.recordings import MEDIA_TYPES as SUBTITLES
+from serve_app.identity.origins import KnownOrigins
 from serve_app.jobs.export import FORMS
+from serve_app.security.cors import Cors
+from serve_app.security.headers import SecurityHeaders
 
 JSON, TEXT, EVENTS = "application/json", "text/plain", "text/event-stream"
 Contents = dict[int, tuple[str, ...]]
@@ -85,7 +89,17 @@ ERROR: dict[str, Any] = {
 
 
 class Api(FastAPI):
-    """FastAPI with an OpenAPI document that has the errors and the answers that are not JSON."""
+    """FastAPI with what browsers need on every answer, and an OpenAPI document that has the errors
+    and the answers that are not JSON."""
+
+    def __init__(self, known: KnownOrigins, hsts_s: int, **options: Any) -> None:
+        super().__init__(**options)
+        self._known = known
+        self._hsts_s = hsts_s
+
+    def build_middleware_stack(self) -> ASGIApp:
+        """Starlette answers internal errors outside of all middleware that is added."""
+        return SecurityHeaders(Cors(super().build_middleware_stack(), self._known), self._hsts_s)
 
     def openapi(self) -> dict[str, Any]:
         if self.openapi_schema is None:

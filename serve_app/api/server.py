@@ -71,8 +71,8 @@ class Server:
             Authenticator(config.auth, jobs.database) if config.auth.required else None
         )
         """None where callers need no key."""
-        known = known_origins(config.browser, config.auth.required)
-        self.gate = Gate(known, backend.keys)
+        self.known_origins = known_origins(config.browser, config.auth.required)
+        self.gate = Gate(self.known_origins, backend.keys)
         self.meter = Meter()
         _begin_counters(metrics)
         metrics.watch(DRAINING, lambda: drain.begun.is_set())

@@ -10,7 +10,7 @@ from serve_app.identity.origins import host_name, web_origin
 
 def _origin(text: str) -> str:
     found = web_origin(text.strip().rstrip("/"))
-    if found is None:
+    if found is None or "*" in text:
         raise ValueError(
             f"{text[:100]!r} is not an origin: write scheme, host and port, "
             "as https://app.example or http://localhost:3000"

@@ -76,6 +76,11 @@ class KnownOrigins:
         self._hosts = {host_name(it) for it in hosts}
         self._any_host = any_host
 
+    @property
+    def origins(self) -> list[str]:
+        """The list, as browsers write it."""
+        return sorted(map(str, self._origins))
+
     def check(self, headers: Mapping[str, str]) -> None:
         """Raises `ClientError` for a request without a credential from a page that is not ours."""
         self.check_host(headers)
@@ -126,10 +131,11 @@ def _is_visit(headers: Mapping[str, str]) -> bool:
 
 def _is_never_public(name: str) -> bool:
     """Whether nobody can make the name resolve to where they like; "" is no browser's."""
-    return "." not in name or name.endswith(NOT_PUBLIC) or _is_address(name)
+    return "." not in name or name.endswith(NOT_PUBLIC) or is_address(name)
 
 
-def _is_address(name: str) -> bool:
+def is_address(name: str) -> bool:
+    """Whether it is an IP address, which no DNS can change."""
     try:
         return bool(ipaddress.ip_address(name))
     except ValueError:

@@ -24,6 +24,7 @@ from serve_app.api.errors import retry_headers
 from serve_app.errors import CODES, ClientError
 from serve_app.live.backlog import ReaderTooSlow
 from serve_app.observability.metrics import Metrics
+from serve_app.security.headers import ALWAYS
 
 log = logging.getLogger("voxray.socket")
 
@@ -49,7 +50,7 @@ CLOSE_CODES = {*range(1000, 1004), *range(1007, 1015), *range(3000, 5000)}
 def refusal(error: ClientError, metrics: Metrics) -> WSUpgradeResponseWithListener:
     """A handshake refused, as plain HTTP."""
     metrics.count_error(error.code)
-    headers = {"Content-Type": "application/json", **retry_headers(error)}
+    headers = {"Content-Type": "application/json", **ALWAYS, **retry_headers(error)}
     body = json.dumps(error.body()).encode()
     response = WSUpgradeResponse.create_error_response(error.status, body, headers)
     return WSUpgradeResponseWithListener(response, None)

@@ -1,0 +1,61 @@
+"""What every answer tells browsers, also a refusal and an internal error."""
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from serve_app.identity.origins import host_name, is_address, is_encrypted
+
+ALWAYS = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Content-Security-Policy": "default-src 'none'; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'",
+    "Cache-Control": "no-store",
+}
+"""Unless the answer says otherwise. CORS is not affected by Cross-Origin-Resource-Policy."""
+
+FILES = ("/web/", "/docs/assets/")
+"""The same for everybody: browsers keep them, and ask each time whether they have changed."""
+
+
+class SecurityHeaders:
+    """ASGI middleware, around everything."""
+
+    def __init__(self, app: ASGIApp, hsts_s: int) -> None:
+        self._app = app
+        self._hsts_s = hsts_s
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            return await self._app(scope, receive, send)
+        added = self._headers(scope)
+
+        async def answer(message: Message) -> None:
+            if message["type"] in ("http.response.start", "websocket.http.response.start"):
+                headers = MutableHeaders(scope=message)
+                for name, value in added.items():
+                    headers.setdefault(name, value)
+            await send(message)
+
+        await self._app(scope, receive, answer)
+
+    def _headers(self, scope: Scope) -> dict[str, str]:
+        added = dict(ALWAYS)
+        if scope["path"].startswith(FILES):
+            added["Cache-Control"] = "no-cache"
+        if self._hsts_s and _binds_its_name(Headers(scope=scope)):
+            added["Strict-Transport-Security"] = f"max-age={self._hsts_s}"
+        return added
+
+
+def _binds_its_name(headers: Headers) -> bool:
+    """Whether the client uses TLS at its default port, so that what holds for all ports of the name
+    breaks nobody else's; never for this machine or a mere address."""
+    host = headers.get("host", "").lower()
+    name = host_name(host)
+    has_port = host.rpartition("]")[2].partition(":")[2] not in ("", "443")
+    mine = name == "localhost" or name.endswith(".localhost") or is_address(name)
+    return is_encrypted(headers) and not has_port and not mine

@@ -13,6 +13,7 @@ from serve_app import __version__
 from serve_app.cli import Failure, complain
 from serve_app.cli.main_jobs import jobs_app
 from serve_app.cli.main_models import models_app
+from serve_app.cli.main_storage import storage_app
 from serve_app.cli.options import (
     DEFAULT_SERVER,
     AsJson,
@@ -229,6 +230,7 @@ def status(
 
 app.add_typer(models_app, name="models")
 app.add_typer(jobs_app, name="jobs")
+app.add_typer(storage_app, name="storage")
 
 
 @app.command()

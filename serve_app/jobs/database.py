@@ -34,8 +34,8 @@ MIGRATION_LOCK = 0x766F78  # "vox"
 FOREIGN = ("no such column", "no such table", "has no column")
 """SQLite errors for tables of another version of voxray."""
 
-OURS = {"objects", "audit.log"}
-"""What else may be in a folder that has nothing but voxray's."""
+OURS = ("objects", "audit.log")
+"""How the names of what else voxray keeps there begin."""
 
 FULL = ("disk is full", "no space left", "os error 28", "disk quota", "disk full")
 
@@ -164,9 +164,9 @@ def _private_files(file: Path) -> IO[str]:
     make_folder(file.parent)
     open(file, "ab", opener=owner_only).close()
     lock = open(file.with_suffix(".lock"), "w", opener=owner_only)
-    mine = [it for it in file.parent.iterdir() if it.name.startswith(f"{file.stem}.")]
-    tighten(mine)
-    if {it.name for it in file.parent.iterdir()} <= {it.name for it in mine} | OURS:
+    within = list(file.parent.iterdir())
+    tighten(it for it in within if it.name.startswith(f"{file.stem}."))
+    if all(it.name.startswith((f"{file.stem}.", *OURS)) for it in within):
         tighten([file.parent])
     return lock
 

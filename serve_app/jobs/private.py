@@ -58,14 +58,20 @@ class Private:
         except (KeyMissing, Damaged):
             return values  # it cannot run: nothing of it is in clients' words
 
+    def rewrapped(self, row: Row) -> dict[str, Any]:
+        """What makes a job's row one of the newest key, and what is plain of an old row, sealed.
+        Raises `KeyMissing` and `Damaged`."""
+        tenant, id_ = row["tenant"], row["id"]
+        key = self._ring.rewrap(row["sealed_key"], f"{tenant}/{id_}")
+        words = self._said(row) if row["private"] else row
+        return {"sealed_key": key, **self._words(tenant, id_, key, words)}
+
     def job(self, row: Row) -> Job:
         """A job from its row. One whose key is missing has no words, and a warning says so."""
         if not row["private"]:
             return Job.of(row)
         try:
-            path = f"{row['tenant']}/{row['id']}"
-            key = self._opened(row["sealed_key"], path)
-            words = orjson.loads(unwrap(key, row["private"], _bound(path)))
+            words = self._said(row)
         except KeyMissing:
             words = {"warnings": '["storage_key_missing"]'}
         except Damaged:
@@ -82,18 +88,25 @@ class Private:
         if not self._seals:
             return dict(row)
         words = orjson.dumps({name: row[name] for name in OF_DELIVERIES})
-        bound = _bound(f"{row['tenant']}/{row['id']}")
-        return {**row, **OF_DELIVERIES, "private": self._seals.seal(words, bound)}
+        sealed = self._seals.seal(words, delivery_path(row))
+        return {**row, **OF_DELIVERIES, "private": sealed}
 
     def delivery(self, row: Row) -> Row:
         """A webhook's row. One whose key is missing has no URL."""
         if not row["private"]:
             return row
         try:
-            bound = _bound(f"{row['tenant']}/{row['id']}")
-            return {**row, **orjson.loads(self._opened(row["private"], bound))}
+            bound = delivery_path(row)
+            return {**row, **orjson.loads(self._ring.open(row["private"], bound))}
         except (KeyMissing, Damaged):
             return row
+
+    def _said(self, row: Row) -> dict[str, Any]:
+        """The words of a job. Raises `KeyMissing` and `Damaged`."""
+        path = f"{row['tenant']}/{row['id']}"
+        key = self._ring.open(row["sealed_key"], path)
+        said: dict[str, Any] = orjson.loads(unwrap(key, row["private"], _bound(path)))
+        return said
 
     def _words(
         self, tenant: str, id_: str, sealed_key: bytes, words: Mapping[str, Any]
@@ -101,13 +114,10 @@ class Private:
         """The columns of a job whose words are sealed. Raises `KeyMissing` and `Damaged`."""
         path = f"{tenant}/{id_}"
         said = {name: words[name] for name in words.keys() & {*OF_JOBS, "idempotency_key"}}
-        sealed = wrap(self._opened(sealed_key, path), orjson.dumps(said), _bound(path))
+        sealed = wrap(self._ring.open(sealed_key, path), orjson.dumps(said), _bound(path))
         key = words["idempotency_key"]
         digest = self._ring.digests(f"{tenant}|{key}")[0] if key is not None else None
         return {**OF_JOBS, "idempotency_key": digest, "private": sealed}
-
-    def _opened(self, sealed: bytes, path: str) -> bytes:
-        return self._ring.open(sealed, path)
 
     @property
     def _ring(self) -> Keyring:
@@ -127,6 +137,11 @@ def _columns(job: Job) -> dict[str, Any]:
         "error_message": job.error_message,
         "idempotency_key": job.idempotency_key,
     }
+
+
+def delivery_path(row: Row) -> str:
+    """What the sealed words of a webhook are bound to."""
+    return _bound(f"{row['tenant']}/{row['id']}")
 
 
 def _bound(path: str) -> str:

@@ -44,7 +44,10 @@ PURE = [
         f"serve_app/client/{name}.py"
         for name in ("continuity", "errors", "events", "options", "retained_audio")
     ),
-    *(f"serve_app/identity/{name}.py" for name in ("login_refused", "principal", "tenant")),
+    *(
+        f"serve_app/identity/{name}.py"
+        for name in ("api_key", "login_refused", "principal", "tenant")
+    ),
     "serve_app/observability/audit_events.py",
     "serve_app/live/backlog.py",
     "serve_app/identity/origins.py",

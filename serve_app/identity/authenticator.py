@@ -3,21 +3,22 @@
 Live speech depends on no database: what was known last stays known while it is away.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 
 import anyio
 
 from serve_app.config.auth import AuthConfig
+from serve_app.identity.api_key import PREFIX
 from serve_app.identity.key_file import KeyFile
+from serve_app.identity.known_keys import KnownKeys
 from serve_app.identity.login_refused import LoginRefused, RefusalReason
-from serve_app.identity.principal import Principal
+from serve_app.identity.peppers import peppers_of
+from serve_app.identity.principal import Ended, Principal
 from serve_app.identity.static_keys import StaticKeys, digest, from_environment
 from serve_app.jobs.database import Database
 
 MAX_CHARS = 8_192
 """Of a key or token; a longer one is not looked at."""
-
-Follower = Callable[[Collection[str]], None]
 
 
 class Authenticator:
@@ -27,11 +28,12 @@ class Authenticator:
         """Raises `ValueError` for a configuration that lets nobody in, or a weak key."""
         self._own = from_environment(auth)
         self._file = KeyFile(auth.key_file) if auth.key_file else None
-        self._followers: list[Follower] = []
-        if not (self._own or self._file):
+        self._keys = KnownKeys(database, peppers_of(auth)) if auth.mode == "keys" else None
+        self._followers: list[Ended] = []
+        if not (self._own or self._file or self._keys):
             raise ValueError(
-                "keys are needed, but there are none: set auth.key_file, or the variable "
-                f"{auth.key_variable}"
+                "keys are needed, but there are none: set the variable "
+                f"{auth.key_variable}, auth.key_file, or auth: keys"
             )
 
     def authenticated(self, credential: str) -> Principal:
@@ -43,6 +45,8 @@ class Authenticator:
             raise LoginRefused(RefusalReason.MALFORMED)
         if known := self._static(digest(credential)):
             return known
+        if self._keys and credential.startswith(PREFIX):
+            return self._keys.caller(credential)
         raise LoginRefused(RefusalReason.UNKNOWN)
 
     async def admitted(self, credential: str) -> Principal:
@@ -60,19 +64,25 @@ class Authenticator:
 
     def still_valid(self, key: str) -> bool:
         """Whether a caller whose `Principal.key` this is may go on. Raises `ClientError`."""
-        return key in {it.key for keys in self._all_static() for it in keys.values()}
+        if key in {it.key for keys in self._all_static() for it in keys.values()}:
+            return True
+        return bool(self._keys and self._keys.still_valid(key))
 
-    def follow_revoked(self, follower: Follower) -> None:
+    def follow_revoked(self, follower: Ended) -> None:
         """It gets the ids of keys that were revoked, have expired or have changed, soon after."""
         self._followers.append(follower)
 
     async def refreshed(self) -> None:
         """Returns when the keys have been read anew, or soon after it did not work."""
+        if self._keys:
+            await self._keys.refreshed()
 
     async def run(self) -> None:
         async with anyio.create_task_group() as tasks:
             if self._file:
                 tasks.start_soon(self._file.run, self._tell)
+            if self._keys:
+                tasks.start_soon(self._keys.run, self._tell)
 
     def _static(self, key: bytes) -> Principal | None:
         found = [keys[key] for keys in self._all_static() if key in keys]

@@ -2,17 +2,14 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection
 from pathlib import Path
 
+from serve_app.identity.principal import Ended
 from serve_app.identity.static_keys import StaticKeys, from_file, state_of
 
 log = logging.getLogger("voxray.identity")
 
 POLL_S = 1.0
-
-Ended = Callable[[Collection[str]], None]
-"""Gets the ids of keys that are not valid any more, or not in the same way."""
 
 
 class KeyFile:

@@ -17,6 +17,8 @@ class RefusalReason(StrEnum):
     """The id of a key with another secret."""
     REVOKED = "revoked"
     EXPIRED = "expired"
+    PEPPER = "pepper"
+    """The key was made with a pepper that this server has not."""
     TOKEN = "token"
     """A token that the identity provider has not made for us, or not in this way."""
     SCOPE = "scope"

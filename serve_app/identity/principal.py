@@ -4,6 +4,7 @@ A principal is made by the `Gate`, once for each request or connection, and come
 done for it; nothing else knows a tenant by name.
 """
 
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated
@@ -33,6 +34,9 @@ class Principal:
     """The id of the key, or the subject of the token, that was shown; "" where none is needed."""
     scopes: frozenset[Scope] = ALL
 
+
+Ended = Callable[[Collection[str]], None]
+"""Gets the ids of keys that are not valid any more, or not in the same way."""
 
 EVERYBODY = Principal("default")
 """Where no key is needed."""

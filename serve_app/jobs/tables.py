@@ -96,3 +96,20 @@ shares = sa.Table(
     sa.Column("tenant", Plain(80), primary_key=True),
     sa.Column("counter", sa.Double, nullable=False),
 )
+
+api_keys = sa.Table(
+    "api_keys",
+    metadata,
+    sa.Column("id", Plain(20), primary_key=True),
+    sa.Column("tenant", Plain(80), nullable=False),
+    sa.Column("name", Plain(80), nullable=False),
+    sa.Column("scopes", Plain(200), nullable=False),
+    sa.Column("digest", sa.LargeBinary, nullable=False),
+    sa.Column("pepper", Plain(20), nullable=False),
+    sa.Column("created", sa.Double, nullable=False),
+    sa.Column("expires", sa.Double),
+    sa.Column("revoked", sa.Double),
+    sa.Column("last_used", sa.Double),
+    sa.Column("revision", sa.Integer, nullable=False),
+    sa.Column("changed", sa.Double, nullable=False),
+)

@@ -39,6 +39,8 @@ _event("info", "settings_changed", "Settings were changed at run time.", "keys")
 
 # Keys.
 _event("warning", "key_file_refused", "The file of keys cannot be used; the last ones stay valid.")
+_event("warning", "keys_unavailable", "Keys cannot be read; the last ones stay valid.", "cause")
+_event("warning", "pepper_missing", "Keys were made with peppers that are not here.", "peppers")
 _event("error", "audit_failed", "The audit log cannot be written; tried again.", "cause")
 
 # Lanes.

@@ -98,6 +98,8 @@ CONVERSATIONS = [
         "short",
         {"{{deployment}}": total("model_sessions", "deployment")},
     ),
+    Panel("Used a second", "short", {"{{kind}}": rate("usage_total", "kind")}),
+    Panel("Use that is not stored", "s", {"oldest": "max(ray_voxray_usage_unwritten_seconds)"}),
     Panel("Opened a second", "ops", {"conversations": rate("conversations_total")}),
     Panel(
         "Histories not stored a second", "ops", {"histories": rate("histories_not_written_total")}

@@ -27,6 +27,7 @@ from serve_app.api.streamed import DONE, EVENT_STREAM, Streamed, begun, event, w
 from serve_app.config import Limits
 from serve_app.conversation.driver import Conversations
 from serve_app.errors import ClientError
+from serve_app.identity.principal import Caller, Principal
 from serve_app.live.options import EngineInfo, check_tool_choice, listed, noted, unsupported
 from serve_app.observability.tracing import current, traceparent
 from serve_app.security.concurrency import ConcurrencyLimit
@@ -100,11 +101,11 @@ def router(backend: Backend, conversations: Conversations, limit: ConcurrencyLim
     routes = APIRouter(prefix="/v1/chat", tags=["chat"])
 
     @routes.post("/completions")
-    async def completions(request: Request, asked: ChatAsked) -> Response:
+    async def completions(caller: Caller, request: Request, asked: ChatAsked) -> Response:
         """A reply to a conversation, whole or as server-sent events."""
         engine = backend.engines.chat
         ask = _ask(asked, conversations.sessions.limits, engine)
-        written = _written(conversations, ask, limit)
+        written = _written(conversations, ask, limit, caller)
         ignored = listed(_ignored(asked, engine))
         head = {
             "id": f"chatcmpl-{uuid.uuid4().hex}",
@@ -218,12 +219,12 @@ def _choice(choice: str | ToolShape | None) -> str:
 
 
 async def _written(
-    conversations: Conversations, ask: ChatRequest, limit: ConcurrencyLimit
+    conversations: Conversations, ask: ChatRequest, limit: ConcurrencyLimit, caller: Principal
 ) -> AsyncIterator[ChatDelta]:
     trace = traceparent(current())
     with limit.slot():
         async with aclosing(
-            conversations.chat.stream(ask.messages, ask.options, trace=trace)
+            conversations.chat.stream(ask.messages, ask.options, caller=caller, trace=trace)
         ) as pieces:  # type: ignore[type-var]
             async for written in pieces:
                 yield written

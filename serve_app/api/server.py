@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 
 import anyio
 
@@ -37,9 +38,20 @@ from serve_app.live.driver import LiveSessions, watch_lanes
 from serve_app.live.takeovers import Takeovers
 from serve_app.observability.audit import audited, lost
 from serve_app.observability.metrics import Metrics
-from serve_app.observability.table import AUDIT_LOST, DRAINING, LEVEL_CHANGES, REPLIES, TABLE, Kind
+from serve_app.observability.table import (
+    AUDIT_LOST,
+    DRAINING,
+    LEVEL_CHANGES,
+    REPLIES,
+    TABLE,
+    USAGE_UNWRITTEN,
+    USED,
+    Kind,
+)
 from serve_app.security.concurrency import ConcurrencyLimit
-from serve_app.usage.meter import Meter
+from serve_app.usage.ledger import Ledger
+from serve_app.usage.meter import Counted, Meter
+from serve_app.usage.table import today
 
 LOOP_SHARE, MODELS_SHARE = 0.001, 0.0005
 """What a session takes at most of an ingress replica's event loop, and of a model replica's, until
@@ -73,7 +85,7 @@ class Server:
         """None where callers need no key."""
         self.known_origins = known_origins(config.browser, config.auth.required)
         self.gate = Gate(self.known_origins, backend.keys)
-        self.meter = Meter()
+        self.meter = Meter(today)
         _begin_counters(metrics)
         metrics.watch(DRAINING, lambda: drain.begun.is_set())
         metrics.watch(AUDIT_LOST, lost)
@@ -90,6 +102,7 @@ class Server:
             backend.transcriber,
             metrics,
             self.admission,
+            self.meter,
         )
         settings.follow(self.sessions.configure)
         cluster = backend.cluster
@@ -97,8 +110,8 @@ class Server:
         self.conversations = Conversations(
             config.conversation,
             self.sessions,
-            chat_calls(backend.chat, config.chat),
-            speech_calls(backend.speaker, config.speaker),
+            chat_calls(backend.chat, config.chat, self.meter),
+            speech_calls(backend.speaker, config.speaker, self.meter),
             _voices(backend, config),
             metrics,
         )
@@ -108,6 +121,8 @@ class Server:
         self.histories = Histories(
             self.submission.jobs.database, config.storage, config.resume, metrics
         )
+        self.ledger = Ledger(self.meter, self.submission.jobs.database)
+        self._watch_usage()
         transcriber = backend.engines.transcriber.name
         self.live_recordings = LiveRecordings(self.submission.jobs, transcriber)
         self.uploads = Uploads(limits, retry, self._admit_recording)
@@ -128,6 +143,13 @@ class Server:
             raise ClientError("too_many_recordings", reason, self.retry_after_s())
         self.admission.request()
 
+    def _watch_usage(self) -> None:
+        """Not by tenant: there may be any number of them, and `/v1/usage` tells."""
+        for what in Counted:
+            if what is not Counted.JOBS:  # they are counted in the database
+                self.metrics.watch(USED, partial(self.meter.totals.__getitem__, what), what.value)
+        self.metrics.watch(USAGE_UNWRITTEN, lambda: self.ledger.unwritten_s)
+
     def retry_after_s(self) -> int:
         return self.settings.current.limits.retry_after_s
 
@@ -143,6 +165,7 @@ class Server:
             tasks.start_soon(self.live_recordings.run)
             tasks.start_soon(self.takeovers.run)
             tasks.start_soon(self.histories.run)
+            tasks.start_soon(self.ledger.run)
             if self.config.tcp.port:
                 tasks.start_soon(self._tcp_port().run)
             tasks.start_soon(self._drain_once_begun)
@@ -163,6 +186,7 @@ class Server:
         await drain.all_answered(deadline - anyio.current_time())
         await self.live_recordings.stored(CLOSE_TIMEOUT_S)
         await self.histories.stored(CLOSE_TIMEOUT_S)
+        await self.ledger.stored(CLOSE_TIMEOUT_S)
         drain.ended.set()
 
     async def _stop(self) -> None:
@@ -191,7 +215,7 @@ class Server:
             lambda: self.pause.over(PAUSE_S),
         )
         diarization = Diarization(self._diarizers, self.config.diarizer.timeout_s)
-        return Recordings(recogniser, diarization, self.metrics)
+        return Recordings(recogniser, diarization, self.metrics, self.meter)
 
 
 def session_cost(config: Config) -> Shares:

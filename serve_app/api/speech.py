@@ -19,6 +19,7 @@ from serve_app.api.streamed import EVENT_STREAM, Streamed, begun, event, with_er
 from serve_app.conversation.driver import Conversations
 from serve_app.dialects.realtime_shapes import VoiceId
 from serve_app.errors import ClientError
+from serve_app.identity.principal import Caller, Principal
 from serve_app.live.options import EngineInfo, listed, noted, noted_header, unsupported
 from serve_app.observability.tracing import current, traceparent
 from serve_app.security.concurrency import ConcurrencyLimit
@@ -52,12 +53,12 @@ def router(backend: Backend, conversations: Conversations, limit: ConcurrencyLim
     max_chars = conversations.sessions.limits.max_speech_chars
 
     @routes.post("/speech", response_class=Response)
-    async def speech(request: Request, asked: SpeechAsked) -> Response:
+    async def speech(caller: Caller, request: Request, asked: SpeechAsked) -> Response:
         """Speak a text. The audio is sent clause by clause, as it is produced."""
         ignored = listed(_ignored(asked, backend.engines.speaker))
         clauses = _clauses(asked.input, max_chars)
         voice = conversations.voices.resolve(asked.voice_name, asked.style)
-        sounds = _sounds(conversations, clauses, voice, asked.speed)
+        sounds = _sounds(conversations, clauses, voice, asked.speed, caller)
         audio = _encoded(sounds, asked.response_format, limit)
         if asked.stream_format == "sse":
             events = with_errors(_events(audio, clauses, ignored))
@@ -111,11 +112,12 @@ def _clauses(text: str, max_chars: int) -> list[str]:
 
 
 async def _sounds(
-    conversations: Conversations, clauses: list[str], voice: str, speed: float
+    conversations: Conversations, clauses: list[str], voice: str, speed: float, caller: Principal
 ) -> AsyncIterator[bytes]:
     trace = traceparent(current())
     for number, clause in enumerate(clauses):
-        asked = conversations.speaker.stream(clause, voice, speed, number, trace=trace)
+        request = (clause, voice, speed, number)
+        asked = conversations.speaker.stream(*request, caller=caller, trace=trace)
         async with aclosing(asked) as sounds:  # type: ignore[type-var]
             async for sound in sounds:
                 if sound.pcm:

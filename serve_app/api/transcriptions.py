@@ -18,6 +18,7 @@ from serve_app.api.streamed import DONE, EVENT_STREAM, Streamed, begun, event, w
 from serve_app.api.uploads import Uploads, form_body
 from serve_app.dialects.frames import token_usage
 from serve_app.errors import ClientError, invalid
+from serve_app.identity.principal import Caller
 from serve_app.jobs.alignment import assign, label, segments, tidied
 from serve_app.jobs.foreground import Recording, Recordings
 from serve_app.live.driver import LiveSessions
@@ -98,7 +99,7 @@ def router(
     routes = APIRouter(prefix="/v1/audio", tags=["transcriptions"])
 
     @routes.post("/transcriptions", openapi_extra=BODY)
-    async def transcriptions(request: Request) -> Response:
+    async def transcriptions(caller: Caller, request: Request) -> Response:
         """Transcribe an audio file (multipart, field `file`)."""
         async with AsyncExitStack() as held:
             path, form = await held.enter_async_context(uploads.received(request))
@@ -108,7 +109,7 @@ def router(
             ignored = asked.ignored(engine)
             language = asked.language if engine.takes(asked.language) else None
             options = SpeechOptions(language, False, batch=True)
-            found = await held.enter_async_context(recordings.open(path, sessions.limits))
+            found = await held.enter_async_context(recordings.open(path, sessions.limits, caller))
             if asked.stream:
                 events = with_errors(
                     _events(found, options, asked, held.pop_all()),

@@ -37,7 +37,7 @@ from serve_app.conversation.turn import Turn, TurnState
 from serve_app.conversation.voices import VoiceCatalog
 from serve_app.errors import ClientError
 from serve_app.lanes.pool import LanePool, LaneTimings, ReplicaSet
-from serve_app.lanes.requests import Call, Calls
+from serve_app.lanes.requests import Call, Calls, Measure
 from serve_app.live.backlog import ReaderTooSlow
 from serve_app.live.driver import NO_ORIGIN, Abandon, LiveSession, LiveSessions, watch_lanes
 from serve_app.live.events import SERVICE_RESTART, Close, ErrorReport, Listening, ServerNotice
@@ -48,6 +48,7 @@ from serve_app.observability.metrics import Metrics
 from serve_app.observability.origin import Origin
 from serve_app.observability.table import CONVERSATIONS, SESSIONS_REFUSED
 from serve_app.observability.trace import Trace
+from serve_app.usage.meter import Counted, Meter
 
 log = logging.getLogger("voxray.conversation")
 
@@ -139,7 +140,9 @@ class Conversation:
             case Generate(reply, request):
                 thinking = tracing.begin(self._trace(reply))
                 trace = tracing.traceparent(thinking)
-                call = self._all.chat.start(request.messages, request.options, trace=trace)
+                call = self._all.chat.start(
+                    request.messages, request.options, caller=self._origin.caller, trace=trace
+                )
                 self._start(reply, self._generate(reply, call, thinking))
                 self._work[reply].calls.append(call)
             case Speak():
@@ -223,7 +226,7 @@ class Conversation:
 
     async def _speak_clause(self, order: Speak, trace: str) -> None:
         asked = (order.text, order.voice, order.speed, order.clause)
-        answers = self._all.speaker.stream(*asked, trace=trace)
+        answers = self._all.speaker.stream(*asked, caller=self._origin.caller, trace=trace)
         async with aclosing(answers) as sounds:  # type: ignore[type-var]
             async for sound in sounds:
                 await self.writable.wait()
@@ -394,12 +397,19 @@ def _outcome(ended: ReplyEnded) -> dict[str, object]:
     }
 
 
-def chat_calls(replicas: ReplicaSet, config: ChatConfig) -> Calls:
-    return Calls(_lanes(replicas, config, ChatRequest), config.timeout_s, "reply_failed")
+def chat_calls(replicas: ReplicaSet, config: ChatConfig, meter: Meter) -> Calls:
+    lanes = _lanes(replicas, config, ChatRequest)
+    measure = Measure(Counted.TOKENS, lambda request, delta: sum(delta.tokens))
+    return Calls(lanes, config.timeout_s, "reply_failed", meter, measure)
 
 
-def speech_calls(replicas: ReplicaSet, config: SpeakerConfig) -> Calls:
-    return Calls(_lanes(replicas, config, SpeechRequest), config.timeout_s, "speech_failed")
+def speech_calls(replicas: ReplicaSet, config: SpeakerConfig, meter: Meter) -> Calls:
+    """A text is counted as soon as there is audio of it."""
+    lanes = _lanes(replicas, config, SpeechRequest)
+    measure = Measure(
+        Counted.CHARACTERS, lambda request, sound: len(request[0]) if sound.pcm else 0
+    )
+    return Calls(lanes, config.timeout_s, "speech_failed", meter, measure)
 
 
 def _lanes(replicas: ReplicaSet, config: EngineConfig, request: type) -> LanePool:

@@ -113,3 +113,14 @@ api_keys = sa.Table(
     sa.Column("revision", sa.Integer, nullable=False),
     sa.Column("changed", sa.Double, nullable=False),
 )
+
+usage = sa.Table(
+    "usage",
+    metadata,
+    sa.Column("day", sa.String(10), primary_key=True),
+    sa.Column("tenant", Plain(80), primary_key=True),
+    sa.Column("key", Plain(80), primary_key=True),
+    sa.Column("kind", sa.String(20), primary_key=True),
+    sa.Column("source", sa.String(40), primary_key=True),
+    sa.Column("amount", sa.Double, nullable=False),
+)

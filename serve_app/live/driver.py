@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 import anyio
 
-from deployments.interfaces import Hypothesis, Speech, VadInput, VadResult
+from deployments.interfaces import RATE, Hypothesis, Speech, VadInput, VadResult
 from serve_app.admission.admission import Admission, LaneLoad
 from serve_app.admission.ladder import Level
 from serve_app.admission.places import Place
@@ -47,12 +47,16 @@ from serve_app.observability import tracing
 from serve_app.observability.metrics import Metrics
 from serve_app.observability.origin import Origin
 from serve_app.observability.table import LANES, LANES_LOST, SESSIONS, SESSIONS_REFUSED
+from serve_app.usage.meter import Counted, Meter
 
 log = logging.getLogger("voxray.live")
 
 TICK_S = 1.0
 LARGER_BATCHES = 2.0
 """How much the batch interval grows under overload."""
+
+CHUNKED = "chunked"
+"""The kind of sessions that come as a HTTP request, which is counted as such."""
 
 NOTHING_COUNTED = SessionMetrics()
 NO_ORIGIN = Origin()
@@ -103,6 +107,7 @@ class LiveSession:
         "closed",
         "code",
         "counted",
+        "metered",
         "opened",
         "origin",
         "place",
@@ -132,6 +137,8 @@ class LiveSession:
         self.closed: SessionMetrics | None = None
         self.counted = NOTHING_COUNTED
         """The metrics that the replica's metrics already include."""
+        self.metered = 0
+        """The sample up to which the meter has counted."""
         self.progressed: Callable[[], None] | None = None
         """Called after each fact, if set."""
         self.unread_since: float | None = None
@@ -154,6 +161,12 @@ class LiveSession:
     def heard_s(self) -> float:
         """Seconds of audio received."""
         return self._session.received_s
+
+    def take_unmetered(self) -> int:
+        """Samples received that the meter has not counted. Audio that is sent again is none."""
+        new = max(0, self._session.received - self.metered)
+        self.metered += new
+        return new
 
     def join(self, vad: LanePool, transcriber: LanePool) -> None:
         # Attaching feeds the session, which may put audio on either stream: both must exist first.
@@ -232,7 +245,9 @@ class LiveSessions:
         transcriber: ReplicaSet,
         metrics: Metrics,
         admission: Admission,
+        meter: Meter,
     ) -> None:
+        self._meter = meter
         self.limits = limits
         self.vad_config = vad_config
         self.admission = admission
@@ -304,6 +319,8 @@ class LiveSessions:
         live.place = self._taken(place, live)
         self._open.add(live)
         self._metrics.count(SESSIONS)
+        if origin.kind != CHUNKED:
+            self._meter.add(origin.caller, Counted.REQUESTS, 1)
         log.info("session_opened", extra={"kind": origin.kind, **origin.ids()})
         self._metrics.active_sessions = self.count
         live.join(self.vad, self.transcriber)
@@ -384,6 +401,7 @@ class LiveSessions:
         )
         for live, metrics in zip(sessions, now, strict=True):
             live.counted = metrics
+            self._meter.add(live.origin.caller, Counted.AUDIO, live.take_unmetered() / RATE)
 
     async def _tick(self) -> None:
         while True:

@@ -150,6 +150,10 @@ class Session:
         return self._utterances.awaits_words
 
     @property
+    def received(self) -> int:
+        return self._audio.received
+
+    @property
     def received_s(self) -> float:
         return self._audio.received / RATE
 

@@ -68,6 +68,7 @@ _event(
 _event("info", "session_resumed", "A socket went on with a session that lost its own.", "epoch")
 _event("warning", "takeovers_untold", "Old sockets of resumed sessions may be open.", "cause")
 _event("warning", "history_not_written", "A conversation's history was not stored.", "cause")
+_event("warning", "usage_not_written", "What was used is kept in memory for now.", "cause")
 _event("warning", "quality_changed", "The brownout level, 0 when all is well.", "to", "cause")
 _event("info", "drain_began", "The replica takes no new work.", "sessions", "timeout_s")
 _event("info", "drain_ended", "What is still open gets its last words now.", "sessions")

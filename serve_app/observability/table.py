@@ -84,6 +84,20 @@ ERRORS = _counter(
     "code",
 )
 
+# Usage.
+USED = _counter(
+    "usage_total",
+    "seconds, characters, tokens or requests",
+    "What tenants have used; by tenant: GET /v1/usage.",
+    "kind",
+)
+USAGE_UNWRITTEN = _gauge(
+    "usage_unwritten_seconds",
+    "seconds",
+    "For how long something that was used is not in the database; a crash would lose it.",
+    merge="max",
+)
+
 # Live sessions.
 CONNECTIONS = _gauge("connections_active", "connections", "WebSocket and TCP connections open.")
 SESSIONS_ACTIVE = _gauge(

@@ -12,6 +12,8 @@ from serve_app.errors import ClientError
 from serve_app.live.driver import LiveSessions
 from serve_app.observability.metrics import Metrics
 from serve_app.security.concurrency import ConcurrencyLimit
+from serve_app.usage.meter import Meter
+from serve_app.usage.table import today
 from tests.fakes import admitting_all, models
 
 LIMITS: dict[str, Any] = {
@@ -42,9 +44,11 @@ def changed(section: str, **values: Any) -> tuple[RuntimeSettings, LiveSessions,
         there.transcriber,
         metrics,
         admitting_all(metrics),
+        meter := Meter(today),
     )
     voices = VoiceCatalog(there.voices, "sim", {}, {}, False)
-    chat, speech = chat_calls(there.chat, config.chat), speech_calls(there.speaker, config.speaker)
+    chat = chat_calls(there.chat, config.chat, meter)
+    speech = speech_calls(there.speaker, config.speaker, meter)
     conversations = Conversations(config.conversation, sessions, chat, speech, voices, metrics)
     settings.follow(sessions.configure)
     settings.apply(settings.checked({section: values}))
@@ -63,6 +67,7 @@ def test_a_replica_that_starts_late_has_the_changes_from_its_first_session_on() 
         there.transcriber,
         Metrics(),
         admitting_all(),
+        Meter(today),
     )
     settings.follow(sessions.configure)
     assert sessions.limits.max_sessions == 7

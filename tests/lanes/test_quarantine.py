@@ -13,7 +13,8 @@ from serve_app.errors import ClientError
 from serve_app.lanes.load import Load
 from serve_app.lanes.pool import LanePool, LaneTimings
 from serve_app.lanes.quarantine import Quarantine
-from serve_app.lanes.requests import Calls
+from serve_app.lanes.requests import Calls, Measure
+from serve_app.usage.meter import Counted, Meter
 from tests.waiting import until
 
 POISON = "poison"
@@ -105,7 +106,8 @@ def test_a_request_that_ends_its_engine_twice_is_refused_from_then_on() -> None:
     async def go() -> None:
         replica_set = Supervised()
         lanes = LanePool(replica_set, LaneTimings(0.005, 1.0), SpeechRequest)
-        calls = Calls(lanes, 20.0, "speech_failed")
+        measure = Measure(Counted.CHARACTERS, lambda request, _: len(request[0]))
+        calls = Calls(lanes, 20.0, "speech_failed", Meter(lambda: 0), measure)
         running = asyncio.create_task(lanes.run())
         await until(lambda: lanes.count)
         poisoned = asyncio.create_task(say(calls, POISON))

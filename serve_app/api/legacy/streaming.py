@@ -21,7 +21,7 @@ from serve_app.dialects.native import NativeDialect
 from serve_app.errors import ClientError
 from serve_app.identity.principal import Caller, Principal
 from serve_app.live.backlog import Backlog
-from serve_app.live.driver import LiveSession, LiveSessions
+from serve_app.live.driver import CHUNKED, LiveSession, LiveSessions
 from serve_app.live.events import ClientErred, Close, Event, Fact, Resumable, UtteranceEvent
 from serve_app.observability.origin import origin_of
 
@@ -81,7 +81,7 @@ async def _events(
     live = sessions.open(
         unsent.on_event,
         unsent.on_abandoned,
-        origin=origin_of(caller, request.headers, "chunked", dialect.session_id),
+        origin=origin_of(caller, request.headers, CHUNKED, dialect.session_id),
         place=place,
     )
     live.progressed = progressed.set

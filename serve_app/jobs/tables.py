@@ -48,6 +48,8 @@ jobs = sa.Table(
     sa.Column("error_message", Plain(1000)),
     sa.Column("sealed_key", sa.LargeBinary),
     sa.Column("private", sa.LargeBinary),
+    sa.Column("key", Plain(80), nullable=False, default=""),
+    sa.Column("heard_s", sa.Double, nullable=False, default=0.0),
     sa.UniqueConstraint("tenant", "idempotency_key", name="jobs_idempotency"),
     sa.Index("jobs_waiting", "state", "priority", "sequence"),
     sa.Index("jobs_of_tenant", "tenant", "sequence"),

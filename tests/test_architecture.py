@@ -51,6 +51,7 @@ PURE = [
     "serve_app/observability/audit_events.py",
     "serve_app/live/backlog.py",
     "serve_app/identity/origins.py",
+    "serve_app/jobs/webhooks/addresses.py",
     "serve_app/security/client_secret.py",
     "serve_app/security/keys.py",
     "serve_app/security/resume_token.py",

@@ -71,7 +71,9 @@ class WebhookConfig(ConfigModel):
         5.0, description="Seconds before the second attempt; doubled each time."
     )
     allow_private: bool = Field(
-        False, description="Allow webhooks to loopback and private addresses."
+        False,
+        description="Allow webhooks to loopback and private addresses. Link-local ones, where "
+        "clouds have their metadata, are never allowed.",
     )
 
 

@@ -11,7 +11,7 @@ import logging
 import time
 from typing import Any, NamedTuple
 
-import httpx2 as httpx
+import httpcore2 as httpcore
 import sqlalchemy as sa
 
 from serve_app.backoff import backoff_s
@@ -20,7 +20,8 @@ from serve_app.errors import ClientError
 from serve_app.jobs.database import Database, now
 from serve_app.jobs.private import Private
 from serve_app.jobs.tables import deliveries
-from serve_app.jobs.webhooks.addresses import AddressRefused, check_url, resolve
+from serve_app.jobs.webhooks.addresses import AddressRefused, check_url
+from serve_app.jobs.webhooks.connecting import connections, target
 from serve_app.jobs.webhooks.secret import secret_of
 
 log = logging.getLogger("voxray.webhooks")
@@ -82,16 +83,14 @@ class Webhooks:
 
     async def run(self) -> None:
         async with (
-            httpx.AsyncClient(
-                timeout=self._config.timeout_s, follow_redirects=False, trust_env=False
-            ) as client,
+            connections(self._config.allow_private, AT_ONCE) as pool,
             asyncio.TaskGroup() as tasks,
         ):
             slots = asyncio.Semaphore(AT_ONCE)
             while True:
                 await slots.acquire()
                 if delivery := await self._next():
-                    call = tasks.create_task(self._attempt(client, delivery))
+                    call = tasks.create_task(self._attempt(pool, delivery))
                     call.add_done_callback(lambda _: slots.release())
                 else:
                     slots.release()
@@ -104,8 +103,8 @@ class Webhooks:
             log.warning("webhooks_unavailable", extra={"code": error.code})
             return None
 
-    async def _attempt(self, client: httpx.AsyncClient, delivery: Delivery) -> None:
-        failure = await self._deliver(client, delivery)
+    async def _attempt(self, pool: httpcore.AsyncConnectionPool, delivery: Delivery) -> None:
+        failure = await self._deliver(pool, delivery)
         try:
             await self._settle(delivery, failure)
         except ClientError as error:  # it will be sent again, with the same id
@@ -169,7 +168,7 @@ class Webhooks:
             found = row.mappings().first()
         return Delivery.of(self._private.delivery(found)) if found else None
 
-    async def _deliver(self, client: httpx.AsyncClient, delivery: Delivery) -> str | None:
+    async def _deliver(self, pool: httpcore.AsyncConnectionPool, delivery: Delivery) -> str | None:
         """Why the delivery failed; None if it succeeded."""
         if self._secret is None:
             return f"{self._config.secret_variable} is not set"
@@ -184,21 +183,16 @@ class Webhooks:
         }
         try:
             async with asyncio.timeout(self._config.timeout_s):
-                target = await resolve(delivery.url, self._config.allow_private)
-                call = client.stream(
-                    "POST",
-                    target.url,
-                    content=delivery.body,
-                    headers={**headers, "host": target.host},
-                    extensions={"sni_hostname": target.name},
-                )
-                async with call as answer:  # the body is not read
-                    return None if answer.is_success else f"HTTP {answer.status_code}"
-        except AddressRefused as error:
+                url = target(check_url(delivery.url, self._config.allow_private))
+                body = delivery.body.encode()
+                async with pool.stream("POST", url, headers=headers, content=body) as answer:
+                    # neither its body is read nor a redirect followed
+                    return None if answer.status // 100 == 2 else f"HTTP {answer.status}"
+        except (AddressRefused, ClientError) as error:
             return str(error)
-        except (TimeoutError, httpx.TimeoutException):
+        except (TimeoutError, httpcore.TimeoutException):
             return "no answer in time"
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
+        except (httpcore.NetworkError, httpcore.ProtocolError) as error:
             return type(error).__name__
 
     async def _settle(self, delivery: Delivery, failure: str | None) -> None:

@@ -136,6 +136,10 @@ def at(*addresses: str, port: int) -> Found:
     return [(socket.AF_INET, 1, 6, "", (address, port)) for address in addresses]
 
 
+def finds(*addresses: str, port: int) -> Callable[[str], Found]:
+    return lambda _: at(*addresses, port=port)
+
+
 def call(
     url: str, allow_private: bool, lookup: Callable[[str], Found] | None = None, times: int = 1
 ) -> int:
@@ -182,9 +186,7 @@ def test_a_name_with_one_private_address_is_refused_whole() -> None:
         port = port_of(hook)
         for addresses in (("93.184.216.34", "127.0.0.1"), ("127.0.0.1",), ("::1",), ()):
             with pytest.raises(AddressRefused):
-                call(
-                    f"http://hook.example:{port}/", False, lambda _, a=addresses: at(*a, port=port)
-                )
+                call(f"http://hook.example:{port}/", False, finds(*addresses, port=port))
         assert not hook.calls
 
 
@@ -210,15 +212,15 @@ def test_a_socket_that_leads_elsewhere_sends_nothing(monkeypatch: pytest.MonkeyP
         monkeypatch.setattr(httpcore.AnyIOBackend, "connect_tcp", diverted)
         for allow_private in (False, True):
             with pytest.raises(AddressRefused, match="another address"):
-                found = at("93.184.216.34", port=port)
-                call(f"http://hook.example:{port}/", allow_private, lambda _, it=found: it)
+                found = finds("93.184.216.34", port=port)
+                call(f"http://hook.example:{port}/", allow_private, found)
         assert not elsewhere.calls
 
 
 def test_the_next_address_is_tried() -> None:
     with receiver(status(204)) as hook:
-        found = at("127.0.0.99", "127.0.0.1", port=port_of(hook))
-        assert call(f"http://hook.example:{port_of(hook)}/", True, lambda _: found) == 204
+        found = finds("127.0.0.99", "127.0.0.1", port=port_of(hook))
+        assert call(f"http://hook.example:{port_of(hook)}/", True, found) == 204
 
 
 def test_no_redirect_is_followed() -> None:

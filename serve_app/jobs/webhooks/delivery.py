@@ -175,7 +175,7 @@ class Webhooks:
         if not delivery.url:
             return "the webhook cannot be decrypted"
         timestamp = int(time.time())
-        headers = {
+        headers: dict[str | bytes, str | bytes] = {
             "content-type": "application/json",
             "webhook-id": delivery.id,
             "webhook-timestamp": str(timestamp),

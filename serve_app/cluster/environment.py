@@ -14,6 +14,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from serve_app.cluster.front import Front, to_environment
 from serve_app.config import Config
 
 CLUSTER = {
@@ -54,10 +55,11 @@ CLOSING_S = 60.0
 
 
 def serve_environment(
-    config: Config, public: bool = False, any_ports: bool = False
+    config: Config, public: bool = False, any_ports: bool = False, host: str = ""
 ) -> dict[str, str]:
     """Variables for Ray. `public`: HAProxy's own pages (statistics, metrics) can be reached from
-    other machines. Its address for clients is `http_options.host` of the Serve config.
+    other machines. `host`: its address for clients, `http_options.host` of the Serve config unless
+    given.
 
     `any_ports`: those pages get ports that the system picks, so that servers which start together
     on one machine do not pick the same.
@@ -99,9 +101,30 @@ def serve_environment(
         "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.25",
         "RAY_worker_niceness": "0",
         "RAY_USAGE_STATS_ENABLED": "0",
-        "VOXRAY_HAPROXY_PUBLIC": "1" if public else "0",
-        "VOXRAY_HANDSHAKES_PER_S": str(config.admission.handshakes_per_s),
+        **to_environment(_front(config, public, host)),
     }
+
+
+def _front(config: Config, public: bool, host: str) -> Front:
+    tls, network = config.tls, config.network
+    return Front(
+        host=host,
+        public=public,
+        handshakes_per_s=config.admission.handshakes_per_s,
+        connections_per_address=network.connections_per_address,
+        handshakes_per_address=network.handshakes_per_address,
+        certificate=_absolute(tls.certificate),
+        key=_absolute(tls.key),
+        client_ca=_absolute(tls.client_ca),
+        allow=network.allow,
+        deny=network.deny,
+        trusted_proxies=network.trusted_proxies,
+    )
+
+
+def _absolute(path: str) -> str:
+    """HAProxy is started in another folder."""
+    return str(Path(path).expanduser().absolute()) if path else ""
 
 
 def _seconds(seconds: float) -> str:

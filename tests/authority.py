@@ -61,7 +61,7 @@ class Authority:
             .not_valid_after(now + lasts)
             .add_extension(x509.BasicConstraints(is_ca, None), True)
             .add_extension(x509.SubjectAlternativeName(hosts), False)
-            .add_extension(x509.KeyUsage(True, *[False] * 4, is_ca, *[False] * 3), True)
+            .add_extension(_usage(is_ca), True)
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), False)
             .add_extension(identifier, False)
             .sign(self._key, hashes.SHA256())
@@ -74,3 +74,7 @@ def _name(common: str) -> x509.Name:
 
 def _pem(certificate: x509.Certificate) -> bytes:
     return certificate.public_bytes(serialization.Encoding.PEM)
+
+
+def _usage(is_ca: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(True, False, False, False, False, is_ca, False, False, False)

@@ -16,8 +16,7 @@ import sys
 import time
 from pathlib import Path
 
-from serve_app.cluster.front import Front
-from serve_app.cluster.haproxy import CLIENT_CA_FILE, PEM_FILE
+from serve_app.cluster.front import CLIENT_CA_FILE, PEM_FILE, Front
 from serve_app.security.certificates import TlsFiles, WrongCertificate, checked, now
 
 CHECK_S = 2.0
@@ -28,7 +27,7 @@ BLOCK = re.compile(rb"-----BEGIN [A-Z0-9 ]+-----.*?-----END [A-Z0-9 ]+-----", re
 """What counts of a PEM file: to HAProxy, an empty line between would be the end of a command."""
 
 
-class Refused(Exception):
+class NotTaken(Exception):
     """HAProxy did not take it."""
 
 
@@ -121,7 +120,7 @@ class Follower:
         try:
             for name, content in _checked_copies(self._files).items():
                 self._commit("ca-file" if name == CLIENT_CA_FILE else "cert", name, content)
-        except (WrongCertificate, Refused, OSError) as error:
+        except (WrongCertificate, NotTaken, OSError) as error:
             _say(f"the certificate was not changed: {error}")
         else:
             _say("changed the certificate")
@@ -132,7 +131,7 @@ class Follower:
         self._ask(f"set {command} <<\n".encode() + content)
         if "Success" not in (said := self._ask(f"commit {command}".encode())):
             self._ask(f"abort {command}".encode())
-            raise Refused(f"HAProxy: {said.strip()}")
+            raise NotTaken(f"HAProxy: {said.strip()}")
         _write(path, content)
 
     def _ask(self, command: bytes) -> str:

@@ -9,6 +9,9 @@ from typing import NamedTuple
 
 VARIABLE = "VOXRAY_FRONT"
 
+PEM_FILE, CLIENT_CA_FILE = "server.pem", "client_ca.pem"
+"""Copies of the certificates, beside HAProxy's configuration."""
+
 
 class Front(NamedTuple):
     """Raises `TypeError` for an unknown field."""

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple, NoReturn
 
 from serve_app.cluster import addresses
-from serve_app.cluster.front import Front, from_environment
+from serve_app.cluster.front import CLIENT_CA_FILE, PEM_FILE, Front, from_environment
 
 HEAD_TIMEOUT = "timeout http-request 10s"
 
@@ -31,9 +31,6 @@ UNAVAILABLE = {
 
 UNAVAILABLE_FILE = "unavailable.http"
 
-
-PEM_FILE, CLIENT_CA_FILE = "server.pem", "client_ca.pem"
-"""Copies beside the configuration (`certificate.py`, which is imported only where there is TLS)."""
 
 TLS = (
     "alpn http/1.1 ssl-min-ver TLSv1.2 ciphers "

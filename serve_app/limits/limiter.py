@@ -1,0 +1,200 @@
+"""Asks the limits of tenants and keys before work begins, and counts what is used of them.
+
+Every question is answered at once, from what this replica knows: a handshake cannot wait. What the
+other replicas use comes in the background (`shared`, `run`), so together they may let in a little
+too much: what came to the others since. A session that turns out to be one too many is ended with
+an error.
+"""
+
+import asyncio
+import logging
+import math
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Protocol
+
+from serve_app.errors import ClientError
+from serve_app.identity.principal import Principal
+from serve_app.limits import refusals
+from serve_app.limits.account import QUOTAS, Account, Now, Open
+from serve_app.limits.day import Reservation
+from serve_app.limits.lease import Lease
+from serve_app.limits.settings import TenantSettings
+from serve_app.observability.metrics import Metrics
+from serve_app.observability.table import LIMITED
+from serve_app.usage.meter import Counted
+
+log = logging.getLogger("voxray.limits")
+
+DAY_S = 86_400
+AHEAD_S = 60.0
+"""Audio that is reserved for a session; with less left, what is left."""
+
+TICK_S = 1.0
+READ_S = 20.0
+"""Between readings of what other processes have used today."""
+
+MOST_ACCOUNTS = 10_000
+
+
+class Used(Protocol):
+    """What the database knows; the ledger of usage."""
+
+    async def of_today(self, tenant: str) -> dict[tuple[str, Counted], float]:
+        """By key and kind, all processes together. Raises `ClientError`."""
+
+
+class Limiter:
+    """Of one ingress replica."""
+
+    def __init__(
+        self,
+        settings: TenantSettings,
+        metrics: Metrics,
+        retry_after_s: Callable[[], int],
+        clock: Callable[[], Now] | None = None,
+    ) -> None:
+        self._settings = settings
+        self._metrics = metrics
+        self._retry_after_s = retry_after_s
+        self._clock = clock or self._now
+        self._accounts: dict[tuple[str, str], Account] = {}
+        self.replicas = 1
+        """Among which the limits are divided while they do not share what they use."""
+        settings.follow(self._changed)
+
+    def _now(self) -> Now:
+        return Now(time.monotonic(), int(time.time() // DAY_S), self.replicas)
+
+    # For the doors.
+
+    def request(self, caller: Principal) -> None:
+        """Count a request. Raises `ClientError` for one too many, which is not counted."""
+        accounts = self._limited(caller)
+        if accounts:
+            now = self._clock()
+            self._check_request(accounts, now)
+            for account in accounts:
+                account.requests.add(now.at)
+
+    def session(self, caller: Principal, *kinds: Open, is_request: bool = True) -> Lease:
+        """What a session holds until it ends; it may also count as a request. Raises `ClientError`
+        if one of the limits is reached; then nothing has been used."""
+        accounts, now = self._of(caller), self._clock()
+        if is_request:
+            self._check_request(accounts, now)
+        for account in accounts:
+            self._check_places(account, kinds, now)
+            self._check_quota(account, Counted.AUDIO, 0.0, now)
+        return self._held(accounts, kinds, is_request, now)
+
+    @contextmanager
+    def quota(self, caller: Principal, what: Counted, amount: float = 0.0) -> Iterator[None]:
+        """Reserve what work is going to use of a day's quota, if that is known: it must be free.
+        Raises `ClientError`."""
+        accounts, now = self._limited(caller), self._clock()
+        for account in accounts:
+            self._check_quota(account, what, amount, now)
+        held = [Reservation(it.days[what], amount) for it in accounts if it.quota(what)]
+        try:
+            yield
+        finally:
+            for reservation in held:
+                reservation.settle()
+
+    def check_quota(self, caller: Principal, what: Counted, amount: float = 0.0) -> None:
+        """Raises `ClientError` unless so much is left; for 0, anything."""
+        for account in self._limited(caller):
+            self._check_quota(account, what, amount, self._clock())
+
+    def used(self, caller: Principal, what: Counted, amount: float) -> None:
+        """Follows the meter."""
+        if what in QUOTAS:
+            day = self._clock().day
+            for account in self._of(caller):
+                account.days[what].add(amount, day)
+
+    # Checks, which change nothing.
+
+    def _check_request(self, accounts: Sequence[Account], now: Now) -> None:
+        for account in accounts:
+            if not account.has_request(now):
+                raise self._refused(refusals.too_fast(account, now), "requests_per_minute")
+
+    def _check_places(self, account: Account, kinds: Sequence[Open], now: Now) -> None:
+        for kind in kinds:
+            if not account.has_place(kind, now):
+                error = refusals.too_many_open(account, kind, self._retry_after_s())
+                raise self._refused(error, kind)
+
+    def _check_quota(self, account: Account, what: Counted, amount: float, now: Now) -> None:
+        if not account.has_quota(what, amount, now):
+            raise self._refused(self._spent(account, what, now), QUOTAS[what])
+
+    def _spent(self, account: Account, what: Counted, now: Now) -> ClientError:
+        return refusals.spent(account, what, now, math.ceil(DAY_S - time.time() % DAY_S))
+
+    def _refused(self, error: ClientError, limit: str) -> ClientError:
+        self._metrics.count(LIMITED, limit)
+        return error
+
+    # What is held.
+
+    def _held(
+        self, accounts: Sequence[Account], kinds: Sequence[Open], is_request: bool, now: Now
+    ) -> Lease:
+        lease = Lease(uuid.uuid4().hex)
+        for account in accounts:
+            for kind in kinds:
+                lease.hold(account.leases[kind])
+            if most := account.quota(Counted.AUDIO):
+                day = account.days[Counted.AUDIO]
+                lease.reserve(Reservation(day, min(AHEAD_S, day.free(most, now.day))))
+            if is_request:
+                account.requests.add(now.at)
+        return lease
+
+    # Accounts.
+
+    def _of(self, caller: Principal) -> list[Account]:
+        """The tenant's account and the key's, where there is a key."""
+        found = [self._account(caller.tenant, "")]
+        if caller.key:
+            found.append(self._account(caller.tenant, caller.key))
+        return found
+
+    def _limited(self, caller: Principal) -> list[Account]:
+        """Those that have a limit."""
+        return [it for it in self._of(caller) if it.is_limited]
+
+    def _account(self, tenant: str, key: str) -> Account:
+        if account := self._accounts.get((tenant, key)):
+            return account
+        if len(self._accounts) >= MOST_ACCOUNTS:
+            self._accounts = {name: it for name, it in self._accounts.items() if not it.is_idle}
+        account = Account(tenant, key, self._settings.limits(tenant, key))
+        self._accounts[tenant, key] = account
+        return account
+
+    def _changed(self) -> None:
+        for account in self._accounts.values():
+            account.limits = self._settings.limits(account.tenant, account.key)
+
+    # In the background.
+
+    async def run(self, ledger: Used) -> None:
+        """Until cancelled: end who has nothing left, read what other processes have used."""
+        read: dict[str, float] = {}
+        while True:
+            self._end_spent()
+            await self._read(ledger, read)
+            await asyncio.sleep(TICK_S)
+
+    def _end_spent(self) -> None:
+        now = self._clock()
+        for account in list(self._accounts.values()):
+            if account.leases[Open.SESSIONS] and account.is_spent(Counted.AUDIO, now):
+                for lease in list(account.leases[Open.SESSIONS]):
+                    lease.end(self._spent(account, Counted.AUDIO, now))

@@ -71,6 +71,7 @@ LIVE = [
         {"utterances": rate("utterances_total"), "words": rate("words_total")},
     ),
     Panel("Errors a second", "ops", {"{{code}}": rate("errors_total", "code")}),
+    Panel("Refused by limits a second", "ops", {"{{limit}}": rate("limited_total", "limit")}),
 ]  # fmt: skip
 
 CONVERSATIONS = [

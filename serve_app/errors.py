@@ -104,6 +104,12 @@ CODES: dict[str, Code] = {
     "invalid_api_key": Code(401, 1008, "The key is not valid or has expired."),
     "too_many_conversations": Code(503, 1013, "Too many conversations; see Retry-After."),
     "too_many_requests": Code(429, None, "Too many requests in progress; see Retry-After."),
+    "rate_limit_exceeded": Code(
+        429, 1008, "Too many requests, or too much open, for a tenant or key; see Retry-After."
+    ),
+    "quota_exceeded": Code(
+        429, 1008, "A tenant or key has used what it may use in a day, or may store."
+    ),
     "message_too_large": Code(413, None, "The body or message is larger than allowed."),
     "reply_failed": Code(502, None, "The chat engine could not reply."),
     "speech_failed": Code(502, None, "The speaker engine could not speak."),
@@ -186,6 +192,8 @@ class ClientError(Exception):
         self.retry_after_s = retry_after_s
         self.param = param
         """The wrong field, such as `tools.0.name`."""
+        self.headers: dict[str, str] = {}
+        """More of an answer with it."""
 
     @property
     def status(self) -> int:

@@ -102,6 +102,10 @@ PURE = [
     "serve_app/conversation/turn.py",
     "serve_app/conversation/replies.py",
     "serve_app/usage/meter.py",
+    *(
+        f"serve_app/limits/{name}.py"
+        for name in ("account", "day", "lease", "refusals", "settings", "standing", "window")
+    ),
 ]
 IMPURE = {"asyncio", "time", "logging", "threading", "random", "os", "anyio", "datetime"}
 EMPTY_NAMES = {"utils", "util", "helpers", "helper", "manager", "handler", "common", "misc"}

@@ -2,6 +2,8 @@
 
 from collections.abc import Callable
 
+from serve_app.limits.lease import Lease
+
 HANDSHAKE_S = 10.0
 """A reserved place is free again when the handshake has not been completed by then."""
 
@@ -18,12 +20,18 @@ HEARD_S = 1.0
 class Place:
     """One session's or request's, from before its handshake until it ends."""
 
-    __slots__ = ("heard_s", "since")
+    __slots__ = ("heard_s", "lease", "since")
 
     def __init__(self, now: float) -> None:
         self.since = now
         self.heard_s: Callable[[], float] = lambda: HEARD_S
         """How much audio it has sent."""
+        self.lease: Lease | None = None
+        """What it holds of its tenant's limits."""
+
+    def release(self) -> None:
+        if self.lease:
+            self.lease.release()
 
 
 class Places:
@@ -60,11 +68,12 @@ class Places:
         """Safe to call twice."""
         self._reserved.pop(place, None)
         self._unseen.pop(place, None)
+        place.release()
 
     def sweep(self, now: float) -> None:
         """Forget those that show now, and those whose handshake was not completed."""
         for place in [it for it in self._reserved if now - it.since > HANDSHAKE_S]:
-            del self._reserved[place]
+            self.leave(place)
         for place in [it for it in self._unseen if _shows(it, now - it.since)]:
             del self._unseen[place]
 

@@ -23,6 +23,7 @@ from serve_app.api import (
 from serve_app.api.backend import Backend
 from serve_app.api.drain import Drain, DrainGate
 from serve_app.api.legacy import paths, streaming
+from serve_app.api.limits import LimitsMiddleware
 from serve_app.api.methods import HeadRequests
 from serve_app.api.openapi import Api
 from serve_app.api.server import Server
@@ -64,6 +65,9 @@ def create_app(
         jobs=config.jobs,
         metrics=server.metrics,
         adds_id=not serve_adds_id,
+    )
+    app.add_middleware(
+        LimitsMiddleware, limiter=server.limiter, metrics=server.metrics, free=SOCKET_IO
     )
     app.add_middleware(GateMiddleware, gate=server.gate, metrics=server.metrics)
     app.add_middleware(DrainGate, drain=server.drain, metrics=server.metrics, open_paths=SOCKET_IO)

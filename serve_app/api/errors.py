@@ -70,8 +70,17 @@ def _invalid(error: RequestValidationError) -> ClientError:
     return ClientError("invalid_request", message, param=param or None)
 
 
+SHOULD_RETRY = {"rate_limit_exceeded": "true", "quota_exceeded": "false"}
+"""What OpenAI's clients are told. Otherwise they would try every 429 again."""
+
+
 def retry_headers(error: ClientError) -> dict[str, str]:
-    return {"Retry-After": str(error.retry_after_s)} if error.retry_after_s is not None else {}
+    headers = dict(error.headers)
+    if error.retry_after_s is not None:
+        headers["Retry-After"] = str(error.retry_after_s)
+    if error.code in SHOULD_RETRY:
+        headers["x-should-retry"] = SHOULD_RETRY[error.code]
+    return headers
 
 
 def _answer(

@@ -34,6 +34,8 @@ from serve_app.jobs.live_recording import LiveRecordings
 from serve_app.jobs.recogniser import Recogniser
 from serve_app.jobs.submission import Jobs
 from serve_app.lanes.pool import LanePool, LaneTimings
+from serve_app.limits.limiter import Limiter
+from serve_app.limits.settings import TenantSettings
 from serve_app.live.driver import LiveSessions, watch_lanes
 from serve_app.live.takeovers import Takeovers
 from serve_app.observability.audit import audited, lost
@@ -94,6 +96,9 @@ class Server:
         )
         self.pause = Pause()
         self.admission.follow(lambda level, _: self.pause.set(level >= Level.RECORDINGS_PAUSE))
+        self.tenants = TenantSettings(config.tenants)
+        self.limiter = Limiter(self.tenants, metrics, self.retry_after_s)
+        self.meter.follow(self.limiter.used)
         self.sessions = LiveSessions(
             config.limits,
             config.vad,
@@ -103,6 +108,7 @@ class Server:
             metrics,
             self.admission,
             self.meter,
+            self.limiter,
         )
         settings.follow(self.sessions.configure)
         cluster = backend.cluster

@@ -36,8 +36,10 @@ from serve_app.conversation.spans import turn_spans
 from serve_app.conversation.turn import Turn, TurnState
 from serve_app.conversation.voices import VoiceCatalog
 from serve_app.errors import ClientError
+from serve_app.identity.principal import Principal
 from serve_app.lanes.pool import LanePool, LaneTimings, ReplicaSet
 from serve_app.lanes.requests import Call, Calls, Measure
+from serve_app.limits.account import Open
 from serve_app.live.backlog import ReaderTooSlow
 from serve_app.live.driver import NO_ORIGIN, Abandon, LiveSession, LiveSessions, watch_lanes
 from serve_app.live.events import SERVICE_RESTART, Close, ErrorReport, Listening, ServerNotice
@@ -54,6 +56,9 @@ log = logging.getLogger("voxray.conversation")
 
 AUDIO_AHEAD_S = 600.0
 """Must hold the audio of one message; reading the socket pauses long before this."""
+
+CONVERSATION = (Open.SESSIONS, Open.CONVERSATIONS)
+"""What it counts as."""
 
 Work = Generate | Speak | Cancel
 ConversationEvent = Event | ServerNotice | ErrorReport | Close
@@ -286,10 +291,11 @@ class Conversations:
         assert self._tasks, "conversations are opened while `run` runs"
         return self._tasks.create_task(_guarded(work, fail, ids))
 
-    def admit(self) -> Place:
-        """Reserve a place for `open`. Raises `ClientError` when none is free."""
+    def admit(self, caller: Principal) -> Place:
+        """Reserve a place for `open`. Raises `ClientError` when none is free, here or within the
+        limits of the caller."""
         self._check()
-        return self.sessions.admit()
+        return self.sessions.admit(caller, CONVERSATION)
 
     def _check(self) -> None:
         limits = self.sessions.limits
@@ -342,7 +348,13 @@ class Conversations:
         turn = Turn(settings, self.sessions.limits.max_items, prefix)
         conversation = Conversation(self, turn, sink, origin)
         live = self.sessions.open(
-            conversation.on_event, abandon, self._limits(), listening, place, origin
+            conversation.on_event,
+            abandon,
+            self._limits(),
+            listening,
+            place,
+            origin,
+            CONVERSATION,
         )
         conversation.live = live
         self._open.add(conversation)

@@ -4,6 +4,7 @@ Event names and shapes as in the OpenAI API reference; docs/realtime.md lists wh
 here. Both session types are the same conversation: one of type `transcription` never replies.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from deployments.interfaces import SpeechOptions
@@ -66,6 +67,10 @@ class RealtimeDialect:
         self._write = EventWriter(self.prefix)
         self._replies = ReplyEvents(self._write, self.prefix, audio.output.format)
         self._events = ServerEvents(self._write, self._replies, terms.revises)
+
+    def tell_limits(self, rate_limits: Callable[[], list[Frame]]) -> None:
+        """After each reply."""
+        self._replies.rate_limits = rate_limits
 
     @property
     def listening(self) -> Listening:

@@ -7,7 +7,7 @@ import math
 from enum import StrEnum
 from typing import NamedTuple
 
-from serve_app.config.tenants import TenantLimits
+from serve_app.config.tenants import NO_LIMITS, TenantLimits
 from serve_app.limits.day import Day
 from serve_app.limits.lease import Lease
 from serve_app.limits.window import Window
@@ -39,20 +39,40 @@ class Now(NamedTuple):
 
 
 class Account:
-    __slots__ = ("days", "elsewhere", "key", "leases", "limits", "requests", "tenant")
+    """`limits` are replaced when they change; what is used stays."""
+
+    __slots__ = (
+        "days",
+        "elsewhere",
+        "is_limited",
+        "key",
+        "leases",
+        "limits",
+        "requests",
+        "tenant",
+    )
 
     def __init__(self, tenant: str, key: str, limits: TenantLimits) -> None:
-        self.tenant, self.key, self.limits = tenant, key, limits
+        self.tenant, self.key = tenant, key
+        self.limit(limits)
         self.requests = Window()
         self.leases: dict[Open, dict[Lease, None]] = {kind: {} for kind in Open}
         self.elsewhere: dict[Open, int] = dict.fromkeys(Open, 0)
         """Open on other replicas."""
         self.days = {what: Day() for what in QUOTAS}
 
+    def limit(self, limits: TenantLimits) -> None:
+        self.limits = limits
+        self.is_limited = limits != NO_LIMITS
+
     @property
     def is_idle(self) -> bool:
         """Nothing is lost if it is forgotten, except what the database knows, too."""
         return not any(self.leases.values()) and not any(it.reserved for it in self.days.values())
+
+    @property
+    def has_quotas(self) -> bool:
+        return self.is_limited and any(self.quota(what) for what in QUOTAS)
 
     def most_requests(self, now: Now) -> int:
         """0: no limit."""

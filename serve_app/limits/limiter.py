@@ -7,13 +7,15 @@ an error.
 """
 
 import asyncio
+import itertools
 import logging
 import math
 import time
-import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Any, Protocol
+
+import anyio
 
 from serve_app.errors import ClientError
 from serve_app.identity.principal import Principal
@@ -22,6 +24,7 @@ from serve_app.limits.account import QUOTAS, Account, Now, Open
 from serve_app.limits.day import Reservation
 from serve_app.limits.lease import Lease
 from serve_app.limits.settings import TenantSettings
+from serve_app.limits.standing import Standing, headers, rate_limits, standings
 from serve_app.observability.metrics import Metrics
 from serve_app.observability.table import LIMITED
 from serve_app.usage.meter import Counted
@@ -61,6 +64,7 @@ class Limiter:
         self._retry_after_s = retry_after_s
         self._clock = clock or self._now
         self._accounts: dict[tuple[str, str], Account] = {}
+        self._numbers = itertools.count()
         self.replicas = 1
         """Among which the limits are divided while they do not share what they use."""
         settings.follow(self._changed)
@@ -69,6 +73,10 @@ class Limiter:
         return Now(time.monotonic(), int(time.time() // DAY_S), self.replicas)
 
     # For the doors.
+
+    def limits(self, caller: Principal) -> bool:
+        """Whether the caller has any."""
+        return bool(self._limited(caller))
 
     def request(self, caller: Principal) -> None:
         """Count a request. Raises `ClientError` for one too many, which is not counted."""
@@ -79,8 +87,8 @@ class Limiter:
             for account in accounts:
                 account.requests.add(now.at)
 
-    def session(self, caller: Principal, *kinds: Open, is_request: bool = True) -> Lease:
-        """What a session holds until it ends; it may also count as a request. Raises `ClientError`
+    def session(self, caller: Principal, kinds: Sequence[Open], is_request: bool = True) -> Lease:
+        """What a session holds until it ends. Its handshake is a request, too. Raises `ClientError`
         if one of the limits is reached; then nothing has been used."""
         accounts, now = self._of(caller), self._clock()
         if is_request:
@@ -116,28 +124,43 @@ class Limiter:
             for account in self._of(caller):
                 account.days[what].add(amount, day)
 
+    def headers(self, caller: Principal) -> dict[str, str]:
+        """Of an answer: the limits and what is left of them."""
+        accounts = self._limited(caller)
+        return headers(self._standings(accounts)) if accounts else {}
+
+    def rate_limits(self, caller: Principal) -> list[dict[str, Any]]:
+        """As `rate_limits.updated` has them."""
+        return rate_limits(self._standings(self._limited(caller)))
+
+    def _standings(self, accounts: Sequence[Account]) -> list[Standing]:
+        return standings(accounts, self._clock(), _rest_of_day_s())
+
     # Checks, which change nothing.
 
     def _check_request(self, accounts: Sequence[Account], now: Now) -> None:
         for account in accounts:
             if not account.has_request(now):
-                raise self._refused(refusals.too_fast(account, now), "requests_per_minute")
+                raise self._refused(
+                    refusals.too_fast(account, now), "requests_per_minute", *accounts
+                )
 
     def _check_places(self, account: Account, kinds: Sequence[Open], now: Now) -> None:
         for kind in kinds:
             if not account.has_place(kind, now):
                 error = refusals.too_many_open(account, kind, self._retry_after_s())
-                raise self._refused(error, kind)
+                raise self._refused(error, kind, account)
 
     def _check_quota(self, account: Account, what: Counted, amount: float, now: Now) -> None:
         if not account.has_quota(what, amount, now):
-            raise self._refused(self._spent(account, what, now), QUOTAS[what])
+            raise self._refused(self._spent(account, what, now), QUOTAS[what], account)
 
     def _spent(self, account: Account, what: Counted, now: Now) -> ClientError:
-        return refusals.spent(account, what, now, math.ceil(DAY_S - time.time() % DAY_S))
+        return refusals.spent(account, what, now, _rest_of_day_s())
 
-    def _refused(self, error: ClientError, limit: str) -> ClientError:
+    def _refused(self, error: ClientError, limit: str, *accounts: Account) -> ClientError:
         self._metrics.count(LIMITED, limit)
+        error.headers = headers(self._standings(accounts))
         return error
 
     # What is held.
@@ -145,7 +168,7 @@ class Limiter:
     def _held(
         self, accounts: Sequence[Account], kinds: Sequence[Open], is_request: bool, now: Now
     ) -> Lease:
-        lease = Lease(uuid.uuid4().hex)
+        lease = Lease(next(self._numbers))
         for account in accounts:
             for kind in kinds:
                 lease.hold(account.leases[kind])
@@ -180,16 +203,19 @@ class Limiter:
 
     def _changed(self) -> None:
         for account in self._accounts.values():
-            account.limits = self._settings.limits(account.tenant, account.key)
+            account.limit(self._settings.limits(account.tenant, account.key))
 
     # In the background.
 
     async def run(self, ledger: Used) -> None:
         """Until cancelled: end who has nothing left, read what other processes have used."""
-        read: dict[str, float] = {}
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._tick)
+            tasks.start_soon(self._read, ledger)
+
+    async def _tick(self) -> None:
         while True:
             self._end_spent()
-            await self._read(ledger, read)
             await asyncio.sleep(TICK_S)
 
     def _end_spent(self) -> None:
@@ -197,4 +223,39 @@ class Limiter:
         for account in list(self._accounts.values()):
             if account.leases[Open.SESSIONS] and account.is_spent(Counted.AUDIO, now):
                 for lease in list(account.leases[Open.SESSIONS]):
-                    lease.end(self._spent(account, Counted.AUDIO, now))
+                    lease.refuse(self._spent(account, Counted.AUDIO, now))
+
+    async def _read(self, ledger: Used) -> None:
+        """What the database knows is read for each tenant with a quota, soon after it came first
+        and then now and then."""
+        read_at: dict[str, float] = {}
+        while True:
+            now = time.monotonic()
+            tenants = {it.tenant for it in self._accounts.values() if it.has_quotas}
+            read_at = {tenant: read_at.get(tenant, -READ_S) for tenant in tenants}
+            for tenant in [it for it in tenants if now - read_at[it] >= READ_S]:
+                if await self._observe(ledger, tenant):
+                    read_at[tenant] = now
+            await asyncio.sleep(TICK_S)
+
+    async def _observe(self, ledger: Used, tenant: str) -> bool:
+        """Whether the database could be read."""
+        day = self._clock().day
+        try:
+            sums = await ledger.of_today(tenant)
+        except ClientError:
+            return False
+        for account in [it for it in self._accounts.values() if it.tenant == tenant]:
+            for what in QUOTAS:
+                used = [sums[of] for of in sums if of[1] is what and account.key in ("", of[0])]
+                account.days[what].observed(sum(used), day)
+        return True
+
+
+def unlimited(metrics: Metrics) -> Limiter:
+    """For tests of what has no limits."""
+    return Limiter(TenantSettings({}), metrics, lambda: 1)
+
+
+def _rest_of_day_s() -> int:
+    return math.ceil(DAY_S - time.time() % DAY_S)

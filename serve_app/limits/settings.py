@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from serve_app.config.tenants import TenantConfig, TenantLimits, tenant_config
+from serve_app.config.tenants import DEFAULT, TenantConfig, TenantLimits, tenant_config
 
 EVERY_KEY = "*"
 """In the database, the row of a tenant's `key_limits`; "" is the tenant's own."""
@@ -18,8 +18,8 @@ class TenantSettings:
     """Of one process. Followers are called on every change."""
 
     def __init__(self, config: Mapping[str, TenantConfig]) -> None:
-        self._config = dict(config)
-        self._changed: dict[str, TenantConfig] = {}
+        self._config = config
+        self._settings = dict(config)
         self._rows: Rows = {}
         self._followers: list[Callable[[], None]] = []
 
@@ -27,7 +27,7 @@ class TenantSettings:
         self._followers.append(follower)
 
     def of(self, tenant: str) -> TenantConfig:
-        return self._changed.get(tenant) or tenant_config(self._config, tenant)
+        return tenant_config(self._settings, tenant)
 
     def limits(self, tenant: str, key: str) -> TenantLimits:
         """Of a key; of the tenant, if `key` is ""."""
@@ -39,8 +39,9 @@ class TenantSettings:
         if rows == self._rows:
             return
         self._rows = rows
-        tenants = {tenant for tenant, _ in rows}
-        self._changed = {it: changed(tenant_config(self._config, it), rows, it) for it in tenants}
+        self._settings = dict(self._config)
+        for tenant in sorted({tenant for tenant, _ in rows}, key=lambda it: it != DEFAULT):
+            self._settings[tenant] = changed(self.of(tenant), rows, tenant)
         for follower in self._followers:
             follower()
 

@@ -19,10 +19,14 @@ from serve_app.config import Limits
 from serve_app.config.drain import CLOSE_TIMEOUT_S
 from serve_app.config.engines import TranscriberConfig, VadConfig
 from serve_app.errors import ClientError, server_restarting
+from serve_app.identity.principal import Principal
 from serve_app.lanes.lane import LaneStream
 from serve_app.lanes.pool import LanePool, LaneTimings, ReplicaSet
+from serve_app.limits.account import Open
+from serve_app.limits.limiter import Limiter, unlimited
 from serve_app.live.backlog import ReaderTooSlow
 from serve_app.live.events import (
+    ClientErred,
     ClientVanished,
     Close,
     DetectSpeech,
@@ -57,6 +61,9 @@ LARGER_BATCHES = 2.0
 
 CHUNKED = "chunked"
 """The kind of sessions that come as a HTTP request, which is counted as such."""
+
+SESSION = (Open.SESSIONS,)
+"""What a session counts as; a conversation counts as more."""
 
 NOTHING_COUNTED = SessionMetrics()
 NO_ORIGIN = Origin()
@@ -210,6 +217,10 @@ class LiveSession:
     def metrics(self) -> SessionMetrics:
         return self.closed or self._session.metrics()
 
+    def refuse(self, error: ClientError) -> None:
+        """End with this error, after the words of all audio so far."""
+        self.feed(ClientErred(error))
+
     def fail(self, code: str) -> None:
         """End at once; the client does not get events that it has not read yet."""
         if self.closed is None:
@@ -246,9 +257,11 @@ class LiveSessions:
         metrics: Metrics,
         admission: Admission,
         meter: Meter,
+        limiter: Limiter | None = None,
     ) -> None:
         self._meter = meter
         self.limits = limits
+        self.limiter = limiter or unlimited(metrics)
         self.vad_config = vad_config
         self.admission = admission
         admission.sessions = lambda: self.count
@@ -280,8 +293,11 @@ class LiveSessions:
     def ready(self) -> bool:
         return self.vad.count > 0 and self.transcriber.count > 0
 
-    def admit(self) -> Place:
-        """Reserve a place for `open`. Raises `ClientError` when none is free."""
+    def admit(
+        self, caller: Principal, kinds: Sequence[Open] = SESSION, is_request: bool = True
+    ) -> Place:
+        """Reserve a place for `open`. Raises `ClientError` when none is free, here or within the
+        limits of the caller."""
         self._check_drain()
         if self.count + self.admission.reserved >= self.limits.max_sessions:
             self._metrics.count(SESSIONS_REFUSED)
@@ -290,7 +306,13 @@ class LiveSessions:
                 f"this ingress already has {self.limits.max_sessions} sessions; retry later",
                 self.limits.retry_after_s,
             )
-        return self.admission.reserve()
+        place = self.admission.reserve()
+        try:
+            place.lease = self.limiter.session(caller, kinds, is_request)
+        except ClientError:
+            self.admission.leave(place)
+            raise
+        return place
 
     def _check_drain(self) -> None:
         if self._draining:
@@ -305,6 +327,7 @@ class LiveSessions:
         listening: Listening | None = None,
         place: Place | None = None,
         origin: Origin = NO_ORIGIN,
+        kinds: Sequence[Open] = SESSION,
     ) -> LiveSession:
         """A new session, attached, at the `place` that `admit` reserved. The caller must always
         pass it to `close`.
@@ -316,7 +339,7 @@ class LiveSessions:
         listening = listening or Listening(vad.endpoint(), vad.prefix_padding_ms)
         session = Session(limits or self.limits, listening, time.monotonic())
         live = LiveSession(session, sink, abandon, self._metrics.count_final, origin)
-        live.place = self._taken(place, live)
+        live.place = self._taken(place, live, kinds)
         self._open.add(live)
         self._metrics.count(SESSIONS)
         if origin.kind != CHUNKED:
@@ -328,11 +351,13 @@ class LiveSessions:
             live.feed(QualityChanged(level, self.admission.reason))
         return live
 
-    def _taken(self, place: Place | None, live: LiveSession) -> Place:
+    def _taken(self, place: Place | None, live: LiveSession, kinds: Sequence[Open]) -> Place:
         """The place, or another one where there is none or it has expired."""
         if place is None or not self.admission.take(place, live.heard_s):
-            place = self.admit()
+            place = self.admit(live.origin.caller, kinds)
             self.admission.take(place, live.heard_s)
+        if place.lease:
+            place.lease.end = live.refuse
         return place
 
     def close(self, live: LiveSession) -> None:

@@ -111,6 +111,12 @@ SESSIONS_REFUSED = _counter(
     "sessions",
     "Sessions and other work refused: too many, or no capacity left.",
 )
+LIMITED = _counter(
+    "limited_total",
+    "refusals",
+    "Requests, sessions and other work refused because of a limit of their tenant or key.",
+    "limit",
+)
 LEVEL = _gauge(
     "quality_level",
     "level",

@@ -1,5 +1,6 @@
 """Settings that change while the server runs: each key reaches everyone who goes by it."""
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from serve_app.config.runtime import RUNNING, RuntimeSettings
 from serve_app.conversation.driver import Conversations, chat_calls, speech_calls
 from serve_app.conversation.voices import VoiceCatalog
 from serve_app.errors import ClientError
+from serve_app.identity.principal import EVERYBODY
 from serve_app.live.driver import LiveSessions
 from serve_app.observability.metrics import Metrics
 from serve_app.security.concurrency import ConcurrencyLimit
@@ -109,7 +111,11 @@ def test_refusals_say_the_retry_after_of_now() -> None:
     )
     sessions.open(lambda event: None, lambda code: None)
     with places.slot():
-        for refuse in (sessions.admit, conversations.admit, lambda: places.slot().__enter__()):
+        for refuse in (
+            partial(sessions.admit, EVERYBODY),
+            partial(conversations.admit, EVERYBODY),
+            lambda: places.slot().__enter__(),
+        ):
             with pytest.raises(ClientError) as refused:
                 refuse()
             assert refused.value.retry_after_s == 9

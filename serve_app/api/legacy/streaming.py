@@ -54,7 +54,7 @@ def router(backend: Backend, sessions: LiveSessions) -> APIRouter:
         dialect = NativeDialect(sessions.limits, uuid.uuid4().hex, backend.engines.transcriber)
         start = {"type": "start", **options.model_dump(), "language": options.language or None}
         begin = dialect.parse(orjson.dumps(start).decode())
-        place = sessions.admit()
+        place = sessions.admit(caller, is_request=False)
         return _Duplex(_events(caller, request, sessions, place, dialect, begin), EVENT_STREAM)
 
     return routes

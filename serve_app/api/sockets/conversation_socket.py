@@ -64,14 +64,15 @@ def route(
         try:
             caller = gate.caller(request.headers, Scope.REALTIME)
             checked_query(request, ())
-            place = conversations.admit()
+            place = conversations.admit(caller)
         except ClientError as error:
             return refusal(error, metrics)
         dialect = new_dialect(ConversationDialect, backend, conversations, tokens(caller.tenant))
         origin = origin_of(caller, request.headers, "conversation", dialect.session_id)
-        return welcome(
-            ConversationSocket(conversations, dialect, metrics, max_bytes, place, origin, keeping)
+        socket = ConversationSocket(
+            conversations, dialect, metrics, max_bytes, place, origin, keeping
         )
+        return welcome(socket, conversations.sessions.limiter.headers(caller))
 
     return Route(accept, max_bytes)
 

@@ -75,14 +75,15 @@ def route(
         try:
             caller = gate.caller(request.headers, Scope.TRANSCRIBE)
             recording = _recording(request, caller, live_recordings)
-            place = sessions.admit()
+            place = sessions.admit(caller)
         except ClientError as error:
             return refusal(error, metrics)
         signed = None if recording else tokens(caller.tenant)
         id_ = uuid.uuid4().hex
         dialect = NativeDialect(sessions.limits, id_, backend.engines.transcriber, signed)
         origin = origin_of(caller, request.headers, "native", id_)
-        return welcome(LiveSocket(sessions, dialect, metrics, takeovers, place, origin, recording))
+        socket = LiveSocket(sessions, dialect, metrics, takeovers, place, origin, recording)
+        return welcome(socket, sessions.limiter.headers(caller))
 
     return Route(accept, MAX_MESSAGE_BYTES)
 

@@ -2,6 +2,7 @@
 
 import time
 import uuid
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter
@@ -70,13 +71,16 @@ def route(backend: Backend, gate: Gate, conversations: Conversations, metrics: M
             caller = gate.caller(request.headers, Scope.REALTIME)
             query, key = query_of(request), _key(request, protocols)
             session = _requested_session(query, key, backend, conversations)
-            place = conversations.admit()
+            place = conversations.admit(caller)
             model = query.get("model", "")[:100]
             dialect = _dialect(backend, conversations, session, model, time.time())
         except ClientError as error:
             return refusal(error, metrics)
-        headers = {"Sec-WebSocket-Protocol": SUBPROTOCOL} if SUBPROTOCOL in protocols else None
+        headers = conversations.sessions.limiter.headers(caller)
+        if SUBPROTOCOL in protocols:
+            headers["Sec-WebSocket-Protocol"] = SUBPROTOCOL
         origin = origin_of(caller, request.headers, "realtime", dialect.id)
+        dialect.tell_limits(partial(conversations.sessions.limiter.rate_limits, caller))
         socket = RealtimeSocket(conversations, dialect, metrics, max_bytes, place, origin)
         return welcome(socket, headers)
 

@@ -172,6 +172,7 @@ class Server:
             tasks.start_soon(self.takeovers.run)
             tasks.start_soon(self.histories.run)
             tasks.start_soon(self.ledger.run)
+            tasks.start_soon(self.limiter.run, self.ledger)
             if self.config.tcp.port:
                 tasks.start_soon(self._tcp_port().run)
             tasks.start_soon(self._drain_once_begun)

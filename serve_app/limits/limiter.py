@@ -243,7 +243,8 @@ class Limiter:
         day = self._clock().day
         try:
             sums = await ledger.of_today(tenant)
-        except ClientError:
+        except Exception as error:  # of any kind: what is used here is counted on
+            log.warning("limits_not_read", extra={"cause": type(error).__name__})
             return False
         for account in [it for it in self._accounts.values() if it.tenant == tenant]:
             for what in QUOTAS:

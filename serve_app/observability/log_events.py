@@ -84,6 +84,9 @@ _event(
 _event("error", "reply_failed", "Work for a conversation failed in an unexpected way.")
 _event("warning", "live_recording_lost", "The transcript of a session was not stored.", "cause")
 
+# Limits of tenants.
+_event("warning", "limits_not_read", "What was used today cannot be read; tried again.", "cause")
+
 # Jobs.
 _event("info", "job_submitted", "A recording waits for a worker.", "bytes")
 _event("info", "job_claimed", "A worker took the job.", "attempt")

@@ -1,13 +1,14 @@
 """Limits at every door of a real server: requests, live sessions, conversations."""
 
 import json
+from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any
 
 import httpx2 as httpx
 import pytest
 import websockets
-from websockets.sync.client import connect
+from websockets.sync.client import ClientConnection, connect
 
 from serve_app.config import Config
 from tests.api.sockets.test_hostile import upgraded
@@ -126,3 +127,27 @@ def wrong(address: str) -> None:
         with pytest.raises(websockets.ConnectionClosed):
             while True:
                 socket.recv()
+
+
+def test_a_session_that_runs_out_gets_its_last_words_and_an_error(speech: bytes) -> None:
+    with served(limits(audio_seconds_per_day=3)) as address:
+        with connect(f"ws://{address}{LIVE}") as socket:
+            for at in range(0, len(speech), 3200):
+                socket.send(speech[at : at + 3200])
+            events = list(read(socket))
+        errors = [it["code"] for it in events if it["type"] == "error"]
+        assert errors == ["quota_exceeded"]
+        assert any(it["type"] == "final" for it in events), "the audio before is not lost"
+        assert socket.close_code == 1008
+        refused = refusal(address, LIVE)
+        assert code(refused) == "quota_exceeded"
+        assert refused.headers["x-should-retry"] == "false"
+        assert int(refused.headers["retry-after"]) > 0
+
+
+def read(socket: ClientConnection) -> Iterator[dict[str, Any]]:
+    try:
+        for frame in socket:
+            yield json.loads(frame)
+    except websockets.ConnectionClosedError:
+        return

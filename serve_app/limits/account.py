@@ -10,7 +10,7 @@ from typing import NamedTuple
 from serve_app.config.tenants import NO_LIMITS, TenantLimits
 from serve_app.limits.day import Day
 from serve_app.limits.lease import Lease
-from serve_app.limits.window import Window
+from serve_app.limits.window import RequestWindow
 from serve_app.usage.meter import Counted
 
 
@@ -55,7 +55,7 @@ class Account:
     def __init__(self, tenant: str, key: str, limits: TenantLimits) -> None:
         self.tenant, self.key = tenant, key
         self.limit(limits)
-        self.requests = Window()
+        self.requests = RequestWindow()
         self.leases: dict[Open, dict[Lease, None]] = {kind: {} for kind in Open}
         self.elsewhere: dict[Open, int] = dict.fromkeys(Open, 0)
         """Open on other replicas."""

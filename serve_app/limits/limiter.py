@@ -24,7 +24,7 @@ from serve_app.limits.account import QUOTAS, Account, Now, Open
 from serve_app.limits.day import Reservation
 from serve_app.limits.lease import Lease
 from serve_app.limits.settings import TenantSettings
-from serve_app.limits.standing import Standing, headers, rate_limits, standings
+from serve_app.limits.standing import Left, headers, rate_limits, standings
 from serve_app.observability.metrics import Metrics
 from serve_app.observability.table import LIMITED
 from serve_app.usage.meter import Counted
@@ -133,7 +133,7 @@ class Limiter:
         """As `rate_limits.updated` has them."""
         return rate_limits(self._standings(self._limited(caller)))
 
-    def _standings(self, accounts: Sequence[Account]) -> list[Standing]:
+    def _standings(self, accounts: Sequence[Account]) -> list[Left]:
         return standings(accounts, self._clock(), _rest_of_day_s())
 
     # Checks, which change nothing.

@@ -20,7 +20,7 @@ REALTIME = (REQUESTS, "tokens")
 """What `rate_limits.updated` may name."""
 
 
-class Standing(NamedTuple):
+class Left(NamedTuple):
     name: str
     limit: int
     remaining: int
@@ -28,8 +28,8 @@ class Standing(NamedTuple):
     """Until all of it can be used again."""
 
 
-def standings(accounts: Sequence[Account], now: Now, rest_of_day_s: int) -> list[Standing]:
-    nearest: dict[str, Standing] = {}
+def standings(accounts: Sequence[Account], now: Now, rest_of_day_s: int) -> list[Left]:
+    nearest: dict[str, Left] = {}
     for account in accounts:
         for it in _standings(account, now, rest_of_day_s):
             known = nearest.setdefault(it.name, it)
@@ -37,16 +37,16 @@ def standings(accounts: Sequence[Account], now: Now, rest_of_day_s: int) -> list
     return list(nearest.values())
 
 
-def _standings(account: Account, now: Now, rest_of_day_s: int) -> Iterator[Standing]:
+def _standings(account: Account, now: Now, rest_of_day_s: int) -> Iterator[Left]:
     if most := account.most_requests(now):
         left = int(max(0.0, most - account.requests.used(now.at)))
-        yield Standing(REQUESTS, most, left, account.requests.reset_s(now.at))
+        yield Left(REQUESTS, most, left, account.requests.reset_s(now.at))
     for what, name in NAMES.items():
         if most := account.quota(what):
-            yield Standing(name, most, int(account.days[what].left(most, now.day)), rest_of_day_s)
+            yield Left(name, most, int(account.days[what].left(most, now.day)), rest_of_day_s)
 
 
-def headers(found: Sequence[Standing]) -> dict[str, str]:
+def headers(found: Sequence[Left]) -> dict[str, str]:
     named: dict[str, str] = {}
     for it in found:
         named[f"x-ratelimit-limit-{it.name}"] = str(it.limit)
@@ -55,7 +55,7 @@ def headers(found: Sequence[Standing]) -> dict[str, str]:
     return named
 
 
-def rate_limits(found: Sequence[Standing]) -> list[dict[str, Any]]:
+def rate_limits(found: Sequence[Left]) -> list[dict[str, Any]]:
     """In the shape of OpenAI's event."""
     return [
         {

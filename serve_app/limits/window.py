@@ -10,7 +10,7 @@ import bisect
 WINDOW_S = 60.0
 
 
-class Window:
+class RequestWindow:
     """`now` is in seconds of any monotonic clock."""
 
     __slots__ = ("_before", "_began", "_count", "_elsewhere", "_seen")

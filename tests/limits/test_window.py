@@ -3,13 +3,13 @@
 import hypothesis.strategies as st
 from hypothesis import given
 
-from serve_app.limits.window import WINDOW_S, Window
+from serve_app.limits.window import WINDOW_S, RequestWindow
 
 GAPS = st.lists(st.floats(0, 90, allow_nan=False), min_size=1, max_size=200)
 
 
 def test_a_minute_is_full_and_fades_out() -> None:
-    window = Window()
+    window = RequestWindow()
     for _ in range(10):
         assert window.fits(10, 0.0)
         window.add(0.0)
@@ -20,7 +20,7 @@ def test_a_minute_is_full_and_fades_out() -> None:
 
 
 def test_the_wait_is_long_enough_and_not_a_second_longer() -> None:
-    window = Window()
+    window = RequestWindow()
     for at in range(10):
         window.add(float(at))
     wait = window.wait_s(10, 20.0)
@@ -30,7 +30,7 @@ def test_the_wait_is_long_enough_and_not_a_second_longer() -> None:
 
 
 def test_what_others_have_used_fades_out_too() -> None:
-    window = Window()
+    window = RequestWindow()
     window.add(0.0)
     window.observed(8.0, 1.0)
     assert window.used(1.0) == 8.0
@@ -43,7 +43,7 @@ def test_what_others_have_used_fades_out_too() -> None:
 @given(GAPS, st.integers(1, 20))
 def test_at_most_twice_the_limit_passes_in_any_minute(gaps: list[float], most: int) -> None:
     """The estimate assumes that a minute's requests came evenly."""
-    window, now, taken = Window(), 0.0, list[float]()
+    window, now, taken = RequestWindow(), 0.0, list[float]()
     for gap in gaps:
         now += gap
         if window.fits(most, now):
@@ -55,7 +55,7 @@ def test_at_most_twice_the_limit_passes_in_any_minute(gaps: list[float], most: i
 
 @given(GAPS)
 def test_what_is_used_is_never_negative_and_never_forgotten_at_once(gaps: list[float]) -> None:
-    window, now = Window(), 0.0
+    window, now = RequestWindow(), 0.0
     for gap in gaps:
         now += gap
         before = window.used(now)

@@ -37,6 +37,9 @@ class ApiKey(NamedTuple):
     expires: float | None
     revoked: float | None
     last_used: float | None
+    revision: int = 1
+    """How many times it was written, but for `last_used`."""
+    changed: float = 0.0
 
     @property
     def principal(self) -> Principal:
@@ -69,7 +72,13 @@ class NoSuchKey(Exception):
 
 
 Version = tuple[int, int, float]
-"""Of the whole table; another one after every change but that of `last_used`."""
+"""Of the whole table: how many rows, how often they were written, and when last. It is another one
+after every change but that of `last_used`."""
+
+
+def version_of(keys: Collection[ApiKey]) -> Version:
+    changed = max((key.changed for key in keys), default=0.0)
+    return len(keys), sum(key.revision for key in keys), changed
 
 
 class ApiKeys:
@@ -167,9 +176,10 @@ async def _insert(connection: Any, order: Order, peppers: Peppers) -> NewKey:
         expires=None if lifetime_s is None else created + lifetime_s,
         revoked=None,
         last_used=None,
+        changed=created,
     )
     values = row._asdict() | {"scopes": " ".join(sorted(order.scopes))}
-    await connection.execute(api_keys.insert().values(**values, revision=1, changed=created))
+    await connection.execute(api_keys.insert().values(**values))
     return NewKey(row, shown)
 
 

@@ -13,7 +13,7 @@ import anyio
 
 from serve_app.errors import ClientError
 from serve_app.identity.api_key import ID_CHARS, Peppers, ShownKey, parsed_key
-from serve_app.identity.api_keys import USED_EVERY_S, ApiKey, ApiKeys, Version
+from serve_app.identity.api_keys import USED_EVERY_S, ApiKey, ApiKeys, Version, version_of
 from serve_app.identity.login_refused import LoginRefused, RefusalReason
 from serve_app.identity.principal import Ended, Principal
 from serve_app.jobs.database import Database, away
@@ -122,13 +122,13 @@ class KnownKeys:
             self._read_at = time.monotonic()
 
     async def _read(self) -> None:
-        version = await self._table.version()
-        if version == self._version:
+        if await self._table.version() == self._version:
             return
         keys = {key.id: key async for page in self._table.pages() for key in page}
         if strange := {key.pepper for key in keys.values() if key.pepper not in self._peppers}:
             log.warning("pepper_missing", extra={"peppers": ", ".join(sorted(strange)[:5])})
-        self._keys, self._version, self._next_expiry = keys, version, 0.0
+        self._keys, self._next_expiry = keys, 0.0
+        self._version = version_of(keys.values())  # of what was read: it may change meanwhile
 
     def _end(self, at: float) -> set[str]:
         """The ids of keys that are not valid any more, or not in the same way."""

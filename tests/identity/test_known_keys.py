@@ -173,6 +173,33 @@ def test_a_deleted_row_ends_its_key(database_url: str) -> None:
     play(story)
 
 
+def test_a_row_that_came_and_went_during_a_reading_is_forgotten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before and after, the table has the same version."""
+    url = f"sqlite+aiosqlite:///{tmp_path}/voxray.db"
+    version = ApiKeys.version
+    made: list[NewKey] = []
+
+    async def slow(self: ApiKeys) -> tuple[int, int, float]:
+        found = await version(self)
+        if not made:
+            made.append(await self.create(ORDER, PEPPERS))
+        return found
+
+    monkeypatch.setattr(ApiKeys, "version", slow)
+
+    async def story() -> None:
+        async with ingress(url) as one:
+            await one.who.refreshed()
+            await known_to(one, made[0])
+            async with one.database.write() as connection:
+                await connection.execute(sa.delete(api_keys))
+            await until(lambda: one.ended == [made[0].row.id])
+
+    play(story)
+
+
 def test_only_what_is_needed_is_stored(database_url: str) -> None:
     async def story() -> None:
         async with table(database_url) as keys:
@@ -358,7 +385,7 @@ def test_a_large_table_is_read_in_pages(tmp_path: Path) -> None:
         keys = ApiKeys(database)
         key = await keys.create(ORDER, PEPPERS)
         async with database.write() as connection:
-            row = key.row._asdict() | {"scopes": "speak", "revision": 1, "changed": 1.0}
+            row = key.row._asdict() | {"scopes": "speak"}
             rows = [row | {"id": f"{number:012}"} for number in range(1200)]
             await connection.execute(api_keys.insert(), rows)
         pages: list[list[ApiKey]] = [page async for page in keys.pages()]

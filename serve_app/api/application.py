@@ -18,6 +18,7 @@ from serve_app.api import (
     speech,
     status,
     transcriptions,
+    usage,
     web,
 )
 from serve_app.api.backend import Backend
@@ -113,6 +114,7 @@ def _add_status_routes(app: FastAPI, server: Server) -> None:
     app.include_router(routes.router())
     app.include_router(status.conversation_router(backend, metrics))
     app.include_router(catalog.router(backend))
+    app.include_router(usage.router(server.ledger))
 
 
 def _add_recording_routes(app: FastAPI, server: Server) -> None:

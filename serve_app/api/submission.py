@@ -67,7 +67,7 @@ class Submission:
 
         expected = declared_bytes(request.headers)
         with self._uploads.slot():
-            return await self.jobs.submit(Upload(caller.tenant, form.file(), expected, particulars))
+            return await self.jobs.submit(Upload(caller, form.file(), expected, particulars))
 
     def checked(self, fields: dict[str, Any]) -> JobOptions:
         """Raises `ClientError` for options that are unknown or that the engine does not support."""

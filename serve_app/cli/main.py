@@ -228,6 +228,31 @@ def status(
     show_status(server, as_json)
 
 
+@app.command()
+def usage(
+    server: Server = DEFAULT_SERVER,
+    first: Annotated[
+        str | None,
+        typer.Option("--from", metavar="DAY", help="As 2026-11-30; default: 30 days ago."),
+    ] = None,
+    last: Annotated[str | None, typer.Option("--to", metavar="DAY", help="Default: today.")] = None,
+    by: Annotated[
+        str, typer.Option("--by", metavar="NAMES", help="Some of day,tenant,key; empty: one sum.")
+    ] = "day,tenant,key",
+    tenant: Annotated[str | None, typer.Option(metavar="NAME", help="Only this tenant.")] = None,
+    limit: Annotated[
+        int, typer.Option(metavar="N", min=1, max=10_000, help="Rows at most.")
+    ] = 1000,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show what tenants and their keys have used: audio, characters, tokens, jobs, requests."""
+    from serve_app.cli.usage import show_usage
+
+    asked = {"from": first, "to": last, "group_by": by, "tenant": tenant, "limit": limit}
+    show_usage(server, asked, "csv" if as_csv else "json" if as_json else "table")
+
+
 app.add_typer(models_app, name="models")
 app.add_typer(jobs_app, name="jobs")
 app.add_typer(storage_app, name="storage")

@@ -40,6 +40,9 @@ class StorageConfig(ConfigModel):
     key_file: str = Field(
         "", description="A file with these keys, one a line, used instead of the variable."
     )
+    usage_days: Count = Field(
+        800, description="Days for which the database keeps what tenants have used."
+    )
 
     @property
     def folder(self) -> Path:

@@ -61,8 +61,10 @@ class LiveRecordings:
     async def open(self, owner: Principal, options: JobOptions) -> Job:
         """A transcription that waits for its session. Raises `ClientError`."""
         id_ = new_id()
-        key = self._jobs.objects.new_key(f"{owner.tenant}/{id_}")
-        asked = Submitted(id_, owner.tenant, options, "live", "", 0, "", None, key, "live")
+        sealed = self._jobs.objects.new_key(f"{owner.tenant}/{id_}")
+        asked = Submitted(
+            id_, owner.tenant, options, "live", "", 0, "", None, sealed, "live", owner.key
+        )
         job, _ = await self._jobs.queue.submit(asked, self._jobs.config.max_waiting)
         return job
 

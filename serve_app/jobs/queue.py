@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 
 from serve_app.errors import ClientError
+from serve_app.identity.principal import Principal
 from serve_app.jobs.database import Database, now
 from serve_app.jobs.job import CLAIMED, ENDED, Job, JobOptions, JobState, Standing
 from serve_app.jobs.private import Private
@@ -21,6 +22,8 @@ from serve_app.jobs.shares import charge, correct, forget_idle, lift, next_of
 from serve_app.jobs.standing import pace, standing_of
 from serve_app.jobs.tables import jobs
 from serve_app.jobs.webhooks.announcement import announce
+from serve_app.usage import table as usage
+from serve_app.usage.meter import Counted
 
 MOST_LOSSES = 2
 """A job that crashes this many workers without progress fails."""
@@ -43,6 +46,8 @@ class Submitted(NamedTuple):
     idempotency_key: str | None
     sealed_key: bytes | None
     kind: str = "file"
+    key: str = ""
+    """The id of the key that submitted it."""
 
 
 class Filter(NamedTuple):
@@ -69,6 +74,12 @@ def new_id() -> str:
 def _conflict() -> ClientError:
     reason = "this idempotency key was used for another request"
     return ClientError("idempotency_conflict", reason)
+
+
+async def _count(connection: Any, ended: Job) -> None:
+    """A job counts once, in whatever state it ends, with the audio that has been transcribed."""
+    who = Principal(ended.tenant, ended.key)
+    await usage.add(connection, who, {Counted.JOBS: 1, Counted.AUDIO: ended.heard_s})
 
 
 class Queue:
@@ -188,6 +199,7 @@ class Queue:
                 cancelled = self._private.job(changed)
                 if cancelled.ended:
                     await announce(connection, cancelled, self._private)
+                    await _count(connection, cancelled)
                 return cancelled
             await connection.execute(jobs.delete().where(jobs.c.id == job.id))
         return None
@@ -247,7 +259,8 @@ class Queue:
         await self._write(job, values)
 
     async def end(self, job: Job, ending: Ending, **changes: Any) -> None:
-        """Store the last state and the webhook in one transaction. Raises `LeaseLost`.
+        """Store the last state and the webhook, and count what was used, in one transaction.
+        Raises `LeaseLost`.
 
         If the job is being cancelled, it ends as cancelled, even with a result.
         """
@@ -269,6 +282,7 @@ class Queue:
             ended = await self._write_on(connection, job, values)
             await announce(connection, ended, self._private)
             await correct(connection, ended, self._weight_of(ended.tenant))
+            await _count(connection, ended)
             if ending.fingerprint and ended.state is JobState.COMPLETED:
                 await remember(connection, ended, ending.fingerprint)
 

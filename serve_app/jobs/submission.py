@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from serve_app.config import JobsConfig, StorageConfig
 from serve_app.errors import ClientError
+from serve_app.identity.principal import Principal
 from serve_app.jobs.database import Database
 from serve_app.jobs.job import Job, JobOptions, JobState
 from serve_app.jobs.media import HEAD_BYTES, media_type
@@ -30,7 +31,7 @@ class Particulars(NamedTuple):
 class Upload(NamedTuple):
     """A recording being uploaded. Its particulars are known, and checked, after it was read."""
 
-    tenant: str
+    owner: Principal
     pieces: AsyncIterator[bytes]
     expected_bytes: int
     particulars: Callable[[], Particulars]
@@ -90,7 +91,8 @@ class Jobs:
         """The job, and whether it is new."""
         self.objects.check_room(upload.expected_bytes)
         id_ = new_id()
-        path = f"{upload.tenant}/{id_}"
+        owner = upload.owner
+        path = f"{owner.tenant}/{id_}"
         sealed_key = self.objects.new_key(path)
         measured = _Measured(upload.pieces, self.config.max_upload_bytes)
         pieces = aiter(measured)
@@ -99,7 +101,7 @@ class Jobs:
             filename, options, idempotency_key = upload.particulars()
             asked = Submitted(
                 id_,
-                upload.tenant,
+                owner.tenant,
                 options,
                 filename,
                 measured.media_type,
@@ -107,6 +109,7 @@ class Jobs:
                 measured.digest,
                 idempotency_key,
                 sealed_key,
+                key=owner.key,
             )
             job, is_new = await self.queue.submit(asked, self.config.max_waiting)
             if is_new:

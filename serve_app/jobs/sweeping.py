@@ -38,6 +38,7 @@ class Sweeping:
         config: JobsConfig,
         max_session_s: float,
         forget_histories: Callable[[], Awaitable[None]],
+        tidy_usage: Callable[[], Awaitable[None]],
         queue: Queue,
         cache: ResultCache,
         objects: Objects,
@@ -46,6 +47,7 @@ class Sweeping:
         self._config = config
         self._max_session_s = max_session_s
         self._forget_histories = forget_histories
+        self._tidy_usage = tidy_usage
         self._queue = queue
         self._cache = cache
         self._objects = objects
@@ -73,6 +75,7 @@ class Sweeping:
         await self._cache.forget(self._config.cache_entries)
         await self._webhooks.forget(self._config.retention_s)
         await self._forget_histories()
+        await self._tidy_usage()
         await self._sweep_orphans()
 
     async def _sweep_orphans(self) -> None:

@@ -36,6 +36,7 @@ from serve_app.observability.audit import audited
 from serve_app.observability.ids import belonging
 from serve_app.observability.metrics import Metrics
 from serve_app.observability.table import JOB_SECONDS, JOBS, JOBS_ENDED, JOBS_OLDEST, JOBS_RETRIED
+from serve_app.usage.table import tidy
 
 log = logging.getLogger("voxray.jobs")
 
@@ -76,6 +77,7 @@ class Worker:
             jobs,
             config.max_session_s,
             partial(forget_histories, self._database, config.history_s),
+            partial(tidy, self._database, config.storage.usage_days),
             self._queue,
             self._cache,
             self._objects,

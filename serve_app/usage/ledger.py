@@ -8,12 +8,14 @@ import itertools
 import logging
 import time
 import uuid
+from typing import Any
 
 import anyio
 
 from serve_app.jobs.database import Database
 from serve_app.usage import table
 from serve_app.usage.meter import Entry, Meter
+from serve_app.usage.report import Asked, report
 
 log = logging.getLogger("voxray.usage")
 
@@ -71,6 +73,12 @@ class Ledger:
             while not self._meter.is_written:
                 await self._write_or_warn()
                 await asyncio.sleep(RETRY_S)
+
+    async def report(self, asked: Asked) -> list[dict[str, Any]]:
+        """All of this process, and what others have written. Raises `ClientError`."""
+        await self.write()
+        async with self._database.read() as connection:
+            return await report(connection, asked)
 
     async def of_today(self, tenant: str) -> table.Sums:
         """What a tenant has used today, by key and kind: all of this process, and what others have

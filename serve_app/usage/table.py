@@ -15,6 +15,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from serve_app.identity.principal import Principal
+from serve_app.jobs.database import Database
 from serve_app.jobs.tables import usage
 from serve_app.usage.meter import Counted, Entry
 
@@ -76,8 +77,11 @@ async def of_day(connection: AsyncConnection, tenant: str, day: int, but: str) -
     return {(key, Counted(kind)): amount for key, kind, amount in rows}
 
 
-async def forget(connection: AsyncConnection, keep_days: int) -> None:
-    await connection.execute(usage.delete().where(usage.c.day < day_name(today() - keep_days)))
+async def tidy(database: Database, keep_days: int) -> None:
+    """Put old rows together, and delete the oldest. Raises `ClientError`."""
+    async with database.write() as connection:
+        await put_together(connection)
+        await connection.execute(usage.delete().where(usage.c.day < day_name(today() - keep_days)))
 
 
 async def _add(connection: AsyncConnection, rows: list[dict[str, Any]]) -> None:

@@ -38,6 +38,7 @@ ANSWERS: dict[tuple[str, str], Contents] = {
     ("delete", "/api/transcription/{id}"): DELETION,
     ("get", "/api/export/{id}/{form}"): EXPORT,
     ("post", "/transcribe/stream"): {200: (EVENTS,)},
+    ("get", "/v1/usage"): {200: (JSON, "text/csv")},
 }
 """Content types that FastAPI does not know."""
 

@@ -1,24 +1,37 @@
 """`GET /v1/usage`: what tenants and their keys have used, by day."""
 
+import re
 from datetime import UTC, date, datetime, timedelta
 from typing import Annotated, Any, Literal, get_args
 
 from fastapi import APIRouter, Header, Query
 from fastapi.responses import Response
+from pydantic import BeforeValidator
 
 from serve_app.errors import ClientError
 from serve_app.identity.principal import Caller, Principal, Scope
 from serve_app.usage.ledger import Ledger
-from serve_app.usage.report import Asked, Group, as_csv
+from serve_app.usage.report import Group, UsageAsked, as_csv
 
 CSV = "text/csv"
 MOST_DAYS = 400
 DEFAULT_DAYS = 30
 GROUPS = get_args(Group)
+DATE = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 
-Day = Annotated[date | None, Query(description="A day in UTC, as 2026-11-30.")]
-From = Annotated[Day, Query(alias="from", description="The first day; default: 30 days ago.")]
-To = Annotated[Day, Query(description="The last day; default: today.")]
+
+def _only_dates(value: Any) -> Any:
+    """pydantic would take a number for seconds since 1970."""
+    if isinstance(value, str) and not DATE.fullmatch(value):
+        raise ValueError("must be a day in UTC, as 2026-11-30")
+    return value
+
+
+Day = Annotated[date, BeforeValidator(_only_dates)]
+From = Annotated[
+    Day | None, Query(alias="from", description="The first day, UTC; default: 30 days ago.")
+]
+To = Annotated[Day | None, Query(description="The last day, UTC; default: today.")]
 GroupBy = Annotated[
     str,
     Query(
@@ -55,7 +68,7 @@ def router(ledger: Ledger) -> APIRouter:
         it sees all. Exact to the last minute."""
         last = to or datetime.now(UTC).date()
         span = _checked(first or last - timedelta(days=DEFAULT_DAYS), last)
-        asked = Asked(*span, _groups(group_by), _whose(caller, tenant), limit, offset)
+        asked = UsageAsked(*span, _groups(group_by), _whose(caller, tenant), limit, offset)
         rows = await ledger.report(asked)
         shown, more = rows[:limit], len(rows) > limit
         if form == "csv" or (form is None and CSV in accept):

@@ -15,7 +15,7 @@ import anyio
 from serve_app.jobs.database import Database
 from serve_app.usage import table
 from serve_app.usage.meter import Entry, Meter
-from serve_app.usage.report import Asked, report
+from serve_app.usage.report import UsageAsked, report
 
 log = logging.getLogger("voxray.usage")
 
@@ -74,7 +74,7 @@ class Ledger:
                 await self._write_or_warn()
                 await asyncio.sleep(RETRY_S)
 
-    async def report(self, asked: Asked) -> list[dict[str, Any]]:
+    async def report(self, asked: UsageAsked) -> list[dict[str, Any]]:
         """All of this process, and what others have written. Raises `ClientError`."""
         await self.write()
         async with self._database.read() as connection:

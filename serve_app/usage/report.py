@@ -20,7 +20,7 @@ FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """A spreadsheet would calculate a text that begins so."""
 
 
-class Asked(NamedTuple):
+class UsageAsked(NamedTuple):
     first: date
     last: date
     by: tuple[Group, ...]
@@ -30,7 +30,7 @@ class Asked(NamedTuple):
     offset: int
 
 
-async def report(connection: AsyncConnection, asked: Asked) -> list[dict[str, Any]]:
+async def report(connection: AsyncConnection, asked: UsageAsked) -> list[dict[str, Any]]:
     """A row for each group that has used something, in order; one more than `limit` if there are
     more."""
     used = _used(asked).subquery()
@@ -43,7 +43,7 @@ async def report(connection: AsyncConnection, asked: Asked) -> list[dict[str, An
     return [_rounded(dict(row)) for row in rows.mappings()]
 
 
-def _used(asked: Asked) -> Any:
+def _used(asked: UsageAsked) -> Any:
     """With what is stored now, as of today."""
     columns = (usage.c.day, usage.c.tenant, usage.c.key, usage.c.kind, usage.c.amount)
     between = usage.c.day.between(asked.first.isoformat(), asked.last.isoformat())

@@ -102,6 +102,7 @@ PURE = [
     "serve_app/conversation/turn.py",
     "serve_app/conversation/replies.py",
     "serve_app/usage/meter.py",
+    *(f"serve_app/identity/{name}.py" for name in ("credentials", "routes")),
 ]
 IMPURE = {"asyncio", "time", "logging", "threading", "random", "os", "anyio", "datetime"}
 EMPTY_NAMES = {"utils", "util", "helpers", "helper", "manager", "handler", "common", "misc"}

@@ -70,8 +70,15 @@ def _invalid(error: RequestValidationError) -> ClientError:
     return ClientError("invalid_request", message, param=param or None)
 
 
-def retry_headers(error: ClientError) -> dict[str, str]:
-    return {"Retry-After": str(error.retry_after_s)} if error.retry_after_s is not None else {}
+def error_headers(error: ClientError) -> dict[str, str]:
+    headers = {}
+    if error.retry_after_s is not None:
+        headers["Retry-After"] = str(error.retry_after_s)
+    if error.status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    elif error.code == "missing_scope":
+        headers["WWW-Authenticate"] = 'Bearer error="insufficient_scope"'
+    return headers
 
 
 def _answer(
@@ -83,7 +90,7 @@ def _answer(
         status or error.status,
         {
             **(headers if isinstance(headers, dict) else {}),
-            **retry_headers(error),
+            **error_headers(error),
             **(UPGRADE if error.code == "upgrade_required" else {}),
         },
     )

@@ -146,7 +146,7 @@ class Conversation:
                 try:
                     self._begin(reply, request)
                 except ClientError as error:
-                    self._start(reply, _failing(error))
+                    self._all.start(self._refuse(reply, error), self._fail, self._origin.ids())
             case Speak():
                 self._work_for(order.reply).clauses.put_nowait(order)
             case Cancel(reply):
@@ -162,6 +162,10 @@ class Conversation:
         call = self._all.chat.start(*asked, caller=caller, trace=trace)
         self._start(reply, self._generate(reply, call, thinking))
         self._work[reply].calls.append(call)
+
+    async def _refuse(self, reply: int, error: ClientError) -> None:
+        """After the events that come with the order."""
+        self._feed_turn(WorkFailed(reply, error))
 
     def _send(self, event: Event) -> None:
         if isinstance(event, ReplyEnded):
@@ -391,10 +395,6 @@ class Conversations:
                 "max_buffered_audio_s": AUDIO_AHEAD_S,
             }
         )
-
-
-async def _failing(error: ClientError) -> None:
-    raise error
 
 
 async def _guarded(

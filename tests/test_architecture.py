@@ -72,6 +72,7 @@ PURE = [
             "private",
             "quality",
             "report",
+            "retention",
             "result",
             "encryption",
             "tables",

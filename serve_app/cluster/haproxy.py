@@ -29,6 +29,10 @@ UNAVAILABLE = {
 UNAVAILABLE_FILE = "unavailable.http"
 
 
+OF_THE_HEAD = "{ path /v1/status /status /config/update }"
+"""Questions to Ray's head: when it is away, it is away for every replica, and each waits for it."""
+
+
 class UnknownTemplate(Exception):
     """Ray's template has changed: an amendment does not match."""
 
@@ -60,9 +64,9 @@ ALWAYS = (
         at_least=0,
     ),
     Amendment(
-        "a refusal is another replica's to answer, if there is one",
+        "a refusal is another replica's to answer, if there is one that can",
         r"^backend (http-\S+)$",
-        r"\g<0>\n    http-request disable-l7-retry if { nbsrv(\1) lt 2 }",
+        rf"\g<0>\n    http-request disable-l7-retry if {{ nbsrv(\1) lt 2 }} or {OF_THE_HEAD}",
         at_least=0,
     ),
     Amendment(

@@ -46,8 +46,7 @@ class Witness:
 
     @property
     def gap_p95_s(self) -> float:
-        """Of all clients that resume, whether they had to or not."""
-        return percentile(sorted(session.gap_s for session in self.lasting), 0.95)
+        return percentile(sorted(session.gap_s for session in self.moved), 0.95)
 
     @property
     def kept(self) -> list[Session]:

@@ -37,6 +37,7 @@ from serve_app.cluster.serve_handles import (
     Prometheus,
     ServeReplicaSet,
     broadcast,
+    connected,
     keep_changes,
     model_states,
     serve_status,
@@ -321,7 +322,9 @@ class Ingress(Replica):
         self._settings = RuntimeSettings(config)
         self._settings.apply(stored_settings())
         self._chat, self._speaker = chat, speaker
-        self._other_deployments = (vad, transcriber, chat, speaker, diarizer, worker)
+        others = (vad, transcriber, chat, speaker, diarizer, worker)
+        self._ingresses = connected(serve.get_deployment_handle("Ingress", APP_NAME))
+        self._deployments = (self._ingresses, *map(connected, others))
         self._backend = Backend(
             vad=ServeReplicaSet(vad, VadResult),
             transcriber=ServeReplicaSet(transcriber, Hypothesis),
@@ -359,13 +362,13 @@ class Ingress(Replica):
         that cannot be reached now, or starts later, reads the stored settings."""
         changes = await ask_head(keep_changes, asked)
         log.info("settings_changed", extra={"keys": _keys(asked)})
-        await broadcast(serve.get_deployment_handle("Ingress", APP_NAME), "reconfigure", changes)
+        await broadcast(self._ingresses, "reconfigure", changes)
         return changes
 
     async def fence(self, claims: Sequence[Claim]) -> Sequence[str]:
         """Tell every ingress replica that these sessions go on at a new connection."""
-        ours = serve.get_deployment_handle("Ingress", APP_NAME)
-        answers = await broadcast(ours, "yield_sessions", [tuple(claim) for claim in claims])
+        told = [tuple(claim) for claim in claims]
+        answers = await broadcast(self._ingresses, "yield_sessions", told)
         return [origin for answer in answers for origin in answer]
 
     async def yield_sessions(self, claims: Sequence[tuple[str, int, float]]) -> list[str]:
@@ -399,10 +402,7 @@ class Ingress(Replica):
 
     async def _ask_all(self, method: str) -> list[Any]:
         """The answers of every replica of every deployment, including this one."""
-        ours = serve.get_deployment_handle("Ingress", APP_NAME)
-        answers = await asyncio.gather(
-            *(broadcast(handle, method) for handle in (ours, *self._other_deployments))
-        )
+        answers = await asyncio.gather(*(broadcast(handle, method) for handle in self._deployments))
         return [answer for each in answers for answer in each]
 
     async def snapshots(self) -> list[Snapshot]:

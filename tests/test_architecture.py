@@ -199,6 +199,14 @@ def test_public_classes_are_named_once() -> None:
     assert {it: where for it, where in found.items() if len(where) > 1} == {}
 
 
+def test_no_loop_waits_for_a_handle() -> None:
+    """Serve asks Ray's head for one, and blocks: without a head, every session of the loop."""
+    tree = ast.parse((ROOT / "serve_app/replicas.py").read_text())
+    loops = [node for node in ast.walk(tree) if isinstance(node, ast.AsyncFunctionDef)]
+    asked = [loop.name for loop in loops if "get_deployment_handle" in ast.unparse(loop)]
+    assert loops and not asked
+
+
 def test_functions_are_short() -> None:
     lengths = sorted(
         node.end_lineno - node.lineno + 1

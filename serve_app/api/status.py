@@ -88,6 +88,7 @@ class StatusRoutes:
 
     async def status(self) -> dict[str, Any]:
         """Versions, engines with their states, replicas, machines, jobs and sessions."""
+        machinery = await _machinery(self._backend)  # first: without Ray's head there is no answer
         counted, jobs = await self._counts()
         return {
             "status": self._state(),
@@ -96,7 +97,7 @@ class StatusRoutes:
                 "python": python_version(),
                 "ray": version("ray"),
             },
-            **await _machinery(self._backend),
+            **machinery,
             "jobs": jobs,
             **_active(counted),
             "quality_level": int(max(counted.values(table.LEVEL).values(), default=0)),

@@ -49,6 +49,16 @@ class ServeReplicaSet:
         return await LaneConnection.open(self._addresses[name], self._answer)
 
 
+def connected(handle: DeploymentHandle[Any]) -> DeploymentHandle[Any]:
+    """The handle, once it is ready to be used.
+
+    Its first use asks Ray's head and blocks, for long if that is away. So a replica calls this when
+    it starts, before its loop has sessions.
+    """
+    handle.options()
+    return handle
+
+
 async def broadcast(handle: DeploymentHandle[Any], method: str, *args: Any) -> list[Any]:
     """The answers of all replicas that answer; [] while there are no replicas."""
     answers = await ask_all(handle, method, *args)

@@ -41,6 +41,9 @@ TLS = (
 """Without HTTP/2, in which WebSockets would need RFC 8441. The ciphers are for TLS 1.2; all have
 forward secrecy, as all of TLS 1.3 have."""
 
+OF_THE_HEAD = "{ path /v1/status /status /config/update }"
+"""Questions to Ray's head: when it is away, it is away for every replica, and each waits for it."""
+
 
 class UnknownTemplate(Exception):
     """Ray's template has changed: an amendment does not match."""
@@ -73,9 +76,9 @@ ALWAYS = (
         at_least=0,
     ),
     Amendment(
-        "a refusal is another replica's to answer, if there is one",
+        "a refusal is another replica's to answer, if there is one that can",
         r"^backend (http-\S+)$",
-        r"\g<0>\n    http-request disable-l7-retry if { nbsrv(\1) lt 2 }",
+        rf"\g<0>\n    http-request disable-l7-retry if {{ nbsrv(\1) lt 2 }} or {OF_THE_HEAD}",
         at_least=0,
     ),
     Amendment(

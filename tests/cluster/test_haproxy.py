@@ -178,6 +178,19 @@ def test_what_one_replica_refuses_another_one_answers(
     assert [answer.status_code for answer in asked] == [200] * 10
 
 
+@pytest.mark.parametrize("path", ["/v1/status", "/status", "/config/update"])
+def test_what_rays_head_must_answer_is_asked_once(tmp_path: Path, path: str) -> None:
+    asked: list[str] = []
+    with (
+        server(503, asked=asked) as one,
+        server(503, asked=asked) as two,
+        haproxy(tmp_path, application(one, second=two)) as url,
+    ):
+        assert httpx.get(url + path).status_code == 503
+        assert httpx.get(f"{url}/v1/stream").status_code == 503
+    assert asked.count(path) == 1 and asked.count("/v1/stream") == 3
+
+
 def test_what_all_replicas_refuse_is_refused_in_their_words(tmp_path: Path) -> None:
     with server(503) as one, server(503) as two:
         for second in (None, two):

@@ -33,7 +33,7 @@ RUN sh deploy/containers/install.sh
 
 FROM packages AS cpu-packages
 COPY requirements/run.txt requirements/
-RUN /opt/voxray/bin/pip install --quiet --require-hashes --requirement requirements/run.txt
+RUN /opt/voxray/bin/pip install --quiet --require-hashes --no-deps --requirement requirements/run.txt
 COPY . .
 RUN sh deploy/containers/install.sh
 

@@ -56,9 +56,10 @@ $(BIN)/python:
 	  { echo "voxray needs Python 3.11 or newer; this is $$($(PYTHON) --version). Try: make run PYTHON=python3.12"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
-# The exact versions of `requirements/`, each file's hash checked; then this checkout, which the build tool there builds.
+# The exact versions of `requirements/`, each file's hash checked. They are all that is needed: with `--no-deps` pip does not
+# look for newer ones of what is named with an extra. Then this checkout, which the build tool there builds.
 define install
-$(BIN)/pip install --quiet $(1) --disable-pip-version-check --require-hashes --requirement $(2)
+$(BIN)/pip install --quiet $(1) --disable-pip-version-check --no-deps --require-hashes --requirement $(2)
 $(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 endef
 

@@ -12,6 +12,7 @@ from typer.core import TyperGroup
 from serve_app import __version__
 from serve_app.cli import Failure, complain
 from serve_app.cli.main_jobs import jobs_app
+from serve_app.cli.main_keys import keys_app
 from serve_app.cli.main_models import models_app
 from serve_app.cli.main_storage import storage_app
 from serve_app.cli.options import (
@@ -83,12 +84,17 @@ def run(
     dashboard: Annotated[
         bool, typer.Option("--dashboard", help="Start Ray's dashboard, too (300 MB).")
     ] = False,
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="Let other machines in without a key.")
+    ] = False,
 ) -> None:
     """Start Ray and the server on this machine. Ctrl-C stops both."""
     from serve_app.cli.config_file import config_file
     from serve_app.cli.server import run_server
 
-    raise typer.Exit(run_server(config_file(config), host, port, profile, log_format, dashboard))
+    raise typer.Exit(
+        run_server(config_file(config), host, port, profile, log_format, dashboard, insecure)
+    )
 
 
 @app.command()
@@ -255,6 +261,7 @@ def usage(
 
 app.add_typer(models_app, name="models")
 app.add_typer(jobs_app, name="jobs")
+app.add_typer(keys_app, name="keys")
 app.add_typer(storage_app, name="storage")
 
 

@@ -19,6 +19,7 @@ import psutil
 from rich.markup import escape
 
 from serve_app.cli import DONE, FAILED, complain, console
+from serve_app.cli.access import check_access
 from serve_app.cli.config_file import settings, validated
 from serve_app.cli.options import DEFAULT_SERVER
 from serve_app.cli.ray_head import start_ray
@@ -48,8 +49,10 @@ def run_server(
     profile: str | None,
     log_format: str | None = None,
     dashboard: bool = False,
+    insecure: bool = False,
 ) -> int:
-    """`log_format`: print the log lines of all replicas, in this form."""
+    """`log_format`: print the log lines of all replicas, in this form. `insecure`: also if other
+    machines can reach it and need no key."""
     began = time.monotonic()
     os.umask(0o077)  # for what Ray and libraries write
     hold_signals()
@@ -76,11 +79,11 @@ def run_server(
     open_ = [] if is_loopback(listen[0]) else [listen[0]]
     if config.tcp.port and not is_loopback(config.tcp.host):
         open_.append(config.tcp.host)
-    for host_ in open_:
-        console.print(
-            f"[yellow]warning: {host_} can be reached from other machines, and there are no "
-            "keys yet: anyone who reaches it can use it"
-        )
+    check_access(config, open_, insecure)
+    if config.auth.mode == "keys":
+        from serve_app.cli.keys import print_first_key
+
+        print_first_key(config)
     for reason in missing.values():
         console.print(f"[yellow]warning: {escape(reason)}")
     console.print("starting; this takes about 20 to 40 s")
@@ -98,9 +101,11 @@ def run_server(
 
 def _check_secrets(config: Config) -> None:
     """Raises `ValueError` for a configured secret that is missing or invalid."""
+    from serve_app.identity.authenticator import check_keys
     from serve_app.jobs.storage_keys import keys_of
     from serve_app.jobs.webhooks.secret import secret_of
 
+    check_keys(config.auth)
     keys_of(config.storage)
     secret_of(config.jobs.webhook)
     if config.resume.keys:

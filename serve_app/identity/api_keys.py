@@ -2,7 +2,7 @@
 
 import secrets
 from collections.abc import AsyncIterator, Collection, Mapping
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import sqlalchemy as sa
 
@@ -44,6 +44,10 @@ class ApiKey(NamedTuple):
     @property
     def principal(self) -> Principal:
         return Principal(self.tenant, self.id, self.scopes)
+
+    @property
+    def lifetime_s(self) -> float | None:
+        return None if self.expires is None else self.expires - self.created
 
     def state(self, at: float) -> str:
         if self.revoked is not None:
@@ -110,7 +114,11 @@ class ApiKeys:
             return await _row(connection, id_)
 
     async def rotate(
-        self, id_: str, overlap_s: float, lifetime_s: float | None, peppers: Peppers
+        self,
+        id_: str,
+        overlap_s: float,
+        lifetime_s: float | None | Literal["same"],
+        peppers: Peppers,
     ) -> NewKey:
         """A key that may do the same; the old one is valid for `overlap_s` more, at most.
 
@@ -120,7 +128,8 @@ class ApiKeys:
             old = await _row(connection, id_)
             if old.state(await _time(connection)) != "valid":
                 raise NoSuchKey(id_)
-            order = Order(old.tenant, old.scopes, lifetime_s, old.name)
+            for_s = old.lifetime_s if lifetime_s == "same" else lifetime_s
+            order = Order(old.tenant, old.scopes, for_s, old.name)
             new = await _insert(connection, order, peppers)
             until = new.row.created + overlap_s
             sooner = (api_keys.c.expires > until) | api_keys.c.expires.is_(None)

@@ -60,7 +60,7 @@ class AuditLog:
         while not self._closing.is_set() or not self._waiting.empty():
             lines = self._next()
             if lost := self.lost - self._lost_told:
-                lines += _line("entries_lost", {"count": lost})
+                lines += entry("entries_lost", {"count": lost})
             if not self._written(lines):
                 return
             self._lost_told += lost
@@ -94,7 +94,7 @@ def audit(name: str, **fields: Any) -> None:
     """Adds an entry. `name` and `fields` are those of `AUDIT_EVENTS`; fields without a value and
     others are left out."""
     if _log:
-        _log.add(_line(name, {**ids(), **fields}))
+        _log.add(entry(name, {**ids(), **fields}))
 
 
 def lost() -> int:
@@ -115,7 +115,8 @@ async def audited(file: Path) -> AsyncIterator[None]:
         await asyncio.to_thread(mine.close)
 
 
-def _line(name: str, given: dict[str, Any]) -> bytes:
+def entry(name: str, given: dict[str, Any]) -> bytes:
+    """As a line."""
     shown: dict[str, Any] = {"at": _now(), "event": name}
     for field in (*ALWAYS, *AUDIT_EVENTS[name].fields):
         value = given.get(field)

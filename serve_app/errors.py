@@ -101,7 +101,11 @@ CODES: dict[str, Code] = {
     "host_not_allowed": Code(
         403, 1008, "`Host` is not a known name of this server; see `browser.hosts`."
     ),
-    "invalid_api_key": Code(401, 1008, "The key is not valid or has expired."),
+    "missing_api_key": Code(401, 1008, "The server needs a key, and there is none."),
+    "invalid_api_key": Code(
+        401, 1008, "The key is not valid, has expired, was revoked, or stands where none may."
+    ),
+    "missing_scope": Code(403, 1008, "The key may not be used for this; the message says why."),
     "too_many_conversations": Code(503, 1013, "Too many conversations; see Retry-After."),
     "too_many_requests": Code(429, None, "Too many requests in progress; see Retry-After."),
     "rate_limit_exceeded": Code(
@@ -176,6 +180,9 @@ def reason(fault: Any) -> str:
     return message.removeprefix("Value error, ")
 
 
+TYPES = {401: "authentication_error", 403: "permission_error"}
+
+
 class ClientError(Exception):
     """An error for the client: what was wrong and what is allowed."""
 
@@ -205,7 +212,8 @@ class ClientError(Exception):
 
     def body(self) -> dict[str, Any]:
         """The error in OpenAI's shape."""
-        kind = "server_error" if self.status >= 500 else "invalid_request_error"
+        other = "server_error" if self.status >= 500 else "invalid_request_error"
+        kind = TYPES.get(self.status, other)
         shown = {"message": self.message, "type": kind, "param": self.param, "code": self.code}
         return {"error": shown}
 
@@ -225,6 +233,13 @@ def server_restarting() -> ClientError:
     """A refusal during a drain; another server, or this one after its start, can be asked at
     once."""
     return ClientError("server_restarting", "this server is stopping; connect again", 1)
+
+
+def key_revoked() -> ClientError:
+    """Ends what is open with a key."""
+    return ClientError(
+        "invalid_api_key", "the key was revoked or has expired: connect with another"
+    )
 
 
 class ProtocolViolation(Exception):

@@ -269,17 +269,25 @@ class Serving(NamedTuple):
     address: str
     drain: Drain
     begin_drain: Callable[[], object]
+    call: Callable[..., object]
+    """Calls something on the server's loop, soon."""
 
 
 @contextmanager
-def served(config: Config | None = None, given: Backend | None = None) -> Iterator[str]:
+def served(
+    config: Config | None = None,
+    given: Backend | None = None,
+) -> Iterator[str]:
     """The application on a real socket, with real WebSockets: `host:port`."""
     with serving(config, given) as here:
         yield here.address
 
 
 @contextmanager
-def serving(config: Config | None = None, given: Backend | None = None) -> Iterator[Serving]:
+def serving(
+    config: Config | None = None,
+    given: Backend | None = None,
+) -> Iterator[Serving]:
     import threading
 
     there, config = given or models(), not_measured(config or Config(profile="sim"))
@@ -293,7 +301,10 @@ def serving(config: Config | None = None, given: Backend | None = None) -> Itera
         wait_for(lambda: server.started)
         port = server.servers[0].sockets[0].getsockname()[1]
         yield Serving(
-            f"127.0.0.1:{port}", drain, lambda: server.loop.call_soon_threadsafe(drain.begin)
+            f"127.0.0.1:{port}",
+            drain,
+            lambda: server.loop.call_soon_threadsafe(drain.begin),
+            server.loop.call_soon_threadsafe,
         )
     finally:
         server.should_exit = True

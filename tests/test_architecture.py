@@ -106,6 +106,7 @@ PURE = [
         f"serve_app/limits/{name}.py"
         for name in ("account", "day", "lease", "refusals", "settings", "standing", "window")
     ),
+    *(f"serve_app/identity/{name}.py" for name in ("credentials", "routes")),
 ]
 IMPURE = {"asyncio", "time", "logging", "threading", "random", "os", "anyio", "datetime"}
 EMPTY_NAMES = {"utils", "util", "helpers", "helper", "manager", "handler", "common", "misc"}

@@ -23,6 +23,7 @@ from serve_app.api import (
 )
 from serve_app.api.backend import Backend
 from serve_app.api.drain import Drain, DrainGate
+from serve_app.api.gate import GateMiddleware
 from serve_app.api.legacy import paths, streaming
 from serve_app.api.limits import LimitsMiddleware
 from serve_app.api.methods import HeadRequests
@@ -33,10 +34,10 @@ from serve_app.api.sockets.socketio import PATH as SOCKET_IO
 from serve_app.api.sockets.socketio import endpoint as socket_io
 from serve_app.config import Config
 from serve_app.config.runtime import RuntimeSettings
-from serve_app.identity.gate import GateMiddleware
 from serve_app.observability.metrics import Metrics
 from serve_app.observability.requests import WatchRequests
 from serve_app.security.middleware import RequestMiddleware
+from serve_app.security.request_id import RequestIds
 
 
 def create_app(
@@ -65,13 +66,14 @@ def create_app(
         limits=config.limits,
         jobs=config.jobs,
         metrics=server.metrics,
-        adds_id=not serve_adds_id,
     )
     app.add_middleware(
         LimitsMiddleware, limiter=server.limiter, metrics=server.metrics, free=SOCKET_IO
     )
     app.add_middleware(GateMiddleware, gate=server.gate, metrics=server.metrics)
     app.add_middleware(DrainGate, drain=server.drain, metrics=server.metrics, open_paths=SOCKET_IO)
+    if not serve_adds_id:
+        app.add_middleware(RequestIds)
     app.add_middleware(WatchRequests, metrics=server.metrics)  # the outermost, to see everything
     errors.install(app, server.metrics)
     docs_page.install(app)

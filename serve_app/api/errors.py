@@ -74,12 +74,16 @@ SHOULD_RETRY = {"rate_limit_exceeded": "true", "quota_exceeded": "false"}
 """What OpenAI's clients are told. Otherwise they would try every 429 again."""
 
 
-def retry_headers(error: ClientError) -> dict[str, str]:
+def error_headers(error: ClientError) -> dict[str, str]:
     headers = dict(error.headers)
     if error.retry_after_s is not None:
         headers["Retry-After"] = str(error.retry_after_s)
     if error.code in SHOULD_RETRY:
         headers["x-should-retry"] = SHOULD_RETRY[error.code]
+    if error.status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    elif error.code == "missing_scope":
+        headers["WWW-Authenticate"] = 'Bearer error="insufficient_scope"'
     return headers
 
 
@@ -92,7 +96,7 @@ def _answer(
         status or error.status,
         {
             **(headers if isinstance(headers, dict) else {}),
-            **retry_headers(error),
+            **error_headers(error),
             **(UPGRADE if error.code == "upgrade_required" else {}),
         },
     )

@@ -8,7 +8,7 @@ from fastapi.responses import JSONResponse
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serve_app.api.errors import retry_headers
+from serve_app.api.errors import error_headers
 from serve_app.errors import ClientError
 from serve_app.identity.principal import Principal
 from serve_app.limits.limiter import Limiter
@@ -36,7 +36,7 @@ class LimitsMiddleware:
             self._limiter.request(caller)
         except ClientError as error:
             self._metrics.count_error(error.code)
-            headers = {**retry_headers(error), "Connection": "close"}
+            headers = {**error_headers(error), "Connection": "close"}
             return await JSONResponse(error.body(), error.status, headers)(scope, receive, send)
         await self._app(scope, receive, self._telling(send, caller))
 

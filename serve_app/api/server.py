@@ -86,7 +86,7 @@ class Server:
         )
         """None where callers need no key."""
         self.known_origins = known_origins(config.browser, config.auth.required)
-        self.gate = Gate(self.known_origins, backend.keys)
+        self.gate = Gate(self.known_origins, backend.keys, self.authenticator, self.refusals)
         self.meter = Meter(today)
         _begin_counters(metrics)
         metrics.watch(DRAINING, lambda: drain.begun.is_set())
@@ -111,6 +111,7 @@ class Server:
             self.limiter,
         )
         settings.follow(self.sessions.configure)
+        self.gate.follow_revoked(self.sessions.revoke)
         cluster = backend.cluster
         self.takeovers = Takeovers(backend.fence, cluster.fence if cluster else None)
         self.conversations = Conversations(

@@ -52,9 +52,17 @@ class RealtimeDialect:
     """One connection's side of the protocol. Raises `ClientError` for an invalid session."""
 
     def __init__(
-        self, terms: DialectTerms, session_id: str, session: RealtimeSession, model: str, now: float
+        self,
+        terms: DialectTerms,
+        session_id: str,
+        session: RealtimeSession,
+        model: str,
+        now: float,
+        may_reply: bool = True,
     ) -> None:
+        """`may_reply`: else the session can only be one of type `transcription`."""
         self._terms = terms
+        self._may_reply = may_reply
         self.id = f"sess_{session_id}"
         self.prefix = session_id[:12]
         """Of every id that this session makes."""
@@ -137,6 +145,9 @@ class RealtimeDialect:
         if not isinstance(update, dict):
             raise ClientError("missing_required_parameter", "session must be an object")
         session = self._session.merged(update, self._terms.engines)
+        if session.type != "transcription" and not self._may_reply:
+            reason = "session.type: this key allows only transcription"
+            raise ClientError("invalid_value", reason, param="session.type")
         self.settings = self._checked(session)
         self._input.change_format(session.audio.input.format)
         self._replies.change_format(session.audio.output.format)

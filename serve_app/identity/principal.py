@@ -11,6 +11,8 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
+from serve_app.errors import ClientError
+
 
 class Scope(StrEnum):
     """What a key may be used for."""
@@ -43,8 +45,10 @@ EVERYBODY = Principal("default")
 
 
 def caller_of(request: Request) -> Principal:
-    """Whom the gate has let in."""
-    caller: Principal = request.scope["caller"]
+    """Whom the gate has let in. Raises `ClientError` where it has let in anybody."""
+    caller: Principal | None = request.scope.get("caller")
+    if caller is None:
+        raise ClientError("missing_api_key", "this needs a key")
     return caller
 
 

@@ -7,7 +7,7 @@ socket or the collector of a recording.
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import anyio
 
@@ -18,7 +18,7 @@ from serve_app.admission.places import Place
 from serve_app.config import Limits
 from serve_app.config.drain import CLOSE_TIMEOUT_S
 from serve_app.config.engines import TranscriberConfig, VadConfig
-from serve_app.errors import ClientError, server_restarting
+from serve_app.errors import ClientError, key_revoked, server_restarting
 from serve_app.identity.principal import Principal
 from serve_app.lanes.lane import LaneStream
 from serve_app.lanes.pool import LanePool, LaneTimings, ReplicaSet
@@ -229,6 +229,13 @@ class LiveSession:
             self._session.on(ClientVanished(), 0.0)
         self._abandon(code)
 
+    def revoke(self) -> None:
+        """The key is not valid any more. The client gets an error that says so."""
+        error = key_revoked()
+        self.feed(ClientErred(error))
+        if self.closed is None:
+            self.fail(error.code)
+
     def _do(self, order: Order) -> None:
         match order:
             case DetectSpeech(pcm, resume):
@@ -371,6 +378,12 @@ class LiveSessions:
         if live.place:
             self.admission.leave(live.place)
         self._metrics.active_sessions = self.count
+
+    def revoke(self, keys: Collection[str]) -> None:
+        """End the sessions of these keys at once: what is not final is lost."""
+        for live in list(self._open):
+            if live.origin.caller.key in keys:
+                live.revoke()
 
     async def drain(self, timeout_s: float) -> None:
         """Admit no session any more. Open ones get `timeout_s` to end, then they get the words of

@@ -13,8 +13,8 @@ from websockets.sync.client import connect as websocket
 from websockets.typing import Subprotocol
 
 from serve_app.api import create_app
+from serve_app.api.gate import PROBES
 from serve_app.config import Config
-from serve_app.identity.gate import PROBES
 from tests.fakes import models, served
 
 FRIEND = "https://app.example"

@@ -15,8 +15,8 @@ from picows import WSUpgradeRequest, WSUpgradeResponseWithListener
 from deployments.decoding import Bounds, Undecodable, decode_in_process
 from serve_app.admission.places import Place
 from serve_app.api.backend import Backend
-from serve_app.api.sockets.query import checked_query
-from serve_app.api.sockets.socket import refusal, welcome
+from serve_app.api.sockets.query import arrival, checked_query
+from serve_app.api.sockets.socket import SUBPROTOCOL, agreed, refusal, welcome
 from serve_app.api.sockets.spoken import SpokenSocket, conversation_terms
 from serve_app.api.sockets.upgrade import Route
 from serve_app.conversation.driver import Conversations
@@ -31,7 +31,7 @@ from serve_app.dialects.conversation import (
 from serve_app.dialects.frames import ImmediateAnswer
 from serve_app.errors import ClientError
 from serve_app.identity.gate import Gate
-from serve_app.identity.principal import Scope
+from serve_app.identity.routes import SOCKETS
 from serve_app.live.fence import REPLACED, Claim
 from serve_app.live.takeovers import Takeovers
 from serve_app.observability.metrics import Metrics
@@ -62,7 +62,7 @@ def route(
 
     def accept(request: WSUpgradeRequest) -> WSUpgradeResponseWithListener:
         try:
-            caller = gate.caller(request.headers, Scope.REALTIME)
+            caller = gate.caller(SOCKETS[PATH], arrival(request))
             checked_query(request, ())
             place = conversations.admit(caller)
         except ClientError as error:
@@ -72,7 +72,8 @@ def route(
         socket = ConversationSocket(
             conversations, dialect, metrics, max_bytes, place, origin, keeping
         )
-        return welcome(socket, conversations.sessions.limiter.headers(caller))
+        headers = conversations.sessions.limiter.headers(caller) | agreed(request, SUBPROTOCOL)
+        return welcome(socket, headers)
 
     return Route(accept, max_bytes)
 

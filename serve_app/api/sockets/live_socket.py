@@ -13,14 +13,15 @@ from picows import WSUpgradeRequest, WSUpgradeResponseWithListener
 
 from serve_app.admission.places import Place
 from serve_app.api.backend import Backend
-from serve_app.api.sockets.query import checked_query
-from serve_app.api.sockets.socket import Socket, refusal, welcome
+from serve_app.api.sockets.query import arrival, checked_query
+from serve_app.api.sockets.socket import SUBPROTOCOL, Socket, agreed, refusal, welcome
 from serve_app.api.sockets.upgrade import Route
 from serve_app.config.resume import ResumeConfig
 from serve_app.dialects.native import NativeDialect
 from serve_app.errors import ClientError
 from serve_app.identity.gate import Gate
-from serve_app.identity.principal import Principal, Scope
+from serve_app.identity.principal import Principal
+from serve_app.identity.routes import SOCKETS
 from serve_app.jobs.live_recording import LiveRecording, LiveRecordings
 from serve_app.live.backlog import Backlog
 from serve_app.live.driver import LiveSession, LiveSessions
@@ -73,7 +74,7 @@ def route(
 
     def accept(request: WSUpgradeRequest) -> WSUpgradeResponseWithListener:
         try:
-            caller = gate.caller(request.headers, Scope.TRANSCRIBE)
+            caller = gate.caller(SOCKETS[PATH], arrival(request))
             recording = _recording(request, caller, live_recordings)
             place = sessions.admit(caller)
         except ClientError as error:
@@ -83,7 +84,8 @@ def route(
         dialect = NativeDialect(sessions.limits, id_, backend.engines.transcriber, signed)
         origin = origin_of(caller, request.headers, "native", id_)
         socket = LiveSocket(sessions, dialect, metrics, takeovers, place, origin, recording)
-        return welcome(socket, sessions.limiter.headers(caller))
+        headers = sessions.limiter.headers(caller) | agreed(request, SUBPROTOCOL)
+        return welcome(socket, headers)
 
     return Route(accept, MAX_MESSAGE_BYTES)
 

@@ -16,17 +16,23 @@ from picows import (
     WSListener,
     WSMsgType,
     WSTransport,
+    WSUpgradeRequest,
     WSUpgradeResponse,
     WSUpgradeResponseWithListener,
 )
 
-from serve_app.api.errors import retry_headers
+from serve_app.api.errors import error_headers
 from serve_app.errors import CODES, ClientError
+from serve_app.identity.credentials import subprotocols
 from serve_app.live.backlog import ReaderTooSlow
 from serve_app.observability.metrics import Metrics
 from serve_app.security.headers import ALWAYS
 
 log = logging.getLogger("voxray.socket")
+
+SUBPROTOCOL = "voxray"
+"""Of our own protocols. A browser that sends a key as a subprotocol needs another one that the
+server selects."""
 
 PACE = "pace"
 CLOSE_TIMEOUT_S = 5.0
@@ -50,7 +56,7 @@ CLOSE_CODES = {*range(1000, 1004), *range(1007, 1015), *range(3000, 5000)}
 def refusal(error: ClientError, metrics: Metrics) -> WSUpgradeResponseWithListener:
     """A handshake refused, as plain HTTP."""
     metrics.count_error(error.code)
-    headers = {"Content-Type": "application/json", **ALWAYS, **retry_headers(error)}
+    headers = {"Content-Type": "application/json", **ALWAYS, **error_headers(error)}
     body = json.dumps(error.body()).encode()
     response = WSUpgradeResponse.create_error_response(error.status, body, headers)
     return WSUpgradeResponseWithListener(response, None)
@@ -60,6 +66,12 @@ def welcome(
     socket: "Socket", headers: Mapping[str, str] | None = None
 ) -> WSUpgradeResponseWithListener:
     return WSUpgradeResponseWithListener(WSUpgradeResponse.create_101_response(headers), socket)
+
+
+def agreed(request: WSUpgradeRequest, ours: str) -> dict[str, str]:
+    """The header that selects our subprotocol, if the client offers it; a key never comes back."""
+    offered = subprotocols(request.headers.items())
+    return {"Sec-WebSocket-Protocol": ours} if ours in offered else {}
 
 
 def close_answer(payload: bytes) -> int:

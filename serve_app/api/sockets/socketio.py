@@ -14,18 +14,19 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import orjson
-from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp
 
 from serve_app.api.backend import Backend
+from serve_app.api.gate import arrival
 from serve_app.api.legacy.streaming import parsed
 from serve_app.dialects.frames import base64_bytes
 from serve_app.dialects.native import NativeDialect
-from serve_app.errors import ClientError
+from serve_app.errors import ClientError, key_revoked
 from serve_app.extras import SOCKET_IO, MissingExtra, module_of
 from serve_app.identity.gate import Gate
-from serve_app.identity.principal import Principal, Scope
+from serve_app.identity.principal import Principal
+from serve_app.identity.routes import SOCKETS
 from serve_app.live.backlog import Backlog, ReaderTooSlow
 from serve_app.live.driver import LiveSession, LiveSessions
 from serve_app.live.events import (
@@ -61,8 +62,15 @@ class Listener:
     """One socket's session; events wait in a backlog until they are sent."""
 
     def __init__(
-        self, caller: Principal, sessions: LiveSessions, dialect: NativeDialect, emit: Any
+        self,
+        caller: Principal,
+        sessions: LiveSessions,
+        dialect: NativeDialect,
+        emit: Any,
+        leave: Callable[[], Awaitable[None]],
     ) -> None:
+        self._disconnect = leave
+        self._revoked = False
         self._sessions = sessions
         self._dialect = dialect
         self._emit = emit
@@ -85,7 +93,8 @@ class Listener:
             self._live.feed(ClientErred(error))
 
     def close(self) -> None:
-        self._sending.cancel()
+        if asyncio.current_task() is not self._sending:
+            self._sending.cancel()
         self._leave()
 
     def _leave(self) -> None:
@@ -95,12 +104,16 @@ class Listener:
             self._live = None
 
     def _on_event(self, event: Event) -> None:
+        if isinstance(event, ErrorReport) and event.error.code == key_revoked().code:
+            self._revoked = True
         if not isinstance(event, UtteranceEvent | Resumable):
             self._backlog.put(event)
             self._pending.set()
 
     def _on_abandoned(self, code: str) -> None:
         asyncio.get_running_loop().call_soon(self._leave)
+        if self._revoked:
+            return
         with contextlib.suppress(ReaderTooSlow):
             self._on_event(ErrorReport(ClientError(code, "the session ended early")))
 
@@ -116,6 +129,8 @@ class Listener:
                     await self._emit(name, fields)
                 if isinstance(event, Close):
                     self._leave()
+            if self._revoked:
+                return await self._disconnect()
 
 
 class SocketIo:
@@ -152,20 +167,33 @@ class SocketIo:
         if self._server.eio.sockets:
             await self._server.eio.disconnect()
 
-    async def _connect(self, sid: str, environ: Any, _: Any = None) -> None:
+    async def _connect(self, sid: str, environ: Any, auth: Any = None) -> None:
         engine = self._backend.engines.transcriber
         dialect = NativeDialect(self._sessions.limits, uuid.uuid4().hex, engine)
 
         async def emit(name: str, fields: dict[str, Any]) -> None:
             await self._server.emit(name, fields, to=sid)
 
+        async def leave() -> None:
+            connection = self._server.manager.eio_sid_from_sid(sid, "/")
+            await self._server.disconnect(sid)
+            await self._server.eio.disconnect(connection)
+
         try:
-            headers = Headers(scope=environ["asgi.scope"])
-            caller = self._gate.caller(headers, Scope.TRANSCRIBE)
-            self._listeners[sid] = Listener(caller, self._sessions, dialect, emit)
+            caller = self._caller(environ, auth)
+            self._listeners[sid] = Listener(caller, self._sessions, dialect, emit, leave)
         except ClientError as error:
             self._metrics.count_error(error.code)
             raise self._library.exceptions.ConnectionRefusedError(error.code) from error
+
+    def _caller(self, environ: Any, auth: Any) -> Principal:
+        """The key is in `auth`, or in a header of the connection's first request. Raises
+        `ClientError`."""
+        request, key = environ["asgi.scope"], auth.get("key") if isinstance(auth, dict) else None
+        came = arrival(request)
+        if isinstance(key, str):
+            came = came._replace(in_band=(key,))
+        return self._gate.caller(SOCKETS[PATH], came)
 
     async def _start(self, sid: str, fields: Any = None) -> None:
         if not (listener := self._listeners.get(sid)):

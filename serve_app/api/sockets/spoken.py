@@ -131,6 +131,10 @@ class SpokenSocket(Socket):
         self._flush()
         super().finish(code, reason)
 
+    def end(self, code: str) -> None:
+        self._flush()
+        super().end(code)
+
     def _throttle(self) -> None:
         live = self._conversation and self._conversation.live
         if not live:

@@ -32,8 +32,10 @@ from serve_app.live.options import EngineInfo, check_tool_choice, listed, noted,
 from serve_app.observability.tracing import current, traceparent
 from serve_app.security.concurrency import ConcurrencyLimit
 from serve_app.security.json_bounds import LARGEST
+from serve_app.usage.meter import Counted
 
 MAX_TOKENS = 1 << 31
+CHARS_A_TOKEN, SHORT_REPLY = 4, 64
 
 
 class _Shape(BaseModel):
@@ -222,12 +224,18 @@ async def _written(
     conversations: Conversations, ask: ChatRequest, limit: ConcurrencyLimit, caller: Principal
 ) -> AsyncIterator[ChatDelta]:
     trace = traceparent(current())
-    with limit.slot():
+    with limit.slot(), conversations.limiter.quota(caller, Counted.TOKENS, _estimate(ask)):
         async with aclosing(
             conversations.chat.stream(ask.messages, ask.options, caller=caller, trace=trace)
         ) as pieces:  # type: ignore[type-var]
             async for written in pieces:
                 yield written
+
+
+def _estimate(ask: ChatRequest) -> int:
+    """Tokens to reserve; what is used is counted."""
+    read = sum(len(message.content) for message in ask.messages) // CHARS_A_TOKEN
+    return read + (ask.options.max_tokens or SHORT_REPLY)
 
 
 async def _whole(pieces: AsyncIterator[ChatDelta], head: dict[str, Any]) -> dict[str, Any]:

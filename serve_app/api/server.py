@@ -124,7 +124,7 @@ class Server:
         )
         limits, retry = config.limits, self.retry_after_s
         door = self.admission.request
-        self.submission = Submission(backend, jobs, limits, retry, door)
+        self.submission = Submission(backend, jobs, limits, retry, door, self.limiter)
         self.histories = Histories(
             self.submission.jobs.database, config.storage, config.resume, metrics
         )
@@ -223,7 +223,7 @@ class Server:
             lambda: self.pause.over(PAUSE_S),
         )
         diarization = Diarization(self._diarizers, self.config.diarizer.timeout_s)
-        return Recordings(recogniser, diarization, self.metrics, self.meter)
+        return Recordings(recogniser, diarization, self.metrics, self.meter, self.limiter)
 
 
 def session_cost(config: Config) -> Shares:

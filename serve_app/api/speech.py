@@ -23,6 +23,7 @@ from serve_app.identity.principal import Caller, Principal
 from serve_app.live.options import EngineInfo, listed, noted, noted_header, unsupported
 from serve_app.observability.tracing import current, traceparent
 from serve_app.security.concurrency import ConcurrencyLimit
+from serve_app.usage.meter import Counted
 
 RAW = ("wav", "pcm")
 """Formats that need no encoder; the others are encoded in a thread."""
@@ -115,13 +116,14 @@ async def _sounds(
     conversations: Conversations, clauses: list[str], voice: str, speed: float, caller: Principal
 ) -> AsyncIterator[bytes]:
     trace = traceparent(current())
-    for number, clause in enumerate(clauses):
-        request = (clause, voice, speed, number)
-        asked = conversations.speaker.stream(*request, caller=caller, trace=trace)
-        async with aclosing(asked) as sounds:  # type: ignore[type-var]
-            async for sound in sounds:
-                if sound.pcm:
-                    yield sound.pcm
+    with conversations.limiter.quota(caller, Counted.CHARACTERS, sum(map(len, clauses))):
+        for number, clause in enumerate(clauses):
+            request = (clause, voice, speed, number)
+            asked = conversations.speaker.stream(*request, caller=caller, trace=trace)
+            async with aclosing(asked) as sounds:  # type: ignore[type-var]
+                async for sound in sounds:
+                    if sound.pcm:
+                        yield sound.pcm
 
 
 async def _encoded(

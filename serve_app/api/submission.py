@@ -17,9 +17,11 @@ from serve_app.identity.principal import Principal
 from serve_app.jobs.job import Job, JobOptions, view
 from serve_app.jobs.submission import Jobs, Particulars, Upload
 from serve_app.jobs.webhooks.delivery import check_webhook
+from serve_app.limits.limiter import Limiter
 from serve_app.live.options import check_options
 from serve_app.security.bodies import declared_bytes
 from serve_app.security.concurrency import ConcurrencyLimit
+from serve_app.usage.meter import Counted
 
 MAX_KEY_CHARS = 255
 HOTWORDS = ("hotwords", "hotwords[]")
@@ -42,8 +44,10 @@ class Submission:
         limits: Limits,
         retry_after_s: Callable[[], int],
         admit: Callable[[], None],
+        limiter: Limiter,
     ) -> None:
         self.jobs = jobs
+        self._limiter = limiter
         self._backend = backend
         self._limits = limits
         self._uploads = ConcurrencyLimit(
@@ -65,9 +69,11 @@ class Submission:
             key = _checked_key(request.headers.get("idempotency-key") or in_form)
             return Particulars(form.filename, self.checked(fields | (options or {})), key)
 
-        expected = declared_bytes(request.headers)
+        self._limiter.check_quota(caller, Counted.AUDIO)
+        expected, rooms = declared_bytes(request.headers), self._limiter.rooms(caller)
+        upload = Upload(caller, form.file(), expected, particulars, rooms)
         with self._uploads.slot():
-            return await self.jobs.submit(Upload(caller, form.file(), expected, particulars))
+            return await self.jobs.submit(upload)
 
     def checked(self, fields: dict[str, Any]) -> JobOptions:
         """Raises `ClientError` for options that are unknown or that the engine does not support."""

@@ -143,17 +143,29 @@ class Conversation:
     def _do(self, order: Work) -> None:
         match order:
             case Generate(reply, request):
-                thinking = tracing.begin(self._trace(reply))
-                trace = tracing.traceparent(thinking)
-                call = self._all.chat.start(
-                    request.messages, request.options, caller=self._origin.caller, trace=trace
-                )
-                self._start(reply, self._generate(reply, call, thinking))
-                self._work[reply].calls.append(call)
+                try:
+                    self._begin(reply, request)
+                except ClientError as error:
+                    self._all.start(self._refuse(reply, error), self._fail, self._origin.ids())
             case Speak():
                 self._work_for(order.reply).clauses.put_nowait(order)
             case Cancel(reply):
                 self._cancel(reply)
+
+    def _begin(self, reply: int, request: ChatRequest) -> None:
+        """Raises `ClientError` where there are no tokens left, or the request is quarantined."""
+        caller = self._origin.caller
+        self._all.limiter.check_quota(caller, Counted.TOKENS)
+        thinking = tracing.begin(self._trace(reply))
+        trace = tracing.traceparent(thinking)
+        asked = (request.messages, request.options)
+        call = self._all.chat.start(*asked, caller=caller, trace=trace)
+        self._start(reply, self._generate(reply, call, thinking))
+        self._work[reply].calls.append(call)
+
+    async def _refuse(self, reply: int, error: ClientError) -> None:
+        """After the events that come with the order."""
+        self._feed_turn(WorkFailed(reply, error))
 
     def _send(self, event: Event) -> None:
         if isinstance(event, ReplyEnded):
@@ -231,14 +243,15 @@ class Conversation:
 
     async def _speak_clause(self, order: Speak, trace: str) -> None:
         asked = (order.text, order.voice, order.speed, order.clause)
-        answers = self._all.speaker.stream(*asked, caller=self._origin.caller, trace=trace)
-        async with aclosing(answers) as sounds:  # type: ignore[type-var]
-            async for sound in sounds:
-                await self.writable.wait()
-                if sound.pcm:
-                    self._feed_turn(
-                        AudioDeltaReceived(order.reply, order.clause, sound.pcm, sound.engine_ms)
-                    )
+        caller = self._origin.caller
+        with self._all.limiter.quota(caller, Counted.CHARACTERS, len(order.text)):
+            answers = self._all.speaker.stream(*asked, caller=caller, trace=trace)
+            async with aclosing(answers) as sounds:  # type: ignore[type-var]
+                async for sound in sounds:
+                    await self.writable.wait()
+                    if sound.pcm:
+                        spoken = (order.clause, sound.pcm, sound.engine_ms)
+                        self._feed_turn(AudioDeltaReceived(order.reply, *spoken))
 
     @contextmanager
     def _recorded(
@@ -264,6 +277,7 @@ class Conversations:
     ) -> None:
         self.config = config
         self.sessions = sessions
+        self.limiter = sessions.limiter
         self.voices = voices
         self.metrics = metrics
         self.chat = chat

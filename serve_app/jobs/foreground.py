@@ -18,6 +18,7 @@ from serve_app.jobs.recogniser import Recogniser, TranscriptionFailed
 from serve_app.jobs.recognition import transcribed, transcribed_windows, windows
 from serve_app.jobs.result import segments_of
 from serve_app.jobs.windowing import Window
+from serve_app.limits.limiter import Limiter
 from serve_app.live.events import SessionMetrics
 from serve_app.live.transcript import Segment, WordOut, ms
 from serve_app.observability.metrics import Metrics
@@ -135,16 +136,27 @@ class Recordings:
     """Transcribes recordings over the lanes of this process."""
 
     def __init__(
-        self, recogniser: Recogniser, diarization: Diarization, metrics: Metrics, meter: Meter
+        self,
+        recogniser: Recogniser,
+        diarization: Diarization,
+        metrics: Metrics,
+        meter: Meter,
+        limiter: Limiter,
     ) -> None:
         self._meter = meter
+        self._limiter = limiter
         self._recogniser = recogniser
         self._diarization = diarization
         self._metrics = metrics
 
     @asynccontextmanager
     async def open(self, path: Path, limits: Limits, caller: Principal) -> AsyncIterator[Recording]:
+        """Raises `ClientError` where the caller has no audio left; while it is being transcribed,
+        too."""
+        self._limiter.check_quota(caller, Counted.AUDIO)
+
         def heard(samples: int) -> None:
+            self._limiter.check_left(caller, Counted.AUDIO)
             self._meter.add(caller, Counted.AUDIO, samples / RATE)
 
         preparation = Preparation(path, Bounds(limits.max_recording_s, limits.decode_timeout_s))

@@ -18,6 +18,7 @@ from serve_app.jobs.database import Database, now
 from serve_app.jobs.job import CLAIMED, ENDED, Job, JobOptions, JobState, Standing
 from serve_app.jobs.private import Private
 from serve_app.jobs.result_cache import remember
+from serve_app.jobs.room import Room, check_room
 from serve_app.jobs.shares import charge, correct, forget_idle, lift, next_of
 from serve_app.jobs.standing import pace, standing_of
 from serve_app.jobs.tables import jobs
@@ -99,32 +100,36 @@ class Queue:
 
     # For clients.
 
-    async def submit(self, asked: Submitted, most_waiting: int) -> tuple[Job, bool]:
+    async def submit(
+        self, asked: Submitted, most_waiting: int, rooms: Sequence[Room] = ()
+    ) -> tuple[Job, bool]:
         """The job, and whether it is new: the same idempotency key gives the same job.
 
-        Raises `ClientError` if the key was used for another request, or too many jobs wait.
+        Raises `ClientError` if the key was used for another request, too many jobs wait, or there
+        is no room.
         """
         if asked.idempotency_key and (before := await self._submitted_before(asked)):
             return before, False
         try:
-            return await self._insert(asked, most_waiting), True
+            return await self._insert(asked, [Room("", most_waiting, 0), *rooms]), True
         except sa.exc.IntegrityError as error:
             if before := await self._submitted_before(asked):
                 return before, False
             raise _conflict() from error
 
-    async def _insert(self, asked: Submitted, most_waiting: int) -> Job:
+    async def free(
+        self, tenant: str, rooms: Sequence[Room], size: int
+    ) -> Sequence[tuple[int, Room]]:
+        """See `check_room`."""
+        if not rooms:
+            return ()
+        async with self._database.read() as connection:
+            return await check_room(connection, tenant, rooms, size)
+
+    async def _insert(self, asked: Submitted, rooms: Sequence[Room]) -> Job:
         live = asked.kind == "live"
         async with self._database.write() as connection:
-            waiting = await connection.scalar(
-                sa.select(sa.func.count())
-                .select_from(jobs)
-                .where(jobs.c.tenant == asked.tenant, jobs.c.state == JobState.QUEUED)
-            )
-            if (waiting or 0) >= most_waiting:
-                raise ClientError(
-                    "too_many_jobs", f"{most_waiting} jobs are already waiting; retry later", 60
-                )
+            await check_room(connection, asked.tenant, rooms, asked.size)
             fields = asked._asdict() | {
                 "options": asked.options.model_dump_json(),
                 "priority": asked.options.priority,

@@ -2,7 +2,7 @@
 
 import hashlib
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import NamedTuple
 
 from serve_app.config import JobsConfig, StorageConfig
@@ -14,6 +14,7 @@ from serve_app.jobs.media import HEAD_BYTES, media_type
 from serve_app.jobs.objects import Objects
 from serve_app.jobs.queue import Queue, Submitted, new_id
 from serve_app.jobs.result import Result
+from serve_app.jobs.room import Room, check_size
 from serve_app.jobs.storage_keys import private_of
 from serve_app.jobs.webhooks.delivery import Webhooks
 
@@ -35,14 +36,19 @@ class Upload(NamedTuple):
     pieces: AsyncIterator[bytes]
     expected_bytes: int
     particulars: Callable[[], Particulars]
+    rooms: Sequence[Room] = ()
+    """What the tenant and the key may store."""
 
 
 class _Measured:
     """The pieces of an upload, with their size, digest and media type."""
 
-    def __init__(self, pieces: AsyncIterator[bytes], most: int) -> None:
+    def __init__(
+        self, pieces: AsyncIterator[bytes], most: int, free: Sequence[tuple[int, Room]]
+    ) -> None:
         self._pieces = pieces
         self._most = most
+        self._free = free
         self._hash = hashlib.sha256()
         self.size = 0
         self.media_type = ""
@@ -74,6 +80,7 @@ class _Measured:
             raise ClientError(
                 "upload_too_large", f"the recording is larger than the limit of {self._most} bytes"
             )
+        check_size(self.size, self._free)
 
 
 class Jobs:
@@ -90,11 +97,12 @@ class Jobs:
     async def submit(self, upload: Upload) -> tuple[Job, bool]:
         """The job, and whether it is new."""
         self.objects.check_room(upload.expected_bytes)
+        free = await self.queue.free(upload.tenant, upload.rooms, upload.expected_bytes)
         id_ = new_id()
         owner = upload.owner
         path = f"{owner.tenant}/{id_}"
         sealed_key = self.objects.new_key(path)
-        measured = _Measured(upload.pieces, self.config.max_upload_bytes)
+        measured = _Measured(upload.pieces, self.config.max_upload_bytes, free)
         pieces = aiter(measured)
         await self.objects.put_stream(f"{path}/audio", sealed_key, pieces)
         try:
@@ -111,7 +119,7 @@ class Jobs:
                 sealed_key,
                 key=owner.key,
             )
-            job, is_new = await self.queue.submit(asked, self.config.max_waiting)
+            job, is_new = await self.queue.submit(asked, self._waiting(upload), upload.rooms)
             if is_new:
                 fields = {"job": job.id, "tenant": job.tenant, "bytes": job.size}
                 log.info("job_submitted", extra=fields)
@@ -121,6 +129,11 @@ class Jobs:
         if not is_new:
             await self.objects.delete(path)
         return job, is_new
+
+    def _waiting(self, upload: Upload) -> int:
+        """The tenant's own limit, or everybody's."""
+        own = [room.waiting for room in upload.rooms if not room.key and room.waiting]
+        return own[0] if own else self.config.max_waiting
 
     async def delete(self, job: Job) -> Job | None:
         """The job, cancelled or being cancelled; None if it had ended and is now deleted."""

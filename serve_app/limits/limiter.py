@@ -19,6 +19,7 @@ import anyio
 
 from serve_app.errors import ClientError
 from serve_app.identity.principal import Principal
+from serve_app.jobs.room import Room
 from serve_app.limits import refusals
 from serve_app.limits.account import QUOTAS, Account, Now, Open
 from serve_app.limits.day import Reservation
@@ -116,6 +117,19 @@ class Limiter:
         """Raises `ClientError` unless so much is left; for 0, anything."""
         for account in self._limited(caller):
             self._check_quota(account, what, amount, self._clock())
+
+    def check_left(self, caller: Principal, what: Counted) -> None:
+        """For work that goes on: what others have reserved may be used up. Raises `ClientError`."""
+        now = self._clock()
+        for account in self._limited(caller):
+            if account.is_spent(what, now):
+                raise self._refused(self._spent(account, what, now), QUOTAS[what], account)
+
+    def rooms(self, caller: Principal) -> list[Room]:
+        """For jobs of the caller, where it is limited."""
+        limited = [(it.key, it.limits) for it in self._limited(caller)]
+        rooms = [Room(key, it.waiting_jobs, it.stored_bytes) for key, it in limited]
+        return [room for room in rooms if room.waiting or room.stored]
 
     def used(self, caller: Principal, what: Counted, amount: float) -> None:
         """Follows the meter."""

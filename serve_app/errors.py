@@ -65,6 +65,8 @@ CODES: dict[str, Code] = {
     "head_unavailable": Code(503, None, "Ray's head is away; live sessions are not affected."),
     "not_ready": Code(503, None, "The server is still starting; see Retry-After."),
     "too_many_recordings": Code(503, None, "Too many recordings in progress; see Retry-After."),
+    "upload_refused": Code(422, None, "The server's scanner refuses the file."),
+    "scan_failed": Code(503, None, "The file could not be scanned; see Retry-After."),
     "upload_too_large": Code(413, None, "The recording is larger than allowed."),
     "unreadable_audio": Code(400, None, "The body is not audio in a supported format."),
     "recording_too_long": Code(413, None, "The recording is longer than allowed."),

@@ -51,6 +51,7 @@ from serve_app.observability.table import (
     Kind,
 )
 from serve_app.security.concurrency import ConcurrencyLimit
+from serve_app.security.scanning import Scanner
 from serve_app.usage.ledger import Ledger
 from serve_app.usage.meter import Counted, Meter
 from serve_app.usage.table import today
@@ -79,7 +80,8 @@ class Server:
     ) -> None:
         self.backend, self.config, self.metrics, self.settings = backend, config, metrics, settings
         self.drain = drain
-        jobs = Jobs(config.storage, config.jobs)
+        scanner = Scanner(config.uploads)
+        jobs = Jobs(config.storage, config.jobs, scanner)
         self.refusals = Refusals(metrics)
         self.authenticator = (
             Authenticator(config.auth, jobs.database) if config.auth.required else None
@@ -132,7 +134,7 @@ class Server:
         self._watch_usage()
         transcriber = backend.engines.transcriber.name
         self.live_recordings = LiveRecordings(self.submission.jobs, transcriber)
-        self.uploads = Uploads(limits, retry, self._admit_recording)
+        self.uploads = Uploads(limits, retry, self._admit_recording, scanner)
         self.requests = ConcurrencyLimit(
             limits.max_requests, "too_many_requests", "requests", retry, door
         )

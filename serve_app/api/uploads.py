@@ -12,6 +12,7 @@ from serve_app.api.multipart import MULTIPART, FileForm, is_form
 from serve_app.config import Limits
 from serve_app.errors import ClientError
 from serve_app.security.concurrency import ConcurrencyLimit
+from serve_app.security.scanning import Scanner
 
 
 def form_body(
@@ -35,8 +36,13 @@ class Uploads:
     """
 
     def __init__(
-        self, limits: Limits, retry_after_s: Callable[[], int], admit: Callable[[], None]
+        self,
+        limits: Limits,
+        retry_after_s: Callable[[], int],
+        admit: Callable[[], None],
+        scanner: Scanner,
     ) -> None:
+        self._scanner = scanner
         code = "too_many_recordings"
         self._arriving = ConcurrencyLimit(limits.max_uploads, code, "uploads", retry_after_s, admit)
         self._transcribed = ConcurrencyLimit(
@@ -61,6 +67,7 @@ class Uploads:
                 form = FileForm(request) if is_form(request) else None
                 async for piece in form.file() if form else request.stream():
                     file.write(piece)
+                await self._scanner.check(file)
             if form and not form.filename:
                 reason = "the form needs a field `file` with the recording"
                 raise ClientError("invalid_request", reason)

@@ -5,6 +5,7 @@ from serve_app.config.engines import ConversationConfig, SpeakerConfig, TcpConfi
 from serve_app.config.jobs import JobsConfig, StorageConfig, WebhookConfig
 from serve_app.config.limits import Limits, Scale
 from serve_app.config.root import Config, WorkerConfig, engine_settings
+from serve_app.config.uploads import UploadsConfig
 
 __all__ = [
     "BrowserConfig",
@@ -16,6 +17,7 @@ __all__ = [
     "SpeakerConfig",
     "StorageConfig",
     "TcpConfig",
+    "UploadsConfig",
     "WebhookConfig",
     "WorkerConfig",
     "engine_settings",

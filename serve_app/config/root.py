@@ -31,6 +31,7 @@ from serve_app.config.model import ConfigModel
 from serve_app.config.network import NetworkConfig, TlsConfig
 from serve_app.config.resume import ResumeConfig
 from serve_app.config.tenants import TenantConfig, TenantName
+from serve_app.config.uploads import UploadsConfig
 from serve_app.config.voices import VOICES
 from serve_app.config.weighted import (
     GpuConfig,
@@ -107,6 +108,7 @@ class Config(ConfigModel):
     tcp: TcpConfig = TcpConfig()
     diarizer: DiarizerConfig = DiarizerConfig()
     storage: StorageConfig = StorageConfig()
+    uploads: UploadsConfig = UploadsConfig()
     jobs: JobsConfig = JobsConfig()
     tenants: dict[TenantName, TenantConfig] = Field(
         {},

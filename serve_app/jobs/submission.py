@@ -3,6 +3,7 @@
 import hashlib
 import logging
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import aclosing
 from typing import NamedTuple
 
 from serve_app.config import JobsConfig, StorageConfig
@@ -17,6 +18,7 @@ from serve_app.jobs.result import Result
 from serve_app.jobs.room import Room, check_size
 from serve_app.jobs.storage_keys import private_of
 from serve_app.jobs.webhooks.delivery import Webhooks
+from serve_app.security.scanning import Scanner
 
 log = logging.getLogger("voxray.jobs")
 
@@ -86,8 +88,11 @@ class _Measured:
 class Jobs:
     """What clients can do with jobs. All methods raise `ClientError`."""
 
-    def __init__(self, storage: StorageConfig, config: JobsConfig) -> None:
+    def __init__(
+        self, storage: StorageConfig, config: JobsConfig, scanner: Scanner | None = None
+    ) -> None:
         self.config = config
+        self._scanner = scanner or Scanner()
         self.database = Database(storage.database_url)
         self.objects = Objects(storage)
         private = private_of(storage)
@@ -103,8 +108,8 @@ class Jobs:
         path = f"{owner.tenant}/{id_}"
         sealed_key = self.objects.new_key(path)
         measured = _Measured(upload.pieces, self.config.max_upload_bytes, free)
-        pieces = aiter(measured)
-        await self.objects.put_stream(f"{path}/audio", sealed_key, pieces)
+        async with aclosing(self._scanner.passed(aiter(measured))) as pieces:
+            await self.objects.put_stream(f"{path}/audio", sealed_key, pieces)
         try:
             filename, options, idempotency_key = upload.particulars()
             asked = Submitted(

@@ -87,6 +87,10 @@ _event("warning", "live_recording_lost", "The transcript of a session was not st
 # Limits of tenants.
 _event("warning", "limits_not_read", "What was used today cannot be read; tried again.", "cause")
 
+# Uploads.
+_event("warning", "upload_refused", "The scanner refused a file.")
+_event("error", "scan_failed", "A file could not be scanned, and was not accepted.", "cause")
+
 # Jobs.
 _event("info", "job_submitted", "A recording waits for a worker.", "bytes")
 _event("info", "job_claimed", "A worker took the job.", "attempt")

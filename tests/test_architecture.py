@@ -73,6 +73,7 @@ PURE = [
             "private",
             "quality",
             "report",
+            "retention",
             "result",
             "encryption",
             "tables",

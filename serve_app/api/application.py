@@ -11,6 +11,7 @@ from serve_app.api import (
     catalog,
     chat,
     configuration,
+    deletion,
     docs_page,
     errors,
     jobs,
@@ -34,6 +35,7 @@ from serve_app.api.sockets.socketio import PATH as SOCKET_IO
 from serve_app.api.sockets.socketio import endpoint as socket_io
 from serve_app.config import Config
 from serve_app.config.runtime import RuntimeSettings
+from serve_app.jobs.deletion import Deletion
 from serve_app.observability.metrics import Metrics
 from serve_app.observability.requests import WatchRequests
 from serve_app.security.middleware import RequestMiddleware
@@ -127,6 +129,7 @@ def _add_recording_routes(app: FastAPI, server: Server) -> None:
         jobs.JobRoutes(submission, server.retry_after_s, server.drain.begun.is_set).router()
     )
     app.include_router(jobs.webhook_router(submission))
+    app.include_router(deletion.router(Deletion(submission.jobs.database, submission.jobs.objects)))
     app.include_router(paths.LegacyRoutes(submission, server.live_recordings).router())
     app.include_router(streaming.router(backend, sessions))
 

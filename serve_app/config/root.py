@@ -4,6 +4,7 @@ Every field says its unit and purpose in its description; docs/configuration.md 
 here. A profile is a set of default engines; a setting in the file overrides it.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -30,7 +31,7 @@ from serve_app.config.logs import LoggingConfig
 from serve_app.config.model import ConfigModel
 from serve_app.config.network import NetworkConfig, TlsConfig
 from serve_app.config.resume import ResumeConfig
-from serve_app.config.tenants import TenantConfig, TenantName
+from serve_app.config.tenants import TenantConfig, TenantName, tenant_config
 from serve_app.config.uploads import UploadsConfig
 from serve_app.config.voices import VOICES
 from serve_app.config.weighted import (
@@ -78,6 +79,11 @@ class WorkerConfig(NamedTuple):
     max_session_s: float
     history_s: float
     audit_file: Path
+    tenants: Mapping[str, TenantConfig]
+
+    def retention_s(self, tenant: str) -> float:
+        """0 for a tenant that has none of its own."""
+        return tenant_config(self.tenants, tenant).retention_s
 
 
 class Config(ConfigModel):
@@ -175,6 +181,7 @@ class Config(ConfigModel):
             self.max_session_s,
             self.resume.history_s,
             self.audit_file,
+            self.tenants,
         )
 
     @property

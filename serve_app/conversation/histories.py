@@ -21,6 +21,7 @@ from serve_app.errors import ClientError
 from serve_app.jobs.database import Database, now
 from serve_app.jobs.encryption import Damaged
 from serve_app.jobs.keyring import MAGIC, KeyMissing
+from serve_app.jobs.retention import Kept, is_over
 from serve_app.jobs.storage_keys import keys_of
 from serve_app.jobs.tables import histories
 from serve_app.observability.metrics import Metrics
@@ -149,10 +150,11 @@ class Histories:
         raise ClientError("storage_key_missing", "the stored history is encrypted")
 
 
-async def forget_histories(database: Database, age_s: float) -> None:
-    """Delete those without a turn for so long. Raises `ClientError`."""
+async def forget_histories(database: Database, kept: Kept) -> None:
+    """Delete those without a turn for longer than they are kept. Raises `ClientError`."""
     async with database.write() as connection:
-        await connection.execute(histories.delete().where(histories.c.updated < now() - age_s))
+        old = is_over(histories.c.tenant, histories.c.updated, kept)
+        await connection.execute(histories.delete().where(old))
 
 
 def packed(items: Sequence[Item]) -> bytes:

@@ -2,7 +2,7 @@
 
 In SQLite, write transactions begin with `BEGIN IMMEDIATE`: a read transaction that later writes
 fails if another has written since. SQLite runs in WAL mode and syncs every commit: confirmed
-changes are on disk.
+changes are on disk. What is deleted is overwritten.
 """
 
 import asyncio
@@ -29,6 +29,8 @@ CONNECT_TIMEOUT_S = 3.0
 COMMAND_TIMEOUT_S = 10.0
 LOCK_TIMEOUT_S = 20.0
 """SQLite has one writer at a time; a writing worker has a lower priority than live speech."""
+
+PATIENCE = f"busy_timeout={LOCK_TIMEOUT_S * 1000:.0f}"
 
 MIGRATION_LOCK = 0x766F78  # "vox"
 FOREIGN = ("no such column", "no such table", "has no column")
@@ -132,6 +134,17 @@ class Database:
             async with self._engine.begin() as connection:
                 yield connection
 
+    async def forget_deleted(self) -> None:
+        """Empties SQLite's log, which has what was deleted until then; its pages are overwritten
+        at once. Where others are reading or writing, the next call does it."""
+        if not self._lite:
+            return
+        with storage_errors("database"):
+            async with self._engine.connect() as connection:
+                await connection.execution_options(bare=True)
+                for pragma in ("busy_timeout=100", "wal_checkpoint(TRUNCATE)", PATIENCE):
+                    await connection.exec_driver_sql(f"PRAGMA {pragma}")
+
     async def migrate(self) -> None:
         """Bring the tables up to date, once; one process at a time."""
         async with self._migrating:
@@ -173,13 +186,14 @@ def _private_files(file: Path) -> IO[str]:
 
 def _prepare_sqlite(connection: Any, _: Any) -> None:
     connection.isolation_level = None  # `_begin_sqlite` sends BEGIN
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "secure_delete=ON"):
         connection.execute(f"PRAGMA {pragma}")
 
 
 def _begin_sqlite(connection: sa.Connection) -> None:
-    reads = connection.get_execution_options().get("read")
-    connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
+    options = connection.get_execution_options()
+    if not options.get("bare"):
+        connection.exec_driver_sql("BEGIN" if options.get("read") else "BEGIN IMMEDIATE")
 
 
 def _upgrade(connection: sa.Connection) -> None:

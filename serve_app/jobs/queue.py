@@ -18,6 +18,7 @@ from serve_app.jobs.database import Database, now
 from serve_app.jobs.job import CLAIMED, ENDED, Job, JobOptions, JobState, Standing
 from serve_app.jobs.private import Private
 from serve_app.jobs.result_cache import remember
+from serve_app.jobs.retention import WITH_DATA, Kept, is_over
 from serve_app.jobs.room import Room, check_room
 from serve_app.jobs.shares import charge, correct, forget_idle, lift, next_of
 from serve_app.jobs.standing import pace, standing_of
@@ -291,9 +292,9 @@ class Queue:
             if ending.fingerprint and ended.state is JobState.COMPLETED:
                 await remember(connection, ended, ending.fingerprint)
 
-    async def expired(self, retention_s: float) -> list[Job]:
-        """Jobs that ended more than `retention_s` ago."""
-        old = jobs.c.state.in_(ENDED) & (jobs.c.finished < now() - retention_s)
+    async def expired(self, kept: Kept) -> list[Job]:
+        """Some of the jobs that ended longer ago than they are kept."""
+        old = jobs.c.state.in_(ENDED) & is_over(jobs.c.tenant, jobs.c.finished, kept)
         async with self._database.read() as connection:
             rows = await connection.execute(jobs.select().where(old).limit(100))
             return [self._private.job(row) for row in rows.mappings().all()]
@@ -302,6 +303,11 @@ class Queue:
         """Of tenants that have no jobs and owe nothing."""
         async with self._database.write() as connection:
             await forget_idle(connection)
+
+    async def tenants(self) -> list[str]:
+        """All that have data."""
+        async with self._database.read() as connection:
+            return list((await connection.execute(WITH_DATA)).scalars())
 
     async def lost_sessions(self, longest_s: float) -> list[Job]:
         """Live sessions that lost their ingress replica."""

@@ -92,6 +92,14 @@ histories = sa.Table(
     sa.Index("histories_updated", "updated"),
 )
 
+deletions = sa.Table(
+    "deletions",
+    metadata,
+    sa.Column("tenant", Plain(80), primary_key=True),
+    sa.Column("before", sa.Double, nullable=False),
+)
+"""Tenants whose data of before that time is being deleted."""
+
 shares = sa.Table(
     "shares",
     metadata,

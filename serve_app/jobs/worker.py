@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import logging
 import time
-from functools import partial
 from typing import Any
 
 from deployments.decoding import Undecodable
@@ -13,7 +12,6 @@ from serve_app.admission.ladder import Level
 from serve_app.admission.pause import Pause
 from serve_app.backoff import backoff_s
 from serve_app.config import WorkerConfig
-from serve_app.conversation.histories import forget_histories
 from serve_app.errors import ClientError
 from serve_app.jobs.checkpoints import FOLDER as CHECKPOINTS
 from serve_app.jobs.database import Database
@@ -27,7 +25,7 @@ from serve_app.jobs.queue import MOST_LOSSES, Ending, LeaseLost, Queue
 from serve_app.jobs.recogniser import Recogniser, TranscriptionFailed
 from serve_app.jobs.result_cache import ResultCache
 from serve_app.jobs.storage_keys import private_of
-from serve_app.jobs.sweeping import Sweeping
+from serve_app.jobs.sweeping import Keeping, Sweeping
 from serve_app.jobs.webhooks.delivery import Webhooks
 from serve_app.lanes.pool import LanePool, LaneTimings, ReplicaSet
 from serve_app.live.driver import watch_lanes
@@ -76,8 +74,9 @@ class Worker:
         self._sweeping = Sweeping(
             jobs,
             config.max_session_s,
-            partial(forget_histories, self._database, config.history_s),
+            Keeping(jobs.retention_s, config.history_s, config.retention_s),
             partial(tidy, self._database, config.storage.usage_days),
+            self._database,
             self._queue,
             self._cache,
             self._objects,

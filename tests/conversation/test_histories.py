@@ -121,9 +121,9 @@ def test_old_ones_are_deleted(database_url: str) -> None:
         async with writing(database) as kept:
             kept.keep(OURS, 0, items("a"))
             await kept.stored(5)
-            await forget_histories(database, 100.0)
+            await forget_histories(database, {"acme": 100.0, "other": -1.0})
             assert await kept.recall(OURS)
-            await forget_histories(database, -1.0)
+            await forget_histories(database, {"acme": -1.0})
             with pytest.raises(ClientError):
                 await kept.recall(OURS)
 

@@ -20,7 +20,7 @@ from serve_app.jobs.private import OF_JOBS, Private
 from serve_app.jobs.queue import Ending, Filter, Queue, Submitted, new_id
 from serve_app.jobs.tables import deliveries, jobs
 from serve_app.jobs.webhooks.delivery import Webhooks
-from tests.stores import Postgres
+from tests import stores
 
 OLD, NEW = os.urandom(32), os.urandom(32)
 NAME, PROMPT, WORD = "divorce-of-mr-lindqvist.wav", "does-she-mention-zanzibar", "hapaxlegomenon"
@@ -114,15 +114,16 @@ def test_no_word_is_in_sqlites_files(tmp_path: Path) -> None:
     play(url, story)
 
 
-def test_no_word_is_in_postgresqls_folder(postgres: Postgres) -> None:
-    postgres.clear()
+def test_no_word_is_in_postgresqls_folder() -> None:
+    """Of a server of its own: the log of another has what other tests wrote."""
 
     async def story(stored: Stored) -> None:
         await with_everything(stored.queue(OLD), OLD)
 
-    play(postgres.url, story)
-    postgres.ask("CHECKPOINT")
-    assert found(on_disk(postgres.folder / "db")) == []
+    with stores.postgres() as server:
+        play(server.url, story)
+        server.ask("CHECKPOINT")
+        assert found(on_disk(server.folder / "db")) == []
 
 
 def test_rows_from_before_encryption_are_read_and_sealed_when_they_change(

@@ -19,6 +19,7 @@ from serve_app.config import WebhookConfig
 from serve_app.errors import ClientError
 from serve_app.jobs.database import Database, now
 from serve_app.jobs.private import Private
+from serve_app.jobs.retention import Kept, is_over
 from serve_app.jobs.tables import deliveries
 from serve_app.jobs.webhooks.addresses import AddressRefused, check_url
 from serve_app.jobs.webhooks.connecting import connections, target
@@ -138,11 +139,11 @@ class Webhooks:
             raise ClientError("not_found", f"there is no dead webhook {id_[:80]!r}")
         return Delivery.of(self._private.delivery(found))
 
-    async def forget(self, retention_s: float) -> None:
-        """Delete those that ended and are older than `retention_s`."""
+    async def forget(self, kept: Kept) -> None:
+        """Delete those that ended and are older than they are kept."""
         over = deliveries.c.state != "waiting"
         async with self._database.write() as connection:
-            old = deliveries.c.created < now() - retention_s
+            old = is_over(deliveries.c.tenant, deliveries.c.created, kept)
             await connection.execute(deliveries.delete().where(over & old))
 
     async def _claim(self) -> Delivery | None:

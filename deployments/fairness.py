@@ -8,6 +8,8 @@ their shares are there for all.
 
 import heapq
 import itertools
+from collections.abc import Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import NamedTuple
 
@@ -20,7 +22,7 @@ SWEEP = 64
 
 
 class Payer(NamedTuple):
-    """The tenant whose share a piece of work comes out of."""
+    """The tenant out of whose share a piece of work is done."""
 
     tenant: str
     weight: float = 1.0
@@ -31,6 +33,16 @@ NOBODY = Payer("")
 
 PAYER: ContextVar[Payer] = ContextVar("payer", default=NOBODY)
 """Of the work that the current task does."""
+
+
+@contextmanager
+def paying(payer: Payer) -> Iterator[None]:
+    """Work that begins inside is the payer's."""
+    token = PAYER.set(payer)
+    try:
+        yield
+    finally:
+        PAYER.reset(token)
 
 
 class Ticket:

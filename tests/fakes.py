@@ -17,6 +17,7 @@ from deployments.chat import Chat
 from deployments.chat.sim import SimChat
 from deployments.diarizer import Diarizer
 from deployments.diarizer.sim import SimDiarizer
+from deployments.fairness import Payer
 from deployments.interfaces import Hypothesis, Speech, Word
 from deployments.speaker import Speaker
 from deployments.speaker.sim import SimSpeaker
@@ -61,6 +62,9 @@ class FakeTranscriber:
     def waiting(self) -> int:
         return 0
 
+    def pay(self, lane: str, payers: Any) -> None:
+        """It has no order."""
+
     def stalled(self) -> bool:
         return False
 
@@ -80,6 +84,7 @@ class LocalConnection:
         self.exchanges = 0
         self.load = Load()
         self.level = self.announced = 0
+        self.payers: dict[int, Payer] = {}
         self.dead = False
         self.frozen = False
 
@@ -100,6 +105,8 @@ class LocalConnection:
         if self.frozen:
             await asyncio.Event().wait()
         self.exchanges += 1
+        payers, self.payers = self.payers, {}
+        self._model.pay(self._lane, payers)
         if answers := await self._model.exchange(self._lane, batch, left):
             self._answers.put_nowait(answers)
 

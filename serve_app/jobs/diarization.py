@@ -37,7 +37,7 @@ class _Recording:
         self._answer: DiarizationResult | None = None
         self._quarantined = False
         self.sent = 0
-        self.stream = LaneStream(lanes, self)
+        self.stream = LaneStream(lanes, self, batch=True)
         lanes.attach(self.stream)
 
     def attached(self) -> None:

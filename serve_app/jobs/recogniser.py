@@ -28,7 +28,7 @@ class _Window:
         self._options = options
         self._words: list[Word] = []
         self.answer: asyncio.Future[Hypothesis] = asyncio.get_running_loop().create_future()
-        self._stream = LaneStream(lanes, self)
+        self._stream = LaneStream(lanes, self, batch=True)
         lanes.attach(self._stream)
 
     def attached(self) -> None:

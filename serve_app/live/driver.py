@@ -11,10 +11,12 @@ from collections.abc import Callable, Collection, Sequence
 
 import anyio
 
+from deployments.fairness import NOBODY, Payer
 from deployments.interfaces import RATE, Hypothesis, Speech, VadInput, VadResult
 from serve_app.admission.admission import Admission, LaneLoad
 from serve_app.admission.ladder import Level
 from serve_app.admission.places import Place
+from serve_app.admission.weights import Weights
 from serve_app.config import Limits
 from serve_app.config.drain import CLOSE_TIMEOUT_S
 from serve_app.config.engines import TranscriberConfig, VadConfig
@@ -107,6 +109,7 @@ class LiveSession:
     __slots__ = (
         "_abandon",
         "_count_final",
+        "_payer",
         "_session",
         "_sink",
         "_speech",
@@ -129,8 +132,10 @@ class LiveSession:
         abandon: Abandon,
         count_final: Callable[[float], None] = lambda latency_s: None,
         origin: Origin = NO_ORIGIN,
+        payer: Payer = NOBODY,
     ) -> None:
         self.origin = origin
+        self._payer = payer
         self.opened = time.monotonic()
         self.code = ""
         """The error that ended it early."""
@@ -178,9 +183,9 @@ class LiveSession:
     def join(self, vad: LanePool, transcriber: LanePool) -> None:
         # Attaching feeds the session, which may put audio on either stream: both must exist first.
         vad_owner = _SessionStream(self, VadAttached(), lambda: False)  # no audio ends a VAD
-        self._vad = LaneStream(vad, vad_owner)
+        self._vad = LaneStream(vad, vad_owner, self._payer)
         transcriber_owner = _SessionStream(self, TranscriberAttached(), lambda: self.awaits_words)
-        self._speech = LaneStream(transcriber, transcriber_owner)
+        self._speech = LaneStream(transcriber, transcriber_owner, self._payer)
         vad.attach(self._vad)
         transcriber.attach(self._speech)
 
@@ -265,8 +270,10 @@ class LiveSessions:
         admission: Admission,
         meter: Meter,
         limiter: Limiter | None = None,
+        weights: Weights | None = None,
     ) -> None:
         self._meter = meter
+        self.weights = weights or Weights({})
         self.limits = limits
         self.limiter = limiter or unlimited(metrics)
         self.vad_config = vad_config
@@ -345,7 +352,8 @@ class LiveSessions:
         vad = self.vad_config
         listening = listening or Listening(vad.endpoint(), vad.prefix_padding_ms)
         session = Session(limits or self.limits, listening, time.monotonic())
-        live = LiveSession(session, sink, abandon, self._metrics.count_final, origin)
+        payer = self.weights.payer(origin.caller)
+        live = LiveSession(session, sink, abandon, self._metrics.count_final, origin, payer)
         live.place = self._taken(place, live, kinds)
         self._open.add(live)
         self._metrics.count(SESSIONS)

@@ -82,6 +82,7 @@ class Supervised:
 
         def __init__(self, replica_set: "Supervised") -> None:
             self.replica_set = replica_set
+            self.payers: dict[int, Any] = {}
             self.answers: asyncio.Queue[list[AudioDelta]] = asyncio.Queue()
 
         async def exchange(self, batch: Sequence[Any], left: Sequence[int], _: int) -> None:

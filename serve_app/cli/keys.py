@@ -10,7 +10,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from rich.console import Console
 from rich.markup import escape
@@ -75,6 +75,7 @@ def rotate_key(file: Path, id_: str, overlap: str, expires: str) -> None:
     peppers = _peppers(config.auth)
     try:
         overlap_s = seconds_of(overlap)
+        lifetime_s: float | Literal["same"] | None
         lifetime_s = seconds_or_never(expires) if expires else "same"
     except ValueError as error:
         raise WrongUsage(str(error)) from error

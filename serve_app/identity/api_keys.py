@@ -117,7 +117,7 @@ class ApiKeys:
         self,
         id_: str,
         overlap_s: float,
-        lifetime_s: float | None | Literal["same"],
+        lifetime_s: float | Literal["same"] | None,
         peppers: Peppers,
     ) -> NewKey:
         """A key that may do the same; the old one is valid for `overlap_s` more, at most.

@@ -4,6 +4,7 @@ Live speech depends on no database: what was known last stays known while it is 
 """
 
 from collections.abc import Collection
+from pathlib import Path
 
 import anyio
 
@@ -14,11 +15,25 @@ from serve_app.identity.known_keys import KnownKeys
 from serve_app.identity.login_refused import LoginRefused, RefusalReason
 from serve_app.identity.peppers import peppers_of
 from serve_app.identity.principal import Ended, Principal
-from serve_app.identity.static_keys import StaticKeys, digest, from_environment
+from serve_app.identity.static_keys import StaticKeys, digest, from_environment, from_file
 from serve_app.jobs.database import Database
 
 MAX_CHARS = 8_192
 """Of a key or token; a longer one is not looked at."""
+
+
+def check_keys(auth: AuthConfig) -> None:
+    """Raises `ValueError` for a configuration that lets nobody in, or a weak key."""
+    if auth.jwt.configured:
+        raise ValueError("auth.jwt: tokens are not accepted yet")
+    if auth.mode == "keys":
+        peppers_of(auth)
+    in_file = from_file(Path(auth.key_file).expanduser()) if auth.key_file else {}
+    if auth.required and not (from_environment(auth) or in_file or auth.mode == "keys"):
+        raise ValueError(
+            "keys are needed, but there are none: set the variable "
+            f"{auth.key_variable}, auth.key_file, or auth: keys"
+        )
 
 
 class Authenticator:
@@ -26,15 +41,11 @@ class Authenticator:
 
     def __init__(self, auth: AuthConfig, database: Database) -> None:
         """Raises `ValueError` for a configuration that lets nobody in, or a weak key."""
+        check_keys(auth)
         self._own = from_environment(auth)
         self._file = KeyFile(auth.key_file) if auth.key_file else None
         self._keys = KnownKeys(database, peppers_of(auth)) if auth.mode == "keys" else None
         self._followers: list[Ended] = []
-        if not (self._own or self._file or self._keys):
-            raise ValueError(
-                "keys are needed, but there are none: set the variable "
-                f"{auth.key_variable}, auth.key_file, or auth: keys"
-            )
 
     def authenticated(self, credential: str) -> Principal:
         """The caller with this key or token. Never waits. Raises `LoginRefused`, and `ClientError`

@@ -59,8 +59,10 @@ ROUTES = {
     "/speech-to-speech/metrics": ADMIN,
     "/speech-to-speech/performance": ADMIN,
     "/config/update": ADMIN,
+    "/v1/tenants/{tenant}/data": ADMIN,
     # What every client may ask.
     "/v1/models": ANY_KEY,
+    "/v1/usage": ANY_KEY,
     "/v1/models/status": ANY_KEY,
     "/models/status": ANY_KEY,
     "/v1/models/{model:path}": ANY_KEY,

@@ -102,7 +102,7 @@ class Jobs:
     async def submit(self, upload: Upload) -> tuple[Job, bool]:
         """The job, and whether it is new."""
         self.objects.check_room(upload.expected_bytes)
-        free = await self.queue.free(upload.tenant, upload.rooms, upload.expected_bytes)
+        free = await self.queue.free(upload.owner.tenant, upload.rooms, upload.expected_bytes)
         id_ = new_id()
         owner = upload.owner
         path = f"{owner.tenant}/{id_}"

@@ -20,6 +20,13 @@ def wait_for(condition: Callable[[], T], seconds: float = 15.0, every_s: float =
     return found
 
 
+def timed(what: str, action: Callable[[], object]) -> None:
+    """Do it, and print how long it took."""
+    began = time.monotonic()
+    action()
+    print(f"{what} after {time.monotonic() - began:.1f} s")
+
+
 def await_listening(
     port: int, process: subprocess.Popen[bytes], seconds: float = 30.0, host: str = "127.0.0.1"
 ) -> None:

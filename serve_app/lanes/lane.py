@@ -167,6 +167,9 @@ class ReplicaLane:
         self.draining = False
         """Serve is ending the replica: it gets no more streams if there is another one."""
         self._over = False
+        self._doubts = 0
+        """Other replicas that were just lost, and this one may be dying with them: no stream joins
+        until it has taken another batch."""
         self._heard = 0
         self._round_trips = RecentMost(SIGNALS_S)
         self._sent_at: float | None = None
@@ -174,6 +177,12 @@ class ReplicaLane:
     def end(self) -> None:
         """Leave the replica now."""
         self._over = True
+        self._urgent.set()
+        self._ready.set()
+
+    def doubt(self) -> None:
+        """Let it show that it lives before streams join it."""
+        self._doubts += 1
         self._urgent.set()
         self._ready.set()
 
@@ -250,9 +259,13 @@ class ReplicaLane:
     async def _exchange(self, batch: list[Any], left: list[int]) -> None:
         loop = asyncio.get_running_loop()
         self._sent_at = began = loop.time()
+        doubts = self._doubts
         await self._connection.exchange(batch, left, len(self.streams))
         self._round_trips.add(loop.time(), loop.time() - began)
         self._sent_at = None
+        if doubts:
+            self._doubts -= doubts
+            self._attach()
 
     def _take(self) -> tuple[list[Any], list[int]]:
         """The next batch, which ends with what joining streams have to send."""
@@ -266,7 +279,7 @@ class ReplicaLane:
 
     def _attach(self) -> None:
         """Those whose turn it is: while the next batch has room for what they send."""
-        while self._joining and self._queue.joined_bytes < JOINING_BYTES:
+        while self._joining and not self._doubts and self._queue.joined_bytes < JOINING_BYTES:
             stream = self._joining.next()
             stream.attached = True
             if stream.payer is not NOBODY:

@@ -200,8 +200,11 @@ class LanePool:
     def _lose(self, lane: ReplicaLane, innocent: bool) -> None:
         """`innocent`: no work of the lane's streams crashed the replica."""
         self.losses += 1
-        busy = [] if innocent else [it for it in lane.streams.values() if it.owner.busy()]
+        joined = [] if innocent else [it for it in lane.streams.values() if it.attached]
+        busy = [it for it in joined if it.owner.busy()]
         del self._lanes[lane.name]
+        for other in self._lanes.values() if busy else ():
+            other.doubt()
         self._close(lane.name)
         culprit = self._quarantine.lost(busy)
         for stream in busy:

@@ -21,7 +21,7 @@ from tests.waiting import wait_for
 PAGE = ROOT / "docs/deployment.md"
 CONFIG = "serve_config.yaml"
 PORT = 8000
-READY_S = 90
+READY_S = 150
 STEADY_S = 5.0
 HEAD, EVERY, OTHER = "# on the head", "# on every node", "# on every other node"
 

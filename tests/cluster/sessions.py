@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
+from difflib import SequenceMatcher
 from typing import Any
 
 import websockets
@@ -44,6 +45,16 @@ class Session:
     def heard_all_of(self, words: str) -> bool:
         """In order, none twice, as often as they were said."""
         return self.words == " ".join([words] * self.plays)
+
+    def amiss(self, words: str) -> list[str]:
+        """What differs from that: the words as they were said, and as they were heard."""
+        said, heard = (words.split() * self.plays), self.words.split()
+        changes = SequenceMatcher(None, said, heard, autojunk=False).get_opcodes()
+        return [
+            f"{place}: {said[place:end]} -> {heard[start:stop]}"
+            for change, place, end, start, stop in changes
+            if change != "equal"
+        ]
 
     @property
     def gap_s(self) -> float:

@@ -13,7 +13,7 @@ from loadtest.percentile import percentile
 from tests.cluster.deployed import LIVE, Cluster
 from tests.cluster.nodes import Node
 from tests.cluster.sessions import LastingSession, Session, Visitor, during
-from tests.waiting import wait_for
+from tests.waiting import timed, wait_for
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 
@@ -54,19 +54,13 @@ class Witness:
 
     def __str__(self) -> str:
         codes = sorted(str(session.code) for session in self.plain)
-        wrong = [session for session in self.lasting if not self.right([session])]
+        wrong = [amiss for it in self.lasting if (amiss := it.amiss(self._words))]
         return (
             f"resumed {len(self.moved)} of {LASTING}, gap p95 {self.gap_p95_s:.1f} s, "
-            f"{len(wrong)} wrong; without resume: {codes}, "
+            f"{len(wrong)} wrong {wrong or ''}; without resume: {codes}, "
             f"gap of those kept {max((it.gap_s for it in self.kept), default=0):.1f} s; "
             f"nobody let in for {self.visitor.outage_s:.1f} s {self.visitor.answers}"
         )
-
-
-def timed(what: str, action: Callable[[], object]) -> None:
-    began = time.monotonic()
-    action()
-    print(f"{what} after {time.monotonic() - began:.1f} s")
 
 
 def serving(cluster: Cluster) -> Node:

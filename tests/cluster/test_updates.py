@@ -13,7 +13,7 @@ from loadtest.speech import wav
 from tests.cluster.deployed import DEPLOYMENTS, READY_S, Cluster
 from tests.cluster.sessions import Session, during
 from tests.jobs.test_jobs import Client
-from tests.waiting import wait_for
+from tests.waiting import timed, wait_for
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 
@@ -48,6 +48,7 @@ ARGS = {
 }
 SESSIONS = 12
 STAY = 2
+UPDATED_S = 180
 AT_ONCE = 4
 
 
@@ -60,7 +61,10 @@ def test_a_rolling_update_cuts_no_session(cluster: Cluster, marked: tuple[bytes,
 
     def update() -> None:
         cluster.redeploy(ARGS)
-        wait_for(lambda: replaced(cluster, before), READY_S, every_s=0.2)
+        try:
+            timed("replaced", lambda: wait_for(lambda: replaced(cluster, before), UPDATED_S, 0.2))
+        finally:
+            print(cluster.states(), processes(cluster))
 
     during(sessions, talk, update)
     assert {it.code for it in sessions} == {1000}

@@ -180,6 +180,28 @@ def test_a_replica_that_dies_or_freezes_loses_its_riders_to_another(how: str) ->
     ride(replica_set, test, patience_s=0.2)
 
 
+def test_replicas_that_die_together_blame_no_stream() -> None:
+    """As on a machine that is lost. The stream was busy on the first; the second, to which it
+    moves, is dead already and only not known to be."""
+    replica_set = LocalReplicaSet(one=Echo(), two=Echo())
+
+    async def test(lanes: LanePool) -> None:
+        await until(lambda: lanes.count == 2)
+        owners = [attached(lanes)[1] for _ in range(2)]
+        for owner in owners:
+            owner.is_busy = True
+        await until(lambda: all(owner.attachments for owner in owners))
+        del replica_set.models["one"], replica_set.models["two"]
+        one, two = replica_set.connections["one"], replica_set.connections["two"]
+        two.dead = True
+        one.kill()
+        await until(lambda: lanes.losses == 2)
+        replica_set.models["three"] = Echo()
+        await until(lambda: [owner.attachments for owner in owners] == [2, 2])
+
+    ride(replica_set, test)
+
+
 def test_a_replica_that_drains_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lanes_module, "SURVEY_S", 0.05)
     replica_set = LocalReplicaSet(one=Echo())

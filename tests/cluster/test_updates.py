@@ -15,7 +15,7 @@ from tests.cluster.sessions import Session, during
 from tests.jobs.test_jobs import Client
 from tests.waiting import timed, wait_for
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(480)]
 
 
 def up_to_three(sessions_per_replica: int) -> dict[str, object]:

@@ -302,8 +302,11 @@ class Session:
     def _restart_vad(self) -> None:
         """Tell a VAD that knows nothing of this session where it is, and send what follows.
 
-        It hears the last seconds again, or it would find the end of speech late, or not at all.
+        It hears the last seconds again, or it would find the end of speech late, or not at all. It
+        may not find the same pause, and then it would not tell that the person goes on after it: so
+        a pause is over.
         """
+        self._orders += self._utterances.resume()
         running = self._utterances.running
         judged = b"".join(running.pcm)[-CUT_RECALL * BYTES_PER_SAMPLE :] if running else None
         start, pcm = self._audio.replay(judged)

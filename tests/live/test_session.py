@@ -424,6 +424,17 @@ def test_a_transcriber_lost_in_a_pause_is_told_all_again() -> None:
     assert told(session, TranscriberAttached()) == [], "it has answered"
 
 
+def test_a_vad_lost_in_a_pause_loses_no_words_after_it() -> None:
+    """The next one may not know of the pause, and then it does not tell that it is over."""
+    session = eager()
+    told(session, edges(0.6, (Edge.PAUSE, 0.6)), final(0, 0.6))
+    orders = told(session, VadAttached())
+    assert names(orders) == ["TurnResumed", "Recognize", "DetectSpeech"]
+    assert orders[1].utterance == 1 and len(orders[1].pcm) == 0.6 * 32_000
+    ended = told(session, edges(0.9, (Edge.END, 0.9)))
+    assert [it.utterance for it in ended if isinstance(it, Recognize)] == [1, 1]
+
+
 def test_what_goes_on_after_a_cut_is_no_cough() -> None:
     session = eager()
     told(session, edges(0.6, (Edge.CONFIRMED, 0.3)), FinalizeRequested())

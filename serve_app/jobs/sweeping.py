@@ -31,7 +31,7 @@ ORPHAN_S = 7200.0
 SWEPT_AT_ONCE = 500
 
 
-class Keeping(NamedTuple):
+class Retention(NamedTuple):
     """How long data is kept, in seconds."""
 
     jobs: float
@@ -55,7 +55,7 @@ class Sweeping:
         self,
         config: JobsConfig,
         max_session_s: float,
-        keeping: Keeping,
+        keeping: Retention,
         tidy_usage: Callable[[], Awaitable[None]],
         database: Database,
         queue: Queue,

@@ -26,7 +26,7 @@ from serve_app.jobs.queue import MOST_LOSSES, Ending, LeaseLost, Queue
 from serve_app.jobs.recogniser import Recogniser, TranscriptionFailed
 from serve_app.jobs.result_cache import ResultCache
 from serve_app.jobs.storage_keys import private_of
-from serve_app.jobs.sweeping import Keeping, Sweeping
+from serve_app.jobs.sweeping import Retention, Sweeping
 from serve_app.jobs.webhooks.delivery import Webhooks
 from serve_app.lanes.pool import LanePool, LaneTimings, ReplicaSet
 from serve_app.live.driver import watch_lanes
@@ -75,7 +75,7 @@ class Worker:
         self._sweeping = Sweeping(
             jobs,
             config.max_session_s,
-            Keeping(jobs.retention_s, config.history_s, config.retention_s),
+            Retention(jobs.retention_s, config.history_s, config.retention_s),
             partial(tidy, self._database, config.storage.usage_days),
             self._database,
             self._queue,

@@ -268,6 +268,6 @@ def test_old_webhooks_and_conversations_go_by_their_tenants_time(
 
 def test_histories_are_kept_for_the_shorter_of_both_times() -> None:
     own = {"short": 10.0, "long": 500.0}
-    keeping = sweeping.Keeping(1000.0, 100.0, lambda tenant: own.get(tenant, 0.0))
+    keeping = sweeping.Retention(1000.0, 100.0, lambda tenant: own.get(tenant, 0.0))
     assert [keeping.jobs_s(it) for it in ("short", "long", "none")] == [10.0, 500.0, 1000.0]
     assert [keeping.histories_s(it) for it in ("short", "long", "none")] == [10.0, 100.0, 100.0]

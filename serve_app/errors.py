@@ -107,6 +107,9 @@ CODES: dict[str, Code] = {
     "invalid_api_key": Code(
         401, 1008, "The key is not valid, has expired, was revoked, or stands where none may."
     ),
+    "auth_unavailable": Code(
+        503, 1013, "Tokens cannot be checked yet: the identity provider's keys are not known."
+    ),
     "missing_scope": Code(403, 1008, "The key may not be used for this; the message says why."),
     "too_many_conversations": Code(503, 1013, "Too many conversations; see Retry-After."),
     "too_many_requests": Code(429, None, "Too many requests in progress; see Retry-After."),

@@ -46,7 +46,7 @@ PURE = [
     ),
     *(
         f"serve_app/identity/{name}.py"
-        for name in ("api_key", "login_refused", "principal", "tenant")
+        for name in ("api_key", "login_refused", "principal", "subject", "tenant", "token_keys")
     ),
     "serve_app/observability/audit_events.py",
     "serve_app/live/backlog.py",

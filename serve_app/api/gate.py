@@ -1,9 +1,10 @@
 """The gate in front of every request: ASGI middleware, before a body is read.
 
 Whom the gate lets in stands in the scope, where `caller_of` finds it. An answer that is a stream of
-events ends when its key is revoked; a shorter one is still given.
+events ends when its key is revoked or its token expires; a shorter one is still given.
 """
 
+import time
 from collections.abc import Collection, MutableMapping
 
 import anyio
@@ -71,6 +72,8 @@ class GateMiddleware:
             async def answer(message: Message) -> None:
                 if _begins_stream(message):
                     self._streams[cut] = caller.key
+                    if caller.expires is not None:
+                        cut.deadline = anyio.current_time() + caller.expires - time.time()
                 await send(message)
 
             try:

@@ -20,7 +20,9 @@ class JwtConfig(ConfigModel):
     """Tokens (JWT) of an identity provider, accepted as keys."""
 
     issuer: str = Field(
-        "", description="What a token must say as `iss`; empty: no tokens are accepted."
+        "",
+        description="What a token must say as `iss`; set it with `audience` and `jwks`. Empty: no "
+        "tokens are accepted.",
     )
     audience: str = Field("", description="What a token must have in `aud`.")
     jwks: str = Field(
@@ -48,7 +50,11 @@ class JwtConfig(ConfigModel):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        if self.configured and not (self.issuer and self.audience and self.jwks):
+            raise ValueError("issuer, audience and jwks belong together: set all three")
         url = urlsplit(self.jwks)
+        if "://" in self.jwks and ("@" in url.netloc or url.fragment):
+            raise ValueError("jwks: a URL without a user and without `#`")
         if url.scheme == "http" and url.hostname not in LOOPBACK:
             raise ValueError("jwks: use https; http only for this machine itself")
         if "://" in self.jwks and (url.scheme not in ("http", "https") or not url.hostname):

@@ -9,6 +9,7 @@ from pathlib import Path
 import anyio
 
 from serve_app.config.auth import AuthConfig
+from serve_app.identity import subject
 from serve_app.identity.api_key import PREFIX
 from serve_app.identity.key_file import KeyFile
 from serve_app.identity.known_keys import KnownKeys
@@ -16,6 +17,7 @@ from serve_app.identity.login_refused import LoginRefused, RefusalReason
 from serve_app.identity.peppers import peppers_of
 from serve_app.identity.principal import Ended, Principal
 from serve_app.identity.static_keys import StaticKeys, digest, from_environment, from_file
+from serve_app.identity.tokens import Tokens
 from serve_app.jobs.database import Database
 
 MAX_CHARS = 8_192
@@ -24,15 +26,14 @@ MAX_CHARS = 8_192
 
 def check_keys(auth: AuthConfig) -> None:
     """Raises `ValueError` for a configuration that lets nobody in, or a weak key."""
-    if auth.jwt.configured:
-        raise ValueError("auth.jwt: tokens are not accepted yet")
     if auth.mode == "keys":
         peppers_of(auth)
     in_file = from_file(Path(auth.key_file).expanduser()) if auth.key_file else {}
-    if auth.required and not (from_environment(auth) or in_file or auth.mode == "keys"):
+    tokens = Tokens(auth.jwt) if auth.jwt.configured else None
+    if auth.required and not (from_environment(auth) or in_file or tokens or auth.mode == "keys"):
         raise ValueError(
             "keys are needed, but there are none: set the variable "
-            f"{auth.key_variable}, auth.key_file, or auth: keys"
+            f"{auth.key_variable}, auth.key_file, auth.jwt, or auth: keys"
         )
 
 
@@ -45,19 +46,23 @@ class Authenticator:
         self._own = from_environment(auth)
         self._file = KeyFile(auth.key_file) if auth.key_file else None
         self._keys = KnownKeys(database, peppers_of(auth)) if auth.mode == "keys" else None
+        self._tokens = Tokens(auth.jwt) if auth.jwt.configured else None
         self._followers: list[Ended] = []
 
     def authenticated(self, credential: str) -> Principal:
         """The caller with this key or token. Never waits. Raises `LoginRefused`, and `ClientError`
-        `storage_unavailable` while nobody knows which keys there are."""
+        `storage_unavailable` or `auth_unavailable` while nobody knows which keys there are."""
         if not credential:
             raise LoginRefused(RefusalReason.MISSING)
         if len(credential) > MAX_CHARS or not credential.isascii():
             raise LoginRefused(RefusalReason.MALFORMED)
-        if known := self._static(digest(credential)):
+        sha256 = digest(credential)
+        if known := self._static(sha256):
             return known
         if self._keys and credential.startswith(PREFIX):
             return self._keys.caller(credential)
+        if self._tokens and credential.count(".") == 2:
+            return self._tokens.caller(credential, sha256)
         raise LoginRefused(RefusalReason.UNKNOWN)
 
     async def admitted(self, credential: str) -> Principal:
@@ -77,6 +82,8 @@ class Authenticator:
         """Whether a caller whose `Principal.key` this is may go on. Raises `ClientError`."""
         if key in {it.key for keys in self._all_static() for it in keys.values()}:
             return True
+        if key.startswith(subject.PREFIX):  # what a token has made expires with it
+            return self._tokens is not None
         return bool(self._keys and self._keys.still_valid(key))
 
     def follow_revoked(self, follower: Ended) -> None:
@@ -85,8 +92,11 @@ class Authenticator:
 
     async def refreshed(self) -> None:
         """Returns when the keys have been read anew, or soon after it did not work."""
-        if self._keys:
-            await self._keys.refreshed()
+        async with anyio.create_task_group() as tasks:
+            if self._keys:
+                tasks.start_soon(self._keys.refreshed)
+            if self._tokens:
+                tasks.start_soon(self._tokens.provider.refreshed)
 
     async def run(self) -> None:
         async with anyio.create_task_group() as tasks:
@@ -94,6 +104,8 @@ class Authenticator:
                 tasks.start_soon(self._file.run, self._tell)
             if self._keys:
                 tasks.start_soon(self._keys.run, self._tell)
+            if self._tokens:
+                tasks.start_soon(self._tokens.provider.run)
 
     def _static(self, key: bytes) -> Principal | None:
         found = [keys[key] for keys in self._all_static() if key in keys]

@@ -20,7 +20,12 @@ class RefusalReason(StrEnum):
     PEPPER = "pepper"
     """The key was made with a pepper that this server has not."""
     TOKEN = "token"
-    """A token that the identity provider has not made for us, or not in this way."""
+    """A token that the identity provider has not made, or not in this way."""
+    ISSUER = "issuer"
+    AUDIENCE = "audience"
+    """A token for another service."""
+    CLAIM = "claim"
+    """A token without a claim that is needed, or with a wrong one, as that of the tenant."""
     SCOPE = "scope"
 
 

@@ -35,6 +35,12 @@ class Principal:
     key: str = ""
     """The id of the key, or the subject of the token, that was shown; "" where none is needed."""
     scopes: frozenset[Scope] = ALL
+    expires: float | None = None
+    """When the token that was shown expires, in seconds since 1970; None for a key, whose end is
+    told to those who follow (`Ended`)."""
+
+    def has_expired(self, now: float) -> bool:
+        return self.expires is not None and self.expires <= now
 
 
 Ended = Callable[[Collection[str]], None]

@@ -458,6 +458,13 @@ class LiveSessions:
                 live.feed(Ticked())
                 if live.unread_since is not None and live.unread_since < latest:
                     live.fail("client_too_slow")
+            self._end_expired(time.time())
+
+    def _end_expired(self, now: float) -> None:
+        """End the sessions of tokens that have expired, as those of revoked keys."""
+        for live in list(self._open):
+            if live.origin.caller.has_expired(now):
+                live.revoke()
 
 
 def _record(live: LiveSession) -> None:

@@ -41,6 +41,13 @@ _event("info", "settings_changed", "Settings were changed at run time.", "keys")
 _event("warning", "key_file_refused", "The file of keys cannot be used; the last ones stay valid.")
 _event("warning", "keys_unavailable", "Keys cannot be read; the last ones stay valid.", "cause")
 _event("warning", "pepper_missing", "Keys were made with peppers that are not here.", "peppers")
+_event("info", "token_keys_read", "An identity provider's keys have changed.", "keys", "skipped")
+_event(
+    "warning",
+    "token_keys_unavailable",
+    "An identity provider's keys cannot be read; the last ones stay valid.",
+    "cause",
+)
 _event("error", "audit_failed", "The audit log cannot be written; tried again.", "cause")
 
 # Lanes.

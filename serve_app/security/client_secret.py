@@ -3,7 +3,7 @@
 They come from `POST /v1/realtime/client_secrets` and contain who made them, the one scope that they
 have, and the settings, signed, so that every ingress replica can check them without storing them:
 `ek_`, then a JSON Web Token (HS256) whose claim `session` is base64url of zlib of JSON, because a
-secret travels in a header. A secret is not valid longer than the key that made it.
+secret travels in a header. A secret is not valid longer than the key or token that made it.
 """
 
 import base64
@@ -43,7 +43,7 @@ def mint(
 ) -> str:
     """A new secret. `expires_at` is in seconds since the epoch. Raises `ClientError` if the session
     is too large."""
-    bound = {"tenant": owner.tenant, "key": owner.key, "scope": scope}
+    bound = {"tenant": owner.tenant, "key": owner.key, "scope": scope, "until": owner.expires}
     claims = {"jti": nonce, "session": _packed(session), **bound}
     secret = PREFIX + keys.sign(PURPOSE, expires_at, claims)
     if len(secret) > MAX_CHARS:
@@ -62,7 +62,8 @@ def opened(keys: SigningKeys, secret: str, now: float) -> ClientSecret:
         raise _invalid()
     try:
         claims = keys.verified(PURPOSE, secret.removeprefix(PREFIX), now)
-        owner = Principal(claims["tenant"], claims["key"], frozenset({Scope(claims["scope"])}))
+        scopes = frozenset({Scope(claims["scope"])})
+        owner = Principal(claims["tenant"], claims["key"], scopes, claims.get("until"))
         return ClientSecret(_unpacked(claims["session"]), owner)
     except (InvalidToken, KeyError, ValueError, TypeError, zlib.error) as error:
         raise _invalid() from error

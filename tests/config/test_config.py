@@ -15,6 +15,7 @@ from serve_app.cli.server import is_loopback
 from serve_app.cluster.environment import serve_environment
 from serve_app.cluster.scaling import replicas_for
 from serve_app.config import Config
+from serve_app.config.auth import JwtConfig
 from serve_app.engines import engine_class
 
 ROOT = Path(__file__).parent.parent.parent
@@ -180,4 +181,17 @@ def test_auth_has_no_other_modes(auth: Any) -> None:
 def test_public_keys_come_over_tls(jwks: str, allowed: bool) -> None:
     section = {"issuer": "i", "audience": "a", "jwks": jwks}
     with nullcontext() if allowed else pytest.raises(ValidationError, match="https"):
+        Config.model_validate({"auth": {"jwt": section}})
+
+
+@pytest.mark.parametrize("jwks", ["https://user:pass@id.example/jwks", "https://id.example/#jwks"])
+def test_the_url_of_public_keys_has_no_secret(jwks: str) -> None:
+    with pytest.raises(ValidationError, match="without a user"):
+        JwtConfig(issuer="i", audience="a", jwks=jwks)
+
+
+@pytest.mark.parametrize("missing", ["issuer", "audience", "jwks"])
+def test_half_a_provider_is_refused(missing: str) -> None:
+    section = {"issuer": "i", "audience": "a", "jwks": "jwks.json", missing: ""}
+    with pytest.raises(ValidationError, match="all three"):
         Config.model_validate({"auth": {"jwt": section}})

@@ -60,7 +60,10 @@ def another(path: tuple[str, ...], value: Any) -> Any:
     raise AssertionError(path)
 
 
-TOGETHER = {("tls", "certificate"), ("tls", "key"), ("tls", "client_ca")}
+TOGETHER = {
+    *(("tls", name) for name in ("certificate", "key", "client_ca")),
+    *(("auth", "jwt", name) for name in ("issuer", "audience", "jwks")),
+}
 """One of them alone is refused."""
 
 

@@ -56,7 +56,7 @@ def router(backend: Backend, conversations: Conversations) -> APIRouter:
         """A key for a browser: until it expires it opens WebSockets, those for transcription or,
         with a session of type `realtime`, those for conversations."""
         now = int(time.time())
-        expires_at = now + asked.expires_after.seconds
+        expires_at = _end(asked, caller, now)
         session = _session(backend, conversations, asked.session)
         dialect = _dialect(backend, conversations, session, "", now)
         scope = _scope(session, caller)
@@ -90,6 +90,12 @@ def route(backend: Backend, gate: Gate, conversations: Conversations, metrics: M
         return welcome(socket, headers)
 
     return Route(accept, max_bytes)
+
+
+def _end(asked: SecretAsked, caller: Principal, now: int) -> int:
+    """A secret lasts no longer than the token that made it."""
+    end = now + asked.expires_after.seconds
+    return end if caller.expires is None else min(end, int(caller.expires))
 
 
 def _scope(session: RealtimeSession, caller: Principal) -> Scope:

@@ -1,14 +1,13 @@
 """A bound on what is done at once, and whose turn it is among those who wait."""
 
 import asyncio
-import heapq
-import itertools
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from deployments.fair_queue import FairQueue
 from deployments.fairness import FairShares, Payer
 
-Waiting = tuple[bool, float, int, asyncio.Future[None]]
+Turn = asyncio.Future[None]
 
 
 class FairSlots:
@@ -18,8 +17,7 @@ class FairSlots:
     def __init__(self, slots: int) -> None:
         self._free = slots
         self._shares = FairShares()
-        self._order = itertools.count()
-        self._waiting: list[Waiting] = []
+        self._waiting: FairQueue[Turn] = FairQueue()
         self.charge = self._shares.charge
         """For work that took more than was known when it came."""
 
@@ -30,7 +28,7 @@ class FairSlots:
         """`cost`: seconds of audio; `batch`: part of a recording."""
         ticket = self._shares.ticket(payer, cost)
         try:
-            await self._come(batch, ticket.rank)
+            await self._come(ticket.rank, batch)
             try:
                 yield
             finally:
@@ -38,28 +36,28 @@ class FairSlots:
         finally:
             self._shares.end(ticket)
 
-    async def _come(self, batch: bool, rank: float) -> None:
+    async def _come(self, rank: float, batch: bool) -> None:
         if self._free:
             self._free -= 1
             return
         turn = asyncio.get_running_loop().create_future()
-        waiting = (batch, rank, next(self._order), turn)
-        heapq.heappush(self._waiting, waiting)
+        self._waiting.put(turn, rank, batch)
         try:
             await turn
         except asyncio.CancelledError:
-            self._give_up(waiting)
+            self._give_up(turn)
             raise
 
-    def _give_up(self, waiting: Waiting) -> None:
-        if waiting[3].cancelled():
-            self._waiting.remove(waiting)
-            heapq.heapify(self._waiting)
+    def _give_up(self, turn: Turn) -> None:
+        if turn.cancelled():
+            self._waiting.remove(lambda it: it is turn)
         else:  # its turn had come at the same moment
             self._pass_on()
 
     def _pass_on(self) -> None:
-        if self._waiting:
-            heapq.heappop(self._waiting)[3].set_result(None)
-        else:
-            self._free += 1
+        while self._waiting:
+            turn = self._waiting.take()
+            if not turn.done():  # else it was cancelled at the same moment
+                turn.set_result(None)
+                return
+        self._free += 1

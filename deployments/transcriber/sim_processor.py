@@ -5,11 +5,10 @@ and then those of the tenant that has had the least.
 """
 
 import asyncio
-import heapq
-import itertools
 from collections.abc import Callable, Collection, Hashable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
+from deployments.fair_queue import FairQueue
 from deployments.fairness import FairShares, Ticket
 from deployments.interfaces import payer_of
 
@@ -20,13 +19,13 @@ LATE_S = 0.05
 """How late a timer may come without work being lost: what is later was idle time."""
 
 
-@dataclass(order=True, slots=True)
+@dataclass(slots=True)
 class _Piece:
-    order: tuple[bool, float, int]
-    key: Hashable = field(compare=False)
-    left_s: float = field(compare=False)
-    ticket: Ticket = field(compare=False)
-    done: Callable[[], None] = field(compare=False)
+    key: Hashable
+    left_s: float
+    batch: bool
+    ticket: Ticket
+    done: Callable[[], None]
 
 
 class SimProcessor:
@@ -35,8 +34,7 @@ class SimProcessor:
     def __init__(self, speed: float) -> None:
         self._speed = speed
         self._shares = FairShares()
-        self._count = itertools.count()
-        self._waiting: list[_Piece] = []
+        self._waiting: FairQueue[_Piece] = FairQueue()
         self._filled = asyncio.Event()
         self._gone: set[Hashable] = set()
         self._task: asyncio.Task[None] | None = None
@@ -48,17 +46,14 @@ class SimProcessor:
     def add(self, key: Hashable, seconds: float, batch: bool, done: Callable[[], None]) -> None:
         """Work on a piece of an utterance; `done` is called after it."""
         ticket = self._shares.ticket(payer_of(key), seconds)
-        order = (batch, ticket.rank, next(self._count))
-        heapq.heappush(self._waiting, _Piece(order, key, seconds, ticket, done))
+        self._put(_Piece(key, seconds, batch, ticket, done))
         self._filled.set()
         if self._task is None:
             self._task = asyncio.create_task(self._work())
 
     def forget(self, keys: Collection[Hashable]) -> None:
-        for piece in [it for it in self._waiting if it.key in keys]:
-            self._waiting.remove(piece)
+        for piece in self._waiting.remove(lambda it: it.key in keys):
             self._shares.end(piece.ticket)
-        heapq.heapify(self._waiting)
         self._gone.update(keys)  # the one at work may be among them
 
     def stop(self) -> None:
@@ -72,7 +67,7 @@ class SimProcessor:
         due = loop.time()
         while True:
             await self._filled.wait()
-            piece = heapq.heappop(self._waiting)
+            piece = self._waiting.take()
             slice_s = min(SLICE_S, piece.left_s)
             due = max(due, loop.time() - LATE_S) + slice_s / self._speed
             self._gone.clear()
@@ -82,11 +77,14 @@ class SimProcessor:
             if not self._waiting:
                 self._filled.clear()
 
+    def _put(self, piece: _Piece) -> None:
+        self._waiting.put(piece, piece.ticket.rank, piece.batch)
+
     def _after(self, piece: _Piece) -> None:
         if piece.key in self._gone:
             self._shares.end(piece.ticket)
         elif piece.left_s > 0:
-            heapq.heappush(self._waiting, piece)
+            self._put(piece)
         else:
             self._shares.end(piece.ticket)
             piece.done()

@@ -138,7 +138,7 @@ class VoxtralRealtime:
 
     async def _recognise(self, key: Hashable, utterance: _Utterance) -> EngineHypothesis:
         payer = PAYER.get()
-        async with self._slots.slot(payer):
+        async with self._slots.slot(payer, batch=utterance.options.batch):
             start: int | None = 0
             while start is not None:
                 utterance.drop_before(start)

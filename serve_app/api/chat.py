@@ -224,7 +224,10 @@ async def _written(
     conversations: Conversations, ask: ChatRequest, limit: ConcurrencyLimit, caller: Principal
 ) -> AsyncIterator[ChatDelta]:
     trace = traceparent(current())
-    with limit.slot(), conversations.limiter.quota(caller, Counted.TOKENS, _estimate(ask)):
+    with (
+        limit.slot(caller.tenant),
+        conversations.limiter.quota(caller, Counted.TOKENS, _estimate(ask)),
+    ):
         async with aclosing(
             conversations.chat.stream(ask.messages, ask.options, caller=caller, trace=trace)
         ) as pieces:  # type: ignore[type-var]

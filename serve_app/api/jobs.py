@@ -97,7 +97,7 @@ class JobRoutes:
         return await deletion_of(self._submission, await self._submission.get(caller, id_))
 
     async def _watched(self, job: Job) -> AsyncGenerator[bytes, None]:
-        with self._watchers.slot():
+        with self._watchers.slot(job.tenant):
             async for piece in job_events(self._submission, job, self._is_draining):
                 yield piece
 

@@ -50,7 +50,7 @@ def router(
         """Transcribe an audio file: wav, flac, mp3, ogg, opus, webm, m4a. The body is the file
         itself, or multipart with a `file`."""
         began = time.monotonic()
-        async with uploads.received(request) as (path, form):
+        async with uploads.received(request, caller) as (path, form):
             asked = _options_of(form, asked)
             options = _options(asked, backend, limits)
             async with recordings.open(path, limits, caller) as found:

@@ -12,6 +12,7 @@ from serve_app.admission.budget import Shares
 from serve_app.admission.gauges import cores
 from serve_app.admission.ladder import Level
 from serve_app.admission.pause import Pause
+from serve_app.admission.weights import Weights
 from serve_app.api.backend import Backend
 from serve_app.api.drain import Drain
 from serve_app.api.sockets.tcp import TcpPort
@@ -93,12 +94,13 @@ class Server:
         _begin_counters(metrics)
         metrics.watch(DRAINING, lambda: drain.begun.is_set())
         metrics.watch(AUDIT_LOST, lost)
+        self.tenants = TenantSettings(config.tenants)
+        weights = Weights(self.tenants)
         self.admission = Admission(
-            config.admission, session_cost(config), metrics, self.retry_after_s
+            config.admission, session_cost(config), metrics, self.retry_after_s, weights
         )
         self.pause = Pause()
         self.admission.follow(lambda level, _: self.pause.set(level >= Level.RECORDINGS_PAUSE))
-        self.tenants = TenantSettings(config.tenants)
         self.limiter = Limiter(self.tenants, metrics, self.retry_after_s)
         self.meter.follow(self.limiter.used)
         self.sessions = LiveSessions(
@@ -119,14 +121,14 @@ class Server:
         self.conversations = Conversations(
             config.conversation,
             self.sessions,
-            chat_calls(backend.chat, config.chat, self.meter),
-            speech_calls(backend.speaker, config.speaker, self.meter),
+            chat_calls(backend.chat, config.chat, self.meter, weights.payer),
+            speech_calls(backend.speaker, config.speaker, self.meter, weights.payer),
             _voices(backend, config),
             metrics,
         )
         limits, retry = config.limits, self.retry_after_s
         door = self.admission.request
-        self.submission = Submission(backend, jobs, limits, retry, door, self.limiter)
+        self.submission = Submission(backend, jobs, limits, retry, door, self.limiter, weights)
         self.histories = Histories(
             self.submission.jobs.database, config.storage, config.resume, metrics
         )
@@ -134,23 +136,23 @@ class Server:
         self._watch_usage()
         transcriber = backend.engines.transcriber.name
         self.live_recordings = LiveRecordings(self.submission.jobs, transcriber)
-        self.uploads = Uploads(limits, retry, self._admit_recording, scanner)
+        self.uploads = Uploads(limits, retry, self._admit_recording, scanner, weights)
         self.requests = ConcurrencyLimit(
-            limits.max_requests, "too_many_requests", "requests", retry, door
+            limits.max_requests, "too_many_requests", "requests", retry, door, weights
         )
         self.close_last: list[Callable[[], Awaitable[None]]] = []
         """Called during a drain when all sessions have ended."""
         self._diarizers = _diarizers(backend, config.diarizer, metrics)
         self.recordings = self._recordings()
 
-    def _admit_recording(self) -> None:
+    def _admit_recording(self, tenant: str) -> None:
         """Beside many sessions only few at a time, because even a process of low priority takes
         from those that share its processor's caches and threads. Raises `ClientError`."""
         few = max(1, int(cores() / CORES_A_RECORDING))
         if self.sessions.count >= MANY_SESSIONS and self.uploads.in_progress >= few:
             reason = f"beside live sessions at most {few} recordings at a time; retry later"
             raise ClientError("too_many_recordings", reason, self.retry_after_s())
-        self.admission.request()
+        self.admission.request(tenant)
 
     def _watch_usage(self) -> None:
         """Not by tenant: there may be any number of them, and `/v1/usage` tells."""
@@ -225,7 +227,8 @@ class Server:
             lambda: self.pause.over(PAUSE_S),
         )
         diarization = Diarization(self._diarizers, self.config.diarizer.timeout_s)
-        return Recordings(recogniser, diarization, self.metrics, self.meter, self.limiter)
+        payer_of = self.admission.weights.payer
+        return Recordings(recogniser, diarization, self.metrics, self.meter, self.limiter, payer_of)
 
 
 def session_cost(config: Config) -> Shares:

@@ -3,7 +3,7 @@
 import asyncio
 import base64
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing
+from contextlib import AbstractContextManager, aclosing
 from typing import Any, Literal
 
 from fastapi import APIRouter, Request
@@ -60,7 +60,7 @@ def router(backend: Backend, conversations: Conversations, limit: ConcurrencyLim
         clauses = _clauses(asked.input, max_chars)
         voice = conversations.voices.resolve(asked.voice_name, asked.style)
         sounds = _sounds(conversations, clauses, voice, asked.speed, caller)
-        audio = _encoded(sounds, asked.response_format, limit)
+        audio = _encoded(sounds, asked.response_format, limit.slot(caller.tenant))
         if asked.stream_format == "sse":
             events = with_errors(_events(audio, clauses, ignored))
             return Streamed(
@@ -127,9 +127,9 @@ async def _sounds(
 
 
 async def _encoded(
-    sounds: AsyncIterator[bytes], format_: SpeechFormat, limit: ConcurrencyLimit
+    sounds: AsyncIterator[bytes], format_: SpeechFormat, slot: AbstractContextManager[None]
 ) -> AsyncGenerator[bytes, None]:
-    with limit.slot():
+    with slot:
         async with aclosing(sounds) as pieces:  # type: ignore[type-var]
             encoder = Encoder(format_)
             async for pcm in pieces:

@@ -8,6 +8,7 @@ from fastapi import Request
 from pydantic import ValidationError
 
 from deployments.interfaces import SpeechOptions
+from serve_app.admission.weights import Weights
 from serve_app.api.backend import Backend
 from serve_app.api.multipart import FileForm
 from serve_app.api.uploads import form_body
@@ -43,15 +44,16 @@ class Submission:
         jobs: Jobs,
         limits: Limits,
         retry_after_s: Callable[[], int],
-        admit: Callable[[], None],
+        admit: Callable[[str], None],
         limiter: Limiter,
+        weights: Weights,
     ) -> None:
         self.jobs = jobs
         self._limiter = limiter
         self._backend = backend
         self._limits = limits
         self._uploads = ConcurrencyLimit(
-            jobs.config.max_uploads, "too_many_requests", "uploads", retry_after_s, admit
+            jobs.config.max_uploads, "too_many_requests", "uploads", retry_after_s, admit, weights
         )
 
     async def submit(
@@ -72,7 +74,7 @@ class Submission:
         self._limiter.check_quota(caller, Counted.AUDIO)
         expected, rooms = declared_bytes(request.headers), self._limiter.rooms(caller)
         upload = Upload(caller, form.file(), expected, particulars, rooms)
-        with self._uploads.slot():
+        with self._uploads.slot(caller.tenant):
             return await self.jobs.submit(upload)
 
     def checked(self, fields: dict[str, Any]) -> JobOptions:

@@ -102,7 +102,7 @@ def router(
     async def transcriptions(caller: Caller, request: Request) -> Response:
         """Transcribe an audio file (multipart, field `file`)."""
         async with AsyncExitStack() as held:
-            path, form = await held.enter_async_context(uploads.received(request))
+            path, form = await held.enter_async_context(uploads.received(request, caller))
             asked = TranscriptionAsked.of(form)
             engine = backend.engines.transcriber
             check_language(asked.language, engine)

@@ -38,7 +38,7 @@ from serve_app.conversation.voices import VoiceCatalog
 from serve_app.errors import ClientError
 from serve_app.identity.principal import Principal
 from serve_app.lanes.pool import LanePool, LaneTimings, ReplicaSet
-from serve_app.lanes.requests import Call, Calls, Measure
+from serve_app.lanes.requests import Call, Calls, Measure, PayerOf
 from serve_app.limits.account import Open
 from serve_app.live.backlog import ReaderTooSlow
 from serve_app.live.driver import NO_ORIGIN, Abandon, LiveSession, LiveSessions, watch_lanes
@@ -423,19 +423,21 @@ def _outcome(ended: ReplyEnded) -> dict[str, object]:
     }
 
 
-def chat_calls(replicas: ReplicaSet, config: ChatConfig, meter: Meter) -> Calls:
+def chat_calls(replicas: ReplicaSet, config: ChatConfig, meter: Meter, payer_of: PayerOf) -> Calls:
     lanes = _lanes(replicas, config, ChatRequest)
     measure = Measure(Counted.TOKENS, lambda request, delta: sum(delta.tokens))
-    return Calls(lanes, config.timeout_s, "reply_failed", meter, measure)
+    return Calls(lanes, config.timeout_s, "reply_failed", meter, measure, payer_of)
 
 
-def speech_calls(replicas: ReplicaSet, config: SpeakerConfig, meter: Meter) -> Calls:
+def speech_calls(
+    replicas: ReplicaSet, config: SpeakerConfig, meter: Meter, payer_of: PayerOf
+) -> Calls:
     """A text is counted as soon as there is audio of it."""
     lanes = _lanes(replicas, config, SpeechRequest)
     measure = Measure(
         Counted.CHARACTERS, lambda request, sound: len(request[0]) if sound.pcm else 0
     )
-    return Calls(lanes, config.timeout_s, "speech_failed", meter, measure)
+    return Calls(lanes, config.timeout_s, "speech_failed", meter, measure, payer_of)
 
 
 def _lanes(replicas: ReplicaSet, config: EngineConfig, request: type) -> LanePool:

@@ -18,6 +18,7 @@ from serve_app.jobs.recogniser import Recogniser, TranscriptionFailed
 from serve_app.jobs.recognition import transcribed, transcribed_windows, windows
 from serve_app.jobs.result import segments_of
 from serve_app.jobs.windowing import Window
+from serve_app.lanes.requests import PayerOf
 from serve_app.limits.limiter import Limiter
 from serve_app.live.events import SessionMetrics
 from serve_app.live.transcript import Segment, WordOut, ms
@@ -142,7 +143,9 @@ class Recordings:
         metrics: Metrics,
         meter: Meter,
         limiter: Limiter,
+        payer_of: PayerOf,
     ) -> None:
+        self._payer_of = payer_of
         self._meter = meter
         self._limiter = limiter
         self._recogniser = recogniser
@@ -160,8 +163,10 @@ class Recordings:
             self._meter.add(caller, Counted.AUDIO, samples / RATE)
 
         preparation = Preparation(path, Bounds(limits.max_recording_s, limits.decode_timeout_s))
+        payer = self._payer_of(caller)
+        engines = self._recogniser.of(payer), self._diarization.of(payer)
         with tempfile.TemporaryFile(prefix="voxray-") as file:
-            it = Recording(preparation, _Blocks(file), self._recogniser, self._diarization, heard)
+            it = Recording(preparation, _Blocks(file), *engines, heard)
             try:
                 yield it
             finally:

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 from deployments.decoding import Undecodable
+from deployments.fairness import Payer
 from deployments.interfaces import DiarizationInput, Speech
 from serve_app.admission.ladder import Level
 from serve_app.admission.pause import Pause
@@ -29,6 +30,7 @@ from serve_app.jobs.storage_keys import private_of
 from serve_app.jobs.sweeping import Retention, Sweeping
 from serve_app.jobs.webhooks.delivery import Webhooks
 from serve_app.lanes.pool import LanePool, LaneTimings, ReplicaSet
+from serve_app.limits.settings import TenantSettings
 from serve_app.live.driver import watch_lanes
 from serve_app.observability import tracing
 from serve_app.observability.audit import audited
@@ -48,7 +50,8 @@ PASSED = ("engine_timeout", *PASSING)
 
 
 class Worker:
-    """Runs up to `scale.sessions_per_replica` jobs in parallel, while `run` runs."""
+    """Runs up to `scale.sessions_per_replica` jobs in parallel, while `run` runs; and beside them
+    as many of tenants that have none running, who need not wait for the end of others' jobs."""
 
     def __init__(
         self,
@@ -69,7 +72,8 @@ class Worker:
         self._database = Database(config.storage.database_url)
         self._objects = Objects(config.storage)
         private = private_of(config.storage)
-        self._queue = Queue(self._database, jobs.lease_s, private)
+        self._tenants = TenantSettings(config.tenants)
+        self._queue = Queue(self._database, jobs.lease_s, private, self._weight_of)
         self._cache = ResultCache(self._database, private)
         self._webhooks = Webhooks(self._database, jobs.webhook, private)
         self._sweeping = Sweeping(
@@ -96,6 +100,7 @@ class Worker:
         self._diarization = Diarization(self._diarizer, config.diarizer.timeout_s)
         for state in ENDED:
             self._metrics.begin(JOBS_ENDED, state.value)
+        self._free = jobs.scale.sessions_per_replica
         self.load = 0
         """Jobs of all workers that wait or run, as last counted."""
 
@@ -117,19 +122,35 @@ class Worker:
             tasks.create_task(self._give_way())
             for _ in range(self._config.scale.sessions_per_replica):
                 tasks.create_task(self._work())
+                tasks.create_task(self._work_beside())
 
     async def _work(self) -> None:
         while True:
-            try:
-                job = await self._queue.claim() if self.load else None
-            except ClientError as error:
-                log.warning("claim_failed", extra={"code": error.code})
-                job = None
-            if job is None:
+            if job := await self._claim(beside=False):
+                self._free -= 1
+                await self._run_job(job)
+                self._free += 1
+
+    async def _work_beside(self) -> None:
+        """While all others have work."""
+        while True:
+            if self._free:
                 await asyncio.sleep(self._config.poll_s)
-            else:
-                with belonging(job=job.id, tenant=job.tenant), tracing.of_job(job.id):
-                    await self._run_job(job)
+            elif job := await self._claim(beside=True):
+                await self._run_job(job)
+
+    async def _claim(self, beside: bool) -> Job | None:
+        """None after a while without one."""
+        try:
+            if self.load and (job := await self._queue.claim(beside)):
+                return job
+        except ClientError as error:
+            log.warning("claim_failed", extra={"code": error.code})
+        await asyncio.sleep(self._config.poll_s)
+        return None
+
+    def _weight_of(self, tenant: str) -> float:
+        return self._tenants.of(tenant).weight
 
     async def _give_way(self) -> None:
         """Send no windows while an ingress replica has too much to do."""
@@ -151,6 +172,10 @@ class Worker:
             await asyncio.sleep(self._config.poll_s)
 
     async def _run_job(self, job: Job) -> None:
+        with belonging(job=job.id, tenant=job.tenant), tracing.of_job(job.id):
+            await self._run_claimed(job)
+
+    async def _run_claimed(self, job: Job) -> None:
         """Run the job and store its outcome, also after failures."""
         log.info("job_claimed", extra={"attempt": job.attempts + 1})
         pipeline = self._pipeline(job)
@@ -273,11 +298,12 @@ class Worker:
 
     def _pipeline(self, job: Job) -> Pipeline:
         engines = self._engines if job.options.diarize else {**self._engines, "diarizer": None}
+        payer = Payer(job.tenant, self._weight_of(job.tenant))
         return Pipeline(
             job,
             self._objects,
-            self._recogniser,
-            self._diarization,
+            self._recogniser.of(payer),
+            self._diarization.of(payer),
             self._config,
             engines,
             self._setup,

@@ -17,11 +17,12 @@ A replica is given up when it has sent nothing for a while: a slow one still say
 """
 
 import asyncio
+import heapq
 import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from deployments.fairness import NOBODY, PAYER, FairShares, Payer, Ticket
+from deployments.fairness import NOBODY, FairShares, Payer, Ticket
 from deployments.interfaces import BYTES_PER_SAMPLE, RATE
 from serve_app.lanes.load import LaneSignals, Load, RecentMost
 
@@ -121,13 +122,12 @@ class LaneStream:
     __slots__ = ("_pool", "attached", "batch", "key", "lane", "owner", "payer", "suspect")
 
     def __init__(
-        self, pool: Streams, owner: StreamOwner, payer: Payer | None = None, batch: bool = False
+        self, pool: Streams, owner: StreamOwner, payer: Payer = NOBODY, batch: bool = False
     ) -> None:
-        """`payer`: the present one if not given; `batch`: part of a recording, after live
-        speech."""
+        """`batch`: part of a recording, after live speech."""
         self._pool = pool
         self.owner = owner
-        self.payer = payer or PAYER.get()
+        self.payer = payer
         self.batch = batch
         self.lane: ReplicaLane | None = None
         self.attached = False
@@ -302,21 +302,29 @@ class _Joining:
 
     def __init__(self) -> None:
         self._shares = FairShares()
+        self._count = itertools.count()
         self._tickets: dict[LaneStream, Ticket] = {}
+        self._order: list[tuple[bool, float, int, LaneStream]] = []
+        """A heap; those that have left it early are passed over."""
 
     def __len__(self) -> int:
         return len(self._tickets)
 
     def add(self, stream: LaneStream) -> None:
-        self._tickets[stream] = self._shares.ticket(stream.payer, 1.0)
+        ticket = self._tickets[stream] = self._shares.ticket(stream.payer, 1.0)
+        entry = (stream.batch, ticket.rank, next(self._count), stream)
+        heapq.heappush(self._order, entry)
 
     def next(self) -> LaneStream:
-        stream = min(self._tickets, key=lambda it: (it.batch, self._tickets[it].rank))
+        while (stream := heapq.heappop(self._order)[-1]) not in self._tickets:
+            continue
         self.remove(stream)
         return stream
 
     def remove(self, stream: LaneStream) -> None:
         self._shares.end(self._tickets.pop(stream))
+        if not self._tickets:
+            self._order.clear()
 
 
 class _Queue:

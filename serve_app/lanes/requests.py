@@ -4,12 +4,15 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from typing import Any, NamedTuple
 
+from deployments.fairness import Payer
 from serve_app.errors import ClientError
 from serve_app.identity.principal import Principal
 from serve_app.lanes.lane import LaneStream
 from serve_app.lanes.pool import LanePool
 from serve_app.observability.origin import NOBODY
 from serve_app.usage.meter import Counted, Meter
+
+PayerOf = Callable[[Principal], Payer]
 
 QUARANTINED = object()
 MAX_REFUSED = 1024
@@ -41,7 +44,7 @@ class Call:
         self._begun = False
         self._over = False
         self._answers: asyncio.Queue[Any] = asyncio.Queue()
-        self._stream = LaneStream(calls.lanes, self)
+        self._stream = LaneStream(calls.lanes, self, calls.payer_of(caller))
         calls.lanes.attach(self._stream)
 
     def attached(self) -> None:
@@ -126,10 +129,12 @@ class Calls:
         failure: str,
         meter: Meter,
         measure: Measure,
+        payer_of: PayerOf,
     ) -> None:
         self.lanes = lanes
         self.meter = meter
         self.measure = measure
+        self.payer_of = payer_of
         self.timeout_s = timeout_s
         self._refused: dict[int, None] = {}
         self.failure = failure
@@ -143,7 +148,8 @@ class Calls:
 
     def start(self, *request: Any, caller: Principal = NOBODY, trace: str = "") -> Call:
         """`request`: the request's fields between the first, which is the stream's key, and the
-        last, which is its trace. `caller`: for whom it is counted.
+        last, which is its trace. `caller`: for whom it is counted, and out of whose share it
+        is done.
 
         Raises `ClientError` for a quarantined request.
         """

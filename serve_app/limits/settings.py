@@ -1,6 +1,6 @@
 """The settings of every tenant: the configuration, and what the database has instead. Pure."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from pydantic import ValidationError
@@ -25,6 +25,11 @@ class TenantSettings:
 
     def follow(self, follower: Callable[[], None]) -> None:
         self._followers.append(follower)
+
+    @property
+    def names(self) -> Collection[str]:
+        """The tenants that have settings of their own."""
+        return self._settings.keys() - {DEFAULT}
 
     def of(self, tenant: str) -> TenantConfig:
         return tenant_config(self._settings, tenant)

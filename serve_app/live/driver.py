@@ -16,7 +16,6 @@ from deployments.interfaces import RATE, Hypothesis, Speech, VadInput, VadResult
 from serve_app.admission.admission import Admission, LaneLoad
 from serve_app.admission.ladder import Level
 from serve_app.admission.places import Place
-from serve_app.admission.weights import Weights
 from serve_app.config import Limits
 from serve_app.config.drain import CLOSE_TIMEOUT_S
 from serve_app.config.engines import TranscriberConfig, VadConfig
@@ -270,10 +269,8 @@ class LiveSessions:
         admission: Admission,
         meter: Meter,
         limiter: Limiter | None = None,
-        weights: Weights | None = None,
     ) -> None:
         self._meter = meter
-        self.weights = weights or Weights({})
         self.limits = limits
         self.limiter = limiter or unlimited(metrics)
         self.vad_config = vad_config
@@ -313,14 +310,14 @@ class LiveSessions:
         """Reserve a place for `open`. Raises `ClientError` when none is free, here or within the
         limits of the caller."""
         self._check_drain()
-        if self.count + self.admission.reserved >= self.limits.max_sessions:
+        if not self.admission.has_room(caller.tenant, self.limits.max_sessions):
             self._metrics.count(SESSIONS_REFUSED)
             raise ClientError(
                 "too_many_sessions",
-                f"this ingress already has {self.limits.max_sessions} sessions; retry later",
+                f"this ingress has room for {self.limits.max_sessions} sessions; retry later",
                 self.limits.retry_after_s,
             )
-        place = self.admission.reserve()
+        place = self.admission.reserve(caller.tenant)
         try:
             place.lease = self.limiter.session(caller, kinds, is_request)
         except ClientError:
@@ -352,7 +349,7 @@ class LiveSessions:
         vad = self.vad_config
         listening = listening or Listening(vad.endpoint(), vad.prefix_padding_ms)
         session = Session(limits or self.limits, listening, time.monotonic())
-        payer = self.weights.payer(origin.caller)
+        payer = self.admission.weights.payer(origin.caller)
         live = LiveSession(session, sink, abandon, self._metrics.count_final, origin, payer)
         live.place = self._taken(place, live, kinds)
         self._open.add(live)

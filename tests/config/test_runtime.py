@@ -49,8 +49,8 @@ def changed(section: str, **values: Any) -> tuple[RuntimeSettings, LiveSessions,
         meter := Meter(today),
     )
     voices = VoiceCatalog(there.voices, "sim", {}, {}, False)
-    chat = chat_calls(there.chat, config.chat, meter)
-    speech = speech_calls(there.speaker, config.speaker, meter)
+    chat = chat_calls(there.chat, config.chat, meter, sessions.admission.weights.payer)
+    speech = speech_calls(there.speaker, config.speaker, meter, sessions.admission.weights.payer)
     conversations = Conversations(config.conversation, sessions, chat, speech, voices, metrics)
     settings.follow(sessions.configure)
     settings.apply(settings.checked({section: values}))
@@ -110,11 +110,11 @@ def test_refusals_say_the_retry_after_of_now() -> None:
         1, "too_many_requests", "requests", lambda: settings.current.limits.retry_after_s
     )
     sessions.open(lambda event: None, lambda code: None)
-    with places.slot():
+    with places.slot("default"):
         for refuse in (
             partial(sessions.admit, EVERYBODY),
             partial(conversations.admit, EVERYBODY),
-            lambda: places.slot().__enter__(),
+            lambda: places.slot("default").__enter__(),
         ):
             with pytest.raises(ClientError) as refused:
                 refuse()

@@ -74,3 +74,25 @@ def test_a_slot_comes_back_when_the_work_fails() -> None:
             pass
 
     asyncio.run(go())
+
+
+def test_a_slot_is_not_lost_with_who_is_cancelled_as_it_becomes_free() -> None:
+    async def go() -> list[str]:
+        slots, log = FairSlots(1), list[str]()
+        held = asyncio.Event()
+
+        async def hold() -> None:
+            async with slots.slot(GREEDY):
+                await held.wait()
+
+        holding = asyncio.create_task(hold())
+        await asyncio.sleep(0)
+        waiting = [asyncio.create_task(in_order(slots, log, QUIET)) for _ in range(2)]
+        await asyncio.sleep(0)
+        held.set()
+        waiting[0].cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+        await holding
+        return log
+
+    assert asyncio.run(go()) == ["quiet"]

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from deployments.fairness import NOBODY
 from deployments.interfaces import AudioDelta, SpeechRequest
 from serve_app.errors import ClientError
 from serve_app.lanes.load import Load
@@ -108,7 +109,7 @@ def test_a_request_that_ends_its_engine_twice_is_refused_from_then_on() -> None:
         replica_set = Supervised()
         lanes = LanePool(replica_set, LaneTimings(0.005, 1.0), SpeechRequest)
         measure = Measure(Counted.CHARACTERS, lambda request, _: len(request[0]))
-        calls = Calls(lanes, 20.0, "speech_failed", Meter(lambda: 0), measure)
+        calls = Calls(lanes, 20.0, "speech_failed", Meter(lambda: 0), measure, lambda _: NOBODY)
         running = asyncio.create_task(lanes.run())
         await until(lambda: lanes.count)
         poisoned = asyncio.create_task(say(calls, POISON))

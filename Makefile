@@ -6,7 +6,7 @@ RUN ?=
 # `--no-compile` leaves alone what nothing imports; what is imported is compiled once, so let it be kept.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: run test test-models test-container check bench-live bench-overload bench-talk bench-jobs bench-idle bench-engines docs lock clean
+.PHONY: run test test-models test-container check bench-live bench-overload bench-talk bench-jobs bench-idle bench-fair bench-engines docs lock clean
 
 run: $(VENV)/run.done
 	@PATH="$(abspath $(BIN)):$$PATH" exec $(BIN)/voxray run $(RUN)
@@ -38,6 +38,9 @@ bench-talk: $(VENV)/test.done
 
 bench-idle: $(VENV)/test.done
 	$(BIN)/python -m loadtest.bench_idle $(BENCH)
+
+bench-fair: $(VENV)/test.done
+	$(BIN)/python -m loadtest.bench_fair $(BENCH)
 
 bench-engines: $(VENV)/models.done
 	$(VENV)/models/bin/python -m loadtest.bench_engines $(BENCH)

@@ -8,6 +8,7 @@ on stdout.
 
 import asyncio
 import json
+import os
 import sys
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -96,6 +97,12 @@ class Client(WSListener):
             self.load.result.errors[code] = self.load.result.errors.get(code, 0) + 1
 
 
+def key_header() -> dict[str, str]:
+    """Shows the key in the environment, if there is one."""
+    key = os.environ.get("VOXRAY_API_KEY")
+    return {"Authorization": f"Bearer {key}"} if key else {}
+
+
 def number_after(event: bytes, key: bytes) -> int:
     start = event.index(key) + len(key)
     return int(event[start : event.index(b",", start)])
@@ -141,7 +148,7 @@ class Load:
         async def open_(client: Client) -> None:
             async with gate:
                 try:
-                    await ws_connect(lambda: client, self.plan.url)
+                    await ws_connect(lambda: client, self.plan.url, extra_headers=key_header())
                 except Exception:
                     self.result.refused += 1
 

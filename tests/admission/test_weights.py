@@ -1,6 +1,7 @@
 """Which share is whose, and who is refused first when there is no room for all."""
 
 from collections import Counter
+from contextlib import ExitStack
 
 import pytest
 
@@ -116,10 +117,12 @@ def test_a_request_holds_no_place_and_gets_none_beyond_what_fits() -> None:
 def test_requests_leave_some_of_their_limit_to_others() -> None:
     by_share = weights(quiet=1.0)
     limit = ConcurrencyLimit(10, "too_many_requests", "requests", lambda: 1, weights=by_share)
-    for _ in range(9):
-        limit.slot("greedy").__enter__()
-    with pytest.raises(ClientError, match="too many requests"):
-        limit.check("greedy")
-    with limit.slot("quiet"):
-        assert limit.in_use == 10
-    assert limit.in_use == 9
+    with ExitStack() as held:
+        for _ in range(9):
+            held.enter_context(limit.slot("greedy"))
+        with pytest.raises(ClientError, match="too many requests"):
+            limit.check("greedy")
+        with limit.slot("quiet"):
+            assert limit.in_use == 10
+        assert limit.in_use == 9
+    assert limit.in_use == 0

@@ -1,23 +1,32 @@
 """Whose audio goes first on a lane: live speech before recordings, and tenants by their shares."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Any
 
 from deployments.fairness import NOBODY, Payer
-from deployments.interfaces import SpeechOptions, VadInput, VadResult
+from deployments.interfaces import (
+    ChatOptions,
+    ChatRequest,
+    DiarizationInput,
+    SpeakerCount,
+    Speech,
+    SpeechOptions,
+    VadInput,
+    VadResult,
+)
 from serve_app.identity.principal import Principal
+from serve_app.jobs.diarization import Diarization
 from serve_app.jobs.recogniser import Recogniser
 from serve_app.lanes.lane import BATCH_BYTES, JOINING_BYTES, LaneStream
-from serve_app.lanes.pool import LanePool
-from serve_app.lanes.requests import Calls, Measure
+from serve_app.lanes.pool import LanePool, LaneTimings
+from serve_app.lanes.requests import Call, Calls, Measure
 from serve_app.usage.meter import Counted, Meter
 from tests.fakes import LocalReplicaSet
 from tests.lanes.test_pool import Echo, StreamOwner, ride
 from tests.waiting import until
 
 GREEDY, QUIET = Payer("greedy"), Payer("quiet")
-SECOND = bytes(32_000)
 
 
 class Order(Echo):
@@ -120,21 +129,59 @@ def test_live_sessions_join_before_recordings() -> None:
     assert order[1:6] == ["greedy"] * 5
 
 
-def test_a_replica_is_told_who_pays_for_requests_and_recordings() -> None:
-    order = Order()
+class Paid(Echo):
+    """Keeps who pays, and answers nothing."""
 
-    async def test(lanes: LanePool) -> None:
+    def __init__(self) -> None:
+        super().__init__()
+        self.payers: list[Payer] = []
+
+    def pay(self, lane: str, payers: Any) -> None:
+        self.payers += payers.values()
+
+    async def exchange(self, lane: str, batch: Any, left: list[int]) -> list[VadResult]:
+        return []
+
+
+def paid(item_type: type, begin: Callable[[LanePool], object]) -> list[Payer]:
+    """What a replica is told of the work that `begin` puts on a lane."""
+    model = Paid()
+
+    async def go() -> None:
+        lanes = LanePool(LocalReplicaSet(one=model), LaneTimings(0.005), item_type)
+        running = asyncio.create_task(lanes.run())
         await until(lambda: lanes.count == 1)
-        measure = Measure(Counted.TOKENS, lambda request, answer: 0)
-        calls = Calls(
-            lanes, 1.0, "reply_failed", Meter(lambda: 0), measure, lambda who: Payer(who.tenant, 2)
-        )
-        calls.start(b"", caller=Principal("acme")).leave()
-        recogniser = Recogniser(lanes, 1, 1.0)
-        window = recogniser.of(QUIET).transcribe(b"", SpeechOptions())
-        asked = asyncio.create_task(window)
-        await until(lambda: len(order.payers) == 2)
-        asked.cancel()
+        begun = begin(lanes)
+        await until(lambda: model.payers)
+        running.cancel()
+        if isinstance(begun, asyncio.Task):
+            begun.cancel()
 
-    ride(LocalReplicaSet(one=order), test)
-    assert set(order.payers.values()) == {Payer("acme", 2), QUIET}
+    asyncio.run(go())
+    return model.payers
+
+
+def test_a_replica_is_told_who_pays_for_a_request() -> None:
+    def begin(lanes: LanePool) -> Call:
+        measure = Measure(Counted.TOKENS, lambda request, answer: 0)
+        payer_of = lambda caller: Payer(caller.tenant, 2.0)  # noqa: E731
+        calls = Calls(lanes, 1.0, "reply_failed", Meter(lambda: 0), measure, payer_of)
+        return calls.start((), ChatOptions(), caller=Principal("acme"))
+
+    assert paid(ChatRequest, begin) == [Payer("acme", 2.0)]
+
+
+def test_a_replica_is_told_who_pays_for_a_recording() -> None:
+    def transcribe(lanes: LanePool) -> object:
+        recogniser = Recogniser(lanes, 1, 5.0).of(QUIET)
+        return asyncio.ensure_future(recogniser.transcribe(b"", SpeechOptions()))
+
+    def diarize(lanes: LanePool) -> object:
+        async def recording() -> AsyncGenerator[bytes]:
+            yield b""
+
+        diarization = Diarization(lanes, 5.0).of(GREEDY)
+        return asyncio.ensure_future(diarization.turns(recording, SpeakerCount(), lambda _: None))
+
+    assert paid(Speech, transcribe) == [QUIET]
+    assert paid(DiarizationInput, diarize) == [GREEDY]

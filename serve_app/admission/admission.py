@@ -50,7 +50,7 @@ class LaneLoad(NamedTuple):
     busy: float
 
 
-class Bounds(NamedTuple):
+class Threshold(NamedTuple):
     """Up to where a tenant is let in."""
 
     part: float
@@ -59,9 +59,9 @@ class Bounds(NamedTuple):
     level: Level
 
 
-ABOVE = Bounds(0.9, LOW, Level.NORMAL)
-EVEN = Bounds(1.0, LOW, Level.NORMAL)
-BELOW = Bounds(1.1, HIGH, Level.RECORDINGS_PAUSE)
+ABOVE = Threshold(0.9, LOW, Level.NORMAL)
+EVEN = Threshold(1.0, LOW, Level.NORMAL)
+BELOW = Threshold(1.1, HIGH, Level.RECORDINGS_PAUSE)
 """A tenant that has more than its share, just that, or less."""
 
 
@@ -117,7 +117,7 @@ class Admission:
         self._check(tenant, BELOW)
         return self._places.reserve(time.monotonic(), tenant)
 
-    def _check(self, tenant: str, widest: Bounds) -> None:
+    def _check(self, tenant: str, widest: Threshold) -> None:
         self.weights.asks(tenant, time.monotonic())
         if not self._is_open(tenant, widest):
             self._metrics.count(SESSIONS_REFUSED)
@@ -142,18 +142,18 @@ class Admission:
         self._check(tenant, EVEN)
         self._places.pass_by(time.monotonic())
 
-    def _is_open(self, tenant: str, widest: Bounds) -> bool:
+    def _is_open(self, tenant: str, widest: Threshold) -> bool:
         if not self._config.enabled or self._fits(ABOVE):
             return True
         due = self.weights.due(tenant, self._places.held)
         return due >= 0 and self._fits(widest if due > 0 else EVEN)
 
-    def _fits(self, bounds: Bounds) -> bool:
-        if self.level > bounds.level or self._pressure.value >= bounds.pressure:
+    def _fits(self, until: Threshold) -> bool:
+        if self.level > until.level or self._pressure.value >= until.pressure:
             return False
         here = max(self.sessions() + self._places.reserved, self._places.unseen)
-        return here < self._config.min_sessions * bounds.part or self._budget.has_room(
-            self._places.unseen, bounds.part
+        return here < self._config.min_sessions * until.part or self._budget.has_room(
+            self._places.unseen, until.part
         )
 
     async def run(self, lanes: Callable[[], LaneLoad]) -> None:

@@ -101,7 +101,8 @@ class Database:
         self._url = make_url(url)
         self._lite = self._url.get_backend_name() == "sqlite"
         check_driver(url)
-        options: dict[str, Any] = {"pool_pre_ping": True}
+        # An error's text is for logs; parameters may be clients' words.
+        options: dict[str, Any] = {"pool_pre_ping": True, "hide_parameters": True}
         if self._lite:
             options["connect_args"] = {"timeout": LOCK_TIMEOUT_S, "factory": _Lite}
         else:
@@ -176,12 +177,11 @@ def _private_files(file: Path) -> IO[str]:
     its other files the mode of the first."""
     make_folder(file.parent)
     open(file, "ab", opener=owner_only).close()
-    lock = open(file.with_suffix(".lock"), "w", opener=owner_only)
     within = list(file.parent.iterdir())
     tighten(it for it in within if it.name.startswith(f"{file.stem}."))
     if all(it.name.startswith((f"{file.stem}.", *OURS)) for it in within):
         tighten([file.parent])
-    return lock
+    return open(file.with_suffix(".lock"), "a", opener=owner_only)
 
 
 def _prepare_sqlite(connection: Any, _: Any) -> None:

@@ -71,8 +71,7 @@ class Deletion:
         async with self._database.write() as connection:
             cancelled = jobs.update().where(_of(jobs, tenant, before), IS_WORKED_ON)
             await connection.execute(cancelled.values(state=JobState.CANCELLING))
-        while ids := await self._some_jobs(tenant, before):
-            counts["recordings"] += len(ids)
+        while ids := await self._some_jobs(tenant, before, counts):
             for id_ in ids:
                 counts["objects"] += await self._objects.delete(f"{tenant}/{id_}")
         async with self._database.write() as connection:
@@ -81,7 +80,7 @@ class Deletion:
                 counts[name] += gone.rowcount
         return counts
 
-    async def _some_jobs(self, tenant: str, before: float) -> list[str]:
+    async def _some_jobs(self, tenant: str, before: float, counts: Counter[str]) -> list[str]:
         """Deletes some that nobody works on, with all that belongs to them; their ids. With its row
         a job's key is gone: nobody can read its objects any more."""
         mine = _of(jobs, tenant, before) & ~IS_WORKED_ON
@@ -91,7 +90,9 @@ class Deletion:
             gone = jobs.delete().where(some, mine).returning(jobs.c.id)
             ids = list((await connection.execute(gone)).scalars())
             await connection.execute(cache.delete().where(cache.c.job_id.in_(ids)))
-            await connection.execute(deliveries.delete().where(deliveries.c.job_id.in_(ids)))
+            theirs = deliveries.delete().where(deliveries.c.job_id.in_(ids))
+            counts["webhooks"] += (await connection.execute(theirs)).rowcount
+        counts["recordings"] += len(ids)
         return ids
 
     async def _objects_of_no_job(self, tenant: str, before: float) -> int:

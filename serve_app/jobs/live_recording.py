@@ -116,7 +116,11 @@ class LiveRecordings:
         await persistently(lambda: self._jobs.objects.put(job, "result", body))
         changes: dict[str, Any] = {"engine": self._engine, "duration_s": audio_ms / 1000}
         ending = Ending(JobState.COMPLETED)
-        await persistently(lambda: self._jobs.queue.end(job, ending, **changes))
+        try:
+            await persistently(lambda: self._jobs.queue.end(job, ending, **changes))
+        except LeaseLost:  # it was deleted meanwhile
+            await self._jobs.objects.delete(f"{name.tenant}/{name.id}")
+            raise
 
     async def _waiting(self, name: _Name) -> Job:
         """The transcription, if it still waits for its session. Raises `ClientError`."""

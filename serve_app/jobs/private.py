@@ -78,10 +78,14 @@ class Private:
             words = {"warnings": '["storage_damaged"]'}
         return Job.of({**row, **{name: it for name, it in words.items() if it is not None}})
 
-    def stored_keys(self, tenant: str, key: str) -> list[str]:
-        """What an idempotency key may be in the database: plain, or a digest with any key."""
-        digests = self._keys.digests(f"{tenant}|{key}") if self._keys else []
-        return [key, *digests]
+    def digest(self, tenant: str, text: str) -> str:
+        """What finds `text` in the database without showing it; plain without encryption."""
+        return self._seals.digests(f"{tenant}|{text}")[0] if self._seals else text
+
+    def stored_as(self, tenant: str, text: str) -> list[str]:
+        """What such a text may be in the database: plain, or a digest with any key."""
+        digests = self._keys.digests(f"{tenant}|{text}") if self._keys else []
+        return [text, *digests]
 
     def new_delivery(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """A new webhook's row as it is stored."""

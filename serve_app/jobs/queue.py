@@ -146,7 +146,7 @@ class Queue:
 
     async def _submitted_before(self, asked: Submitted) -> Job | None:
         """The job of the same key. Raises `ClientError` if that was another request."""
-        keys = self._private.stored_keys(asked.tenant, asked.idempotency_key or "")
+        keys = self._private.stored_as(asked.tenant, asked.idempotency_key or "")
         same = (jobs.c.tenant == asked.tenant) & jobs.c.idempotency_key.in_(keys)
         async with self._database.read() as connection:
             row = (await connection.execute(jobs.select().where(same))).mappings().first()
@@ -290,7 +290,8 @@ class Queue:
             await correct(connection, ended, self._weight_of(ended.tenant))
             await _count(connection, ended)
             if ending.fingerprint and ended.state is JobState.COMPLETED:
-                await remember(connection, ended, ending.fingerprint)
+                found_by = self._private.digest(ended.tenant, ending.fingerprint)
+                await remember(connection, ended, found_by)
 
     async def expired(self, kept: Kept) -> list[Job]:
         """Some of the jobs that ended longer ago than they are kept."""

@@ -19,7 +19,8 @@ class ResultCache:
 
     async def remembered(self, tenant: str, fingerprint: str) -> Job | None:
         """The job that has the result."""
-        known = (cache.c.tenant == tenant) & (cache.c.fingerprint == fingerprint)
+        stored = self._private.stored_as(tenant, fingerprint)
+        known = (cache.c.tenant == tenant) & cache.c.fingerprint.in_(stored)
         async with self._database.write() as connection:
             row = await connection.execute(
                 jobs.select().join(cache, cache.c.job_id == jobs.c.id).where(known)

@@ -30,7 +30,7 @@ from tests.waiting import wait_for
 
 NAME, WORD, TURN = "lindqvist-divorce.wav", "hapaxlegomenon", "kumquat-marmalade"
 HOOK = "http://127.0.0.1:9/zanzibar-hook"
-OTHERS = "of-another-tenant.wav"
+OTHERS, OTHER_HOOK = "of-another-tenant.wav", "http://127.0.0.1:9/of-another-tenant"
 
 
 def config(folder: Path, **sections: Any) -> Config:
@@ -65,9 +65,9 @@ class Stored:
         await self.histories.stored(10)
         writing.cancel()
 
-    async def submit(self, tenant: str, name: str = NAME) -> str:
+    async def submit(self, tenant: str, name: str = NAME, hook: str = HOOK) -> str:
         """A job with its recording; its id."""
-        id_, options = new_id(), JobOptions(webhook=HOOK)
+        id_, options = new_id(), JobOptions(webhook=hook)
         await self.objects.put_stream(f"{tenant}/{id_}/audio", None, _once(b"audio"))
         asked = Submitted(id_, tenant, options, name, "audio/wav", 5, "d", None, None)
         await self.queue.submit(asked, 100)
@@ -115,7 +115,7 @@ def with_data(folder: Path, talk: bytes, settings: Config) -> Iterator[tuple[Cli
 
     async def keep(stored: Stored) -> None:
         await stored.keep_history("default")
-        await stored.submit("other", OTHERS)
+        await stored.submit("other", OTHERS, OTHER_HOOK)
         await stored.end(JobState.COMPLETED)
 
     says = LocalReplicaSet(sim=FakeTranscriber(WORD))
@@ -183,6 +183,7 @@ def test_a_deletion_that_was_cut_off_is_carried_out_by_the_next_sweep(
             patch.setattr(Objects, "delete", away)
             assert code_of(delete(client)) == "storage_unavailable"
         assert list((tmp_path / "objects/default").rglob("audio"))
+    monkeypatch.setattr(sweeping, "SWEEP_S", 0.2)  # SQLite's log is emptied when nobody reads
     with running(config(tmp_path)):
         wait_for(lambda: not (tmp_path / "objects/default").exists())
         wait_for(lambda: not found(tmp_path))

@@ -50,7 +50,7 @@ ENVIRONMENT = {
     "VOXRAY_WEBHOOK_SECRET": "whsec_" + encoded("webhook"),
     "OPENAI_API_KEY": "canary-openai-key",
 }
-ARGS = {
+ARGS: dict[str, Any] = {
     "profile": "sim",
     "auth": "keys",
     "transcriber": {"engine": "tests.secret_word:Secretive"},
@@ -153,8 +153,8 @@ def files_of(server: Server) -> dict[Path, bytes]:
     """Of its data, of Ray and HAProxy, and what it has said."""
     temporary = Path(tempfile.gettempdir())
     folders = [server.log.parent, folder(server)]
-    for it in (server.process, *server.descendants()):
-        folders += temporary.glob(f"voxray-*-{it.pid}")
+    for pid in (server.process.pid, *(it.pid for it in server.descendants())):
+        folders += temporary.glob(f"voxray-*-{pid}")
     paths = {it for top in folders for it in top.rglob("*") if it.is_file()}
     return {it: it.read_bytes() for it in paths}
 

@@ -60,7 +60,7 @@ def test_s10_words_forge_no_log_lines() -> None:
     """What a field has is quoted, whatever it is."""
     record = logging.makeLogRecord({"msg": "job_retried", "code": "".join(HOSTILE)})
     for form in ("json", "text"):
-        line = Lines(form, {}).format(record)  # type: ignore[arg-type]
+        line = Lines(form, {}).format(record)
         assert len(line.splitlines()) == 1 and "\x1b" not in line and "\x00" not in line
     assert json.loads(Lines("json", {}).format(record))["code"].startswith("\n\n2")
 

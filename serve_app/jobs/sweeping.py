@@ -55,7 +55,7 @@ class Sweeping:
         self,
         config: JobsConfig,
         max_session_s: float,
-        keeping: Retention,
+        retention: Retention,
         tidy_usage: Callable[[], Awaitable[None]],
         database: Database,
         queue: Queue,
@@ -65,7 +65,7 @@ class Sweeping:
     ) -> None:
         self._config = config
         self._max_session_s = max_session_s
-        self._keeping = keeping
+        self._retention = retention
         self._tidy_usage = tidy_usage
         self._database = database
         self._deletion = Deletion(database, objects)
@@ -87,8 +87,8 @@ class Sweeping:
     async def _sweep_once(self) -> None:
         await self._deletion.carry_out_all()
         tenants = await self._queue.tenants()
-        await self._sweep_old({it: self._keeping.jobs_s(it) for it in tenants})
-        histories = {it: self._keeping.histories_s(it) for it in tenants}
+        await self._sweep_old({it: self._retention.jobs_s(it) for it in tenants})
+        histories = {it: self._retention.histories_s(it) for it in tenants}
         await forget_histories(self._database, histories)
         for job in await self._queue.lost_sessions(self._max_session_s + LOST_S):
             with contextlib.suppress(LeaseLost):

@@ -167,20 +167,25 @@ class Database:
             yield
             return
         file = Path(str(self._url.database))
-        with await asyncio.to_thread(_private_files, file) as lock:
+        await asyncio.to_thread(_make_private, file)
+        # Not in a thread: who is cancelled while it opens a file could not close it.
+        with _lock_file(file) as lock:
             await asyncio.to_thread(fcntl.flock, lock, fcntl.LOCK_EX)
             yield
 
 
-def _private_files(file: Path) -> IO[str]:
-    """SQLite's file and all beside it are their owner's only; returns the one to lock. SQLite gives
-    its other files the mode of the first."""
+def _make_private(file: Path) -> None:
+    """SQLite's file and all beside it are their owner's only. SQLite gives its other files the mode
+    of the first."""
     make_folder(file.parent)
     open(file, "ab", opener=owner_only).close()
     within = list(file.parent.iterdir())
     tighten(it for it in within if it.name.startswith(f"{file.stem}."))
     if all(it.name.startswith((f"{file.stem}.", *OURS)) for it in within):
         tighten([file.parent])
+
+
+def _lock_file(file: Path) -> IO[str]:
     return open(file.with_suffix(".lock"), "a", opener=owner_only)
 
 

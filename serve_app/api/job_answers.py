@@ -11,6 +11,7 @@ from serve_app.api.submission import Submission
 from serve_app.errors import ClientError
 from serve_app.jobs.export import FORMS, export
 from serve_app.jobs.job import Job
+from serve_app.jobs.media import download_name
 
 
 async def result_of(submission: Submission, job: Job) -> Response:
@@ -64,7 +65,7 @@ def _audio_headers(job: Job, range_: Range, size: int) -> dict[str, str]:
         "Accept-Ranges": "bytes",
         "Content-Length": str(range_.end - range_.start),
         "X-Content-Type-Options": "nosniff",
-        **_attachment(job.filename),
+        **_attachment(download_name(job.filename, job.media_type)),
     }
     if range_.partial:
         headers["Content-Range"] = f"bytes {range_.start}-{range_.end - 1}/{size}"

@@ -1,5 +1,7 @@
 """What every answer tells browsers, also a refusal and an internal error."""
 
+from ipaddress import ip_address
+
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -16,6 +18,9 @@ ALWAYS = {
     "Cache-Control": "no-store",
 }
 """Unless the answer says otherwise. CORS is not affected by Cross-Origin-Resource-Policy."""
+
+ONLY_IF_TRUSTWORTHY = "Cross-Origin-Opener-Policy"
+"""Without TLS and from another machine browsers ignore it, and complain of that."""
 
 FILES = ("/web/", "/docs/assets/")
 """The same for everybody: browsers keep them, and ask each time whether they have changed."""
@@ -43,10 +48,12 @@ class SecurityHeaders:
         await self._app(scope, receive, answer)
 
     def _headers(self, scope: Scope) -> dict[str, str]:
-        added = dict(ALWAYS)
+        added, headers = dict(ALWAYS), Headers(scope=scope)
+        if not _is_trustworthy(headers):
+            del added[ONLY_IF_TRUSTWORTHY]
         if scope["path"].startswith(FILES):
             added["Cache-Control"] = "no-cache"
-        if self._hsts_s and _binds_its_name(Headers(scope=scope)):
+        if self._hsts_s and _binds_its_name(headers):
             added["Strict-Transport-Security"] = f"max-age={self._hsts_s}"
         return added
 
@@ -57,5 +64,15 @@ def _binds_its_name(headers: Headers) -> bool:
     host = headers.get("host", "").lower()
     name = host_name(host)
     has_port = host.rpartition("]")[2].partition(":")[2] not in ("", "443")
-    mine = name == "localhost" or name.endswith(".localhost") or is_address(name)
-    return is_encrypted(headers) and not has_port and not mine
+    return is_encrypted(headers) and not has_port and not (_is_local(name) or is_address(name))
+
+
+def _is_trustworthy(headers: Headers) -> bool:
+    """As browsers see an origin (https://www.w3.org/TR/secure-contexts)."""
+    name = host_name(headers.get("host", ""))
+    is_loopback = is_address(name) and ip_address(name).is_loopback
+    return is_encrypted(headers) or _is_local(name) or is_loopback
+
+
+def _is_local(name: str) -> bool:
+    return name == "localhost" or name.endswith(".localhost")

@@ -1,5 +1,6 @@
 """Every route and socket refuses pages of foreign origins, and foreign names of the server."""
 
+import asyncio
 import json
 import socket
 from collections.abc import Iterator
@@ -126,14 +127,16 @@ def test_a_foreign_page_with_a_client_secret_talks(address: str) -> None:
 
 
 def test_socket_io_agrees(address: str) -> None:
-    client = socketio.SimpleClient()
+    async def connects(origin: str) -> bool:
+        """By WebSocket: a client that polls leaves only with the next ping."""
+        url, headers = f"http://{address}", {"Origin": origin}
+        async with socketio.AsyncSimpleClient() as client:
+            await client.connect(url, headers, transports=["websocket"], socketio_path="socket")
+            return bool(client.connected)
+
+    assert asyncio.run(connects(FRIEND))
     with pytest.raises(socketio.exceptions.ConnectionError):
-        client.connect(
-            f"http://{address}", headers={"Origin": "http://evil.example"}, socketio_path="socket"
-        )
-    with socketio.SimpleClient() as client:
-        client.connect(f"http://{address}", headers={"Origin": FRIEND}, socketio_path="socket")
-        assert client.connected
+        asyncio.run(connects("http://evil.example"))
 
 
 def test_refusals_are_counted_and_do_not_reach_the_route(address: str) -> None:

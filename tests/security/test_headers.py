@@ -13,7 +13,8 @@ from starlette.testclient import TestClient
 from serve_app.api import create_app
 from serve_app.config import Config
 from serve_app.security.headers import ALWAYS, SecurityHeaders
-from tests.fakes import models, served
+from tests.fakes import models, served, serving
+from tests.waiting import wait_for
 
 FRIEND = "https://app.example"
 PREFLIGHT = {
@@ -80,6 +81,31 @@ def test_a_refused_handshake_has_them(address: str) -> None:
         assert f"{name}: {value}".lower() in answer.lower()
 
 
+def test_refusals_before_any_route_have_them(tmp_path: Path) -> None:
+    """And a page of the list may read why."""
+    args: dict[str, Any] = {
+        "profile": "sim",
+        "storage": {"directory": str(tmp_path)},
+        "browser": {"origins": [FRIEND]},
+        "tenants": {"default": {"limits": {"requests_per_minute": 3}}},
+        "limits": {"max_json_bytes": 1024},
+    }
+    sent = {"origin": FRIEND}
+    with serving(Config.model_validate(args)) as here:
+        url = f"http://{here.address}/v1/chat/completions"
+        too_large = httpx.post(url, headers=sent, json={"messages": "x" * 2000})
+        answers = [httpx.get(f"http://{here.address}/v1/models", headers=sent) for _ in range(3)]
+        here.begin_drain()
+        wait_for(here.drain.begun.is_set)
+        draining = httpx.post(url, headers=sent, json={})
+    refused = [too_large, answers[-1], draining]
+    assert [answer.status_code for answer in refused] == [413, 429, 503]
+    for answer in refused:
+        assert {name.lower() for name in ALWAYS} <= set(answer.headers)
+        assert answer.headers["access-control-allow-origin"] == FRIEND
+        assert answer.json()["error"]["code"]
+
+
 def test_an_internal_error_has_them_and_tells_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     config = Config.model_validate({"profile": "sim", "browser": {"origins": [FRIEND]}})
     app = create_app(models(), config)
@@ -88,7 +114,7 @@ def test_an_internal_error_has_them_and_tells_nothing(monkeypatch: pytest.Monkey
     async def broken() -> None:
         raise RuntimeError(f"secret at {Path(__file__)}")
 
-    client = TestClient(app, raise_server_exceptions=False)
+    client = TestClient(app, "http://localhost", raise_server_exceptions=False)
     answer = client.get("/broken", headers={"origin": FRIEND})
     assert answer.status_code == 500 and set(answer.json()) == {"error"}
     assert "secret" not in answer.text and "Traceback" not in answer.text
@@ -139,6 +165,27 @@ def test_hsts_only_over_tls_and_for_a_name(host: str, proto: str, expected: str 
     assert client.get("/").headers.get("strict-transport-security") == expected
     client = TestClient(SecurityHeaders(app, 0), headers=sent)
     assert "strict-transport-security" not in client.get("/").headers
+
+
+@pytest.mark.parametrize(
+    ("host", "proto", "has_it"),
+    [
+        ("localhost:8000", "http", True),
+        ("app.localhost", "http", True),
+        ("127.0.0.1:8000", "http", True),
+        ("[::1]:8000", "http", True),
+        ("voice.example", "https", True),
+        ("voice.example", "http", False),
+        ("192.0.2.1:8000", "http", False),
+    ],
+)
+def test_no_header_that_browsers_complain_of(host: str, proto: str, has_it: bool) -> None:
+    async def app(_: Any, __: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+
+    sent = {"host": host, "x-forwarded-proto": proto}
+    answer = TestClient(SecurityHeaders(app, 0), headers=sent).get("/")
+    assert ("cross-origin-opener-policy" in answer.headers) is has_it
 
 
 def test_a_page_of_the_list_may_read_answers_and_refusals(address: str) -> None:

@@ -19,6 +19,15 @@ differently."""
 GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")
 NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
+METADATA = frozenset(
+    map(
+        ipaddress.ip_address,
+        ("168.63.129.16", "100.100.100.200", "192.0.0.192", "fd00:ec2::254", "fd20:ce::254"),
+    )
+)
+"""Where the machines of Azure, Alibaba, Oracle, AWS and Google ask for their secrets, besides
+169.254.169.254."""
+
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
@@ -38,13 +47,13 @@ def check_url(url: str, allow_private: bool) -> SplitResult:
 
 
 def is_allowed(address: str, allow_private: bool) -> bool:
-    """Whether a webhook may go to this IP address. Link-local ones, as the metadata of clouds, and
+    """Whether a webhook may go to this IP address. Link-local ones, the metadata of clouds, and
     multicast are never allowed."""
     written = ipaddress.ip_address(address)
     found = _embedded(written) or written
     if getattr(written, "scope_id", None) or found.is_multicast or found.is_unspecified:
         return False
-    if found.is_link_local or found == ipaddress.IPv4Address("255.255.255.255"):
+    if found.is_link_local or found in METADATA or str(found) == "255.255.255.255":
         return False
     return allow_private or _is_public(found)
 

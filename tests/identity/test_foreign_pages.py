@@ -127,16 +127,20 @@ def test_a_foreign_page_with_a_client_secret_talks(address: str) -> None:
 
 
 def test_socket_io_agrees(address: str) -> None:
-    async def connects(origin: str) -> bool:
-        """By WebSocket: a client that polls leaves only with the next ping."""
-        url, headers = f"http://{address}", {"Origin": origin}
-        async with socketio.AsyncSimpleClient() as client:
-            await client.connect(url, headers, transports=["websocket"], socketio_path="socket")
-            return bool(client.connected)
-
-    assert asyncio.run(connects(FRIEND))
+    url = f"http://{address}"
     with pytest.raises(socketio.exceptions.ConnectionError):
-        asyncio.run(connects("http://evil.example"))
+        foreign = {"Origin": "http://evil.example"}
+        socketio.SimpleClient().connect(url, headers=foreign, socketio_path="socket")
+
+    async def connect() -> None:
+        """By WebSocket: a client that polls leaves only with the next ping."""
+        async with socketio.AsyncSimpleClient() as client:
+            await client.connect(
+                url, {"Origin": FRIEND}, transports=["websocket"], socketio_path="socket"
+            )
+            assert client.connected
+
+    asyncio.run(connect())
 
 
 def test_refusals_are_counted_and_do_not_reach_the_route(address: str) -> None:

@@ -1,5 +1,6 @@
 # voxray in a container: `docker build -t voxray .`, or with `--target gpu` for NVIDIA GPUs.
-# docs/deployment.md says how to run it; deploy/containers/prove.sh builds it and tries it out.
+# docs/deployment.md says how to run it; deploy/containers/prove.sh builds it and tries it out. It listens on all
+# addresses, so it starts only with keys: `--env VOXRAY_API_KEY=…`, or as docs/keys.md says.
 ARG PYTHON=docker.io/library/python:3.11-slim-bookworm
 
 # A user without rights. Its home is the volume: settings, jobs, weights, Ray's token.

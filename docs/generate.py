@@ -11,6 +11,8 @@ from docs.boards import write_boards
 from serve_app.config import Config
 from serve_app.config.tenants import NO_LIMITS, TenantConfig, TenantName
 from serve_app.errors import CODES
+from serve_app.identity.routes import ROUTES, TCP, Access
+from serve_app.observability.audit_events import AUDIT_EVENTS
 from serve_app.observability.log_events import LOG_EVENTS
 from serve_app.observability.table import TABLE
 
@@ -58,6 +60,7 @@ and prints them with the others.
 | `--log-format` | `json` or `text`: print the log lines of all replicas on stdout |
 | `--profile` | `cpu`, `gpu` or `sim`; overrides `profile` of the file |
 | `--dashboard` | start Ray's dashboard, too: eleven processes, 300 MB |
+| `--insecure` | let other machines in without a key ([keys.md](keys.md)) |
 
 Ray Serve reads HAProxy mode and some other settings from the environment of the processes that start it. `voxray run`
 sets them; `voxray env` prints them for a cluster.
@@ -129,6 +132,31 @@ def log_events() -> str:
     return f"| event | level | fields | what |\n|---|---|---|---|\n{rows}\n"
 
 
+def scopes() -> str:
+    """What a key needs for each path."""
+    paths: dict[Access, list[str]] = {}
+    for path, access in ROUTES.items():
+        paths.setdefault(access, []).append("TCP" if path == TCP else f"`{path}`")
+    rows = "\n".join(f"| {_needed(it)} | {', '.join(them)} |" for it, them in paths.items())
+    return f"| needs | for |\n|---|---|\n{rows}\n"
+
+
+def _needed(access: Access) -> str:
+    if access.public:
+        return "no key"
+    words = " or ".join(f"`{scope}`" for scope in sorted(access.scopes)) or "any key"
+    return f"{words}; a client secret will do" if access.secrets else words
+
+
+def audit_events() -> str:
+    """Every event of the audit log."""
+    rows = "\n".join(
+        f"| `{name}` | {', '.join(f'`{field}`' for field in it.fields)} | {it.help} |"
+        for name, it in AUDIT_EVENTS.items()
+    )
+    return f"| event | fields | what |\n|---|---|---|\n{rows}\n"
+
+
 def updated(page: str, name: str, table: str) -> str:
     """The page with a new table between its two comments of that name."""
     begin, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
@@ -144,6 +172,9 @@ def main() -> None:
     observability = DOCS / "observability.md"
     page = updated(observability.read_text(), "metrics", metrics())
     observability.write_text(updated(page, "events", log_events()))
+    keys = DOCS / "keys.md"
+    page = updated(keys.read_text(), "scopes", scopes())
+    keys.write_text(updated(page, "audit", audit_events()))
 
 
 if __name__ == "__main__":

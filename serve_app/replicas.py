@@ -318,6 +318,8 @@ class Ingress(Replica):
         )
 
         super().__init__("Ingress", config.logging)
+        if not config.auth.required and LANES_HOST not in os.environ:  # `voxray run` has checked
+            log.warning("keys_not_needed")
         self._config = config
         self._settings = RuntimeSettings(config)
         self._settings.apply(stored_settings())

@@ -9,6 +9,7 @@ import httpx2 as httpx
 
 from serve_app.cli import Failure, NoServer
 from serve_app.client.handshake import is_loopback
+from serve_app.client.key import VARIABLE, key_headers
 
 TIMEOUT = httpx.Timeout(120, connect=10, write=600, read=600)
 
@@ -27,7 +28,10 @@ class Rest:
     def __init__(self, url: str) -> None:
         self._url = url.rstrip("/")
         self._client = httpx.Client(
-            base_url=self._url, timeout=TIMEOUT, trust_env=not is_loopback(url)
+            base_url=self._url,
+            headers=key_headers(),
+            timeout=TIMEOUT,
+            trust_env=not is_loopback(url),
         )
 
     def ask(self, method: str, path: str, **options: Any) -> Any:
@@ -63,6 +67,7 @@ def _accepted(answer: httpx.Response) -> httpx.Response:
 
 def _refusal(status: int, body: bytes) -> str:
     try:
-        return f"the server refused: {json.loads(body)['error']['message']}"
+        said = f"the server refused: {json.loads(body)['error']['message']}"
     except (ValueError, KeyError, TypeError):
         return f"the server answered HTTP {status}; is it a voxray server?"
+    return f"{said}; this command takes it from ${VARIABLE}" if status == 401 else said

@@ -27,6 +27,7 @@ from serve_app.client.events import (
     started,
 )
 from serve_app.client.handshake import dial
+from serve_app.client.key import key_headers
 from serve_app.client.link import Frame, Link, greeted
 from serve_app.client.options import LiveOptions
 from serve_app.client.outage import Outage
@@ -50,7 +51,8 @@ class LiveTranscription:
     """`async with LiveTranscription(url) as live:`, then `stream` or `send`, and `async for`.
 
     At most `buffer_s` of audio that is not final is kept (or as much as the server's longest
-    utterance needs); at that, `send` waits. Raises `TranscriptionError`s.
+    utterance needs); at that, `send` waits. `api_key`: None is `VOXRAY_API_KEY` of the environment.
+    Raises `TranscriptionError`s.
     """
 
     def __init__(
@@ -58,13 +60,14 @@ class LiveTranscription:
         server: str,
         options: LiveOptions = LiveOptions(),  # noqa: B008 - it is frozen
         *,
+        api_key: str | None = None,
         headers: Mapping[str, str] = {},
         buffer_s: float = BUFFER_S,
         patience_s: float = PATIENCE_S,
     ) -> None:
         self._server = server
         self._options = options
-        self._headers = headers
+        self._headers = key_headers(api_key) | dict(headers)
         self._patience_s = patience_s
         self._audio = RetainedAudio(options.sample_rate, options.frame_bytes, int(buffer_s * 1000))
         self._seen = Continuity()

@@ -125,6 +125,7 @@ class Gate:
     def _caller(self, access: Access, came: Arrival) -> Principal:
         if self._authenticator is None:
             return self._unknown(access, came.headers)
+        self._known.check_host(came.headers)
         key = credential(came.headers.items(), came.query, came.in_band)
         if not key:
             raise ClientError("missing_api_key", f"a key is needed; {SEND}")

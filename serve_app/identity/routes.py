@@ -59,7 +59,7 @@ ROUTES = {
     "/speech-to-speech/metrics": ADMIN,
     "/speech-to-speech/performance": ADMIN,
     "/config/update": ADMIN,
-    "/v1/tenants/{tenant}/data": ADMIN,
+    "/v1/tenants/{id}/data": ADMIN,
     # What every client may ask.
     "/v1/models": ANY_KEY,
     "/v1/usage": ANY_KEY,

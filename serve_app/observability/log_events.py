@@ -38,6 +38,11 @@ _event("warning", "head_silent", "Ray's head does not answer.", "cause")
 _event("info", "settings_changed", "Settings were changed at run time.", "keys")
 
 # Keys.
+_event(
+    "warning",
+    "keys_not_needed",
+    "On a cluster: anyone who reaches the port can use the server; see docs/keys.md.",
+)
 _event("warning", "key_file_refused", "The file of keys cannot be used; the last ones stay valid.")
 _event("warning", "keys_unavailable", "Keys cannot be read; the last ones stay valid.", "cause")
 _event("warning", "pepper_missing", "Keys were made with peppers that are not here.", "peppers")

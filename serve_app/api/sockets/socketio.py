@@ -180,20 +180,20 @@ class SocketIo:
             await self._server.eio.disconnect(connection)
 
         try:
-            caller = self._caller(environ, auth)
+            caller = await self._caller(environ, auth)
             self._listeners[sid] = Listener(caller, self._sessions, dialect, emit, leave)
         except ClientError as error:
             self._metrics.count_error(error.code)
             raise self._library.exceptions.ConnectionRefusedError(error.code) from error
 
-    def _caller(self, environ: Any, auth: Any) -> Principal:
+    async def _caller(self, environ: Any, auth: Any) -> Principal:
         """The key is in `auth`, or in a header of the connection's first request. Raises
         `ClientError`."""
         request, key = environ["asgi.scope"], auth.get("key") if isinstance(auth, dict) else None
         came = arrival(request)
         if isinstance(key, str):
             came = came._replace(in_band=(key,))
-        return self._gate.caller(SOCKETS[PATH], came)
+        return await self._gate.admitted(SOCKETS[PATH], came)
 
     async def _start(self, sid: str, fields: Any = None) -> None:
         if not (listener := self._listeners.get(sid)):

@@ -103,7 +103,7 @@ class TcpPort:
             return connection.open(self._gate.caller(SOCKETS[TCP], Arrival({})))
         message = await self._read(reader, LOGIN_S)
         came = Arrival({}, "", connection.peer, (auth_key(message or b"") or "",))
-        connection.open(self._gate.caller(SOCKETS[TCP], came))
+        connection.open(await self._gate.admitted(SOCKETS[TCP], came))
         await connection.authenticated()
 
     async def _converse(self, reader: asyncio.StreamReader, connection: "_Connection") -> None:

@@ -100,6 +100,7 @@ def _app(server: Server) -> Api:
     return Api(
         server.known_origins,
         server.config.browser.hsts_s,
+        server.gate.needs_keys,
         title="voxray",
         version=__version__,
         lifespan=lifespan,

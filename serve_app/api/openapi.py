@@ -10,6 +10,7 @@ from starlette.types import ASGIApp
 from deployments.encoding import MEDIA_TYPES
 from serve_app.api.recordings import MEDIA_TYPES as SUBTITLES
 from serve_app.identity.origins import KnownOrigins
+from serve_app.identity.routes import ROUTES
 from serve_app.jobs.export import FORMS
 from serve_app.security.cors import Cors
 from serve_app.security.headers import SecurityHeaders
@@ -71,6 +72,12 @@ REFUSALS: dict[tuple[str, str], set[int]] = {
 EVERYWHERE = {401, 403, 500, 503}
 WITH_BODY = {400, 408, 413}
 
+ERROR_TYPES = [
+    "authentication_error",
+    "permission_error",
+    "invalid_request_error",
+    "server_error",
+]
 ERROR: dict[str, Any] = {
     "type": "object",
     "required": ["error"],
@@ -80,7 +87,7 @@ ERROR: dict[str, Any] = {
             "required": ["message", "type", "param", "code"],
             "properties": {
                 "message": {"type": "string"},
-                "type": {"enum": ["invalid_request_error", "server_error"]},
+                "type": {"enum": ERROR_TYPES},
                 "param": {"type": ["string", "null"], "description": "The wrong field."},
                 "code": {"type": "string", "description": "Stable; docs/protocol.md lists them."},
             },
@@ -93,8 +100,11 @@ class Api(FastAPI):
     """FastAPI with what browsers need on every answer, and an OpenAPI document that has the errors
     and the answers that are not JSON."""
 
-    def __init__(self, known: KnownOrigins, hsts_s: int, **options: Any) -> None:
+    def __init__(
+        self, known: KnownOrigins, hsts_s: int, needs_keys: bool = False, **options: Any
+    ) -> None:
         super().__init__(**options)
+        self._needs_keys = needs_keys
         self._known = known
         self._hsts_s = hsts_s
 
@@ -105,6 +115,8 @@ class Api(FastAPI):
     def openapi(self) -> dict[str, Any]:
         if self.openapi_schema is None:
             describe(super().openapi())
+            if self._needs_keys:
+                describe_keys(super().openapi())
         return super().openapi()
 
 
@@ -118,6 +130,16 @@ def describe(document: dict[str, Any]) -> None:
         operation["responses"] = _answers(method, path, operation) | _refusals(
             method, path, operation
         )
+
+
+def describe_keys(document: dict[str, Any]) -> None:
+    """Where a key is needed, and with which scope, in place."""
+    document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+    for _, path, operation in _operations(document):
+        access = ROUTES[path]
+        if not access.public:
+            scopes = sorted(access.scopes)
+            operation["security"] = [{"key": [scope]} for scope in scopes] or [{"key": []}]
 
 
 def _operations(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:

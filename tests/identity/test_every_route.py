@@ -170,6 +170,19 @@ def test_no_other_method_gets_round_the_gate(server: Server) -> None:
                 assert asked(client, method, path).status_code == 401, (method, path)
 
 
+def test_the_openapi_document_says_what_each_route_needs(server: Server) -> None:
+    with server.client() as client:
+        document = client.get("/openapi.json").json()
+    assert document["components"]["securitySchemes"] == {
+        "key": {"type": "http", "scheme": "bearer"}
+    }
+    for path, operations in document["paths"].items():
+        for operation in operations.values():
+            named = {scope for way in operation.get("security", ()) for scope in way["key"]}
+            assert named == ROUTES[path].scopes
+            assert ("security" in operation) != ROUTES[path].public
+
+
 # Sockets.
 
 

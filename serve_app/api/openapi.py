@@ -10,7 +10,7 @@ from starlette.types import ASGIApp
 from deployments.encoding import MEDIA_TYPES
 from serve_app.api.recordings import MEDIA_TYPES as SUBTITLES
 from serve_app.identity.origins import KnownOrigins
-from serve_app.identity.routes import ROUTES
+from serve_app.identity.routes import access_to
 from serve_app.jobs.export import FORMS
 from serve_app.security.cors import Cors
 from serve_app.security.headers import SecurityHeaders
@@ -136,7 +136,7 @@ def describe_keys(document: dict[str, Any]) -> None:
     """Where a key is needed, and with which scope, in place."""
     document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
     for _, path, operation in _operations(document):
-        access = ROUTES[path]
+        access = access_to(path)
         if not access.public:
             scopes = sorted(access.scopes)
             operation["security"] = [{"key": [scope]} for scope in scopes] or [{"key": []}]

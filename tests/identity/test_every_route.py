@@ -16,13 +16,14 @@ from websockets.sync.client import connect as websocket
 from loadtest.speech import wav
 from serve_app.config import Config
 from serve_app.identity.principal import ALL, Scope
-from serve_app.identity.routes import ADMIN, ROUTES, SOCKETS, TCP, Access
+from serve_app.identity.routes import ADMIN, ROUTES, SOCKETS, TCP, Access, access_to
 from serve_app.jobs.database import Database
 from serve_app.jobs.tables import deliveries
+from tests.api.sockets.test_conversation_socket import audio
 from tests.fakes import served
 from tests.identity.keys import bearer, keyed
 from tests.identity.walk import application, routes_of
-from tests.identity.wires import Refused, socket_io, tcp
+from tests.identity.wires import Refused, SocketIo, tcp
 from tests.ports import free_port
 
 FOUND = sorted((it.method, it.path) for it in routes_of(application()))
@@ -41,7 +42,8 @@ BODIES = {"/v1/realtime/client_secrets": {"session": {"type": "transcription"}}}
 class Server(NamedTuple):
     address: str
     tcp: int
-    ids: tuple[str, ...]
+    recording: bytes
+    ids: tuple[str, ...] = ()
     """Of a job, a live recording and a webhook of the tenant acme."""
 
     def client(self, *tenant: str) -> httpx.Client:
@@ -70,16 +72,23 @@ def server(tmp_path_factory: pytest.TempPathFactory, talk: bytes) -> Iterator[Se
     auth = keyed(folder, "acme", "bolt", nothing=(), user=ALL - ADMIN.scopes, **scopes)
     config = Config.model_validate({**args, "auth": auth})
     with served(config) as address:
-        here = Server(address, port, ())
-        yield here._replace(ids=tuple(_ids(here, config, wav(talk))))
+        here = Server(address, port, wav(talk))
+        yield here._replace(ids=tuple(_ids(here, config)))
 
 
-def _ids(server: Server, config: Config, recording: bytes) -> Iterator[str]:
+def _ids(server: Server, config: Config) -> Iterator[str]:
     with server.client("acme") as acme:
-        yield acme.post("/v1/jobs", files={"file": ("a.wav", recording)}).json()["id"]
+        yield submitted(acme, server)
         yield acme.post("/api/transcribe/start").json()["id"]
     asyncio.run(_dead_webhook(config.storage.database_url))
     yield "wh-of-acme"
+
+
+def submitted(client: httpx.Client, server: Server) -> str:
+    """A job's id."""
+    answer = client.post("/v1/jobs", files={"file": ("a.wav", server.recording)})
+    id_: str = answer.json()["id"]
+    return id_
 
 
 async def _dead_webhook(url: str) -> None:
@@ -166,7 +175,7 @@ def test_a_path_that_does_not_exist_needs_a_key_too(server: Server) -> None:
 def test_no_other_method_gets_round_the_gate(server: Server) -> None:
     with server.client() as client:
         for path in {path for _, path in KEYED}:
-            for method in ("HEAD", "OPTIONS", "PUT", "PATCH", "TRACE", "FOO"):
+            for method in ("HEAD", "OPTIONS", "PUT", "PATCH", "TRACE"):
                 assert asked(client, method, path).status_code == 401, (method, path)
 
 
@@ -179,8 +188,8 @@ def test_the_openapi_document_says_what_each_route_needs(server: Server) -> None
     for path, operations in document["paths"].items():
         for operation in operations.values():
             named = {scope for way in operation.get("security", ()) for scope in way["key"]}
-            assert named == ROUTES[path].scopes
-            assert ("security" in operation) != ROUTES[path].public
+            assert named == access_to(path).scopes
+            assert ("security" in operation) != access_to(path).public
 
 
 # Sockets.
@@ -210,7 +219,7 @@ def test_a_handshake_needs_a_key_with_one_of_the_scopes(server: Server, path: st
             assert json.loads(socket.recv(10))["type"]
 
 
-IN_BAND: dict[str, Any] = {"/socket": socket_io, TCP: tcp}
+IN_BAND: dict[str, Any] = {"/socket": SocketIo, TCP: tcp}
 
 
 def test_nothing_else_takes_a_key_in_a_message() -> None:
@@ -232,13 +241,28 @@ def test_where_the_key_comes_in_a_message_it_is_needed_too(server: Server, path:
         IN_BAND[path](where, bearer(only(scope))["Authorization"][7:]).close()
 
 
+def test_s6_a_key_makes_only_client_secrets_of_its_own_scopes(server: Server) -> None:
+    path = "/v1/realtime/client_secrets"
+    with server.client(only(Scope.TRANSCRIBE)) as client:
+        assert code(client.post(path, json={})) == WRONG_SCOPE
+        made = client.post(path, json=BODIES[path])
+        assert made.status_code == 200
+        shown = {"Authorization": f"Bearer {made.json()['value']}"}
+        assert code(client.post(path, json=BODIES[path], headers=shown)) == WRONG_KEY
+        lasting = {"expires_after": {"anchor": "created_at", "seconds": 7201}}
+        assert client.post(path, json=lasting).status_code == 400
+    for socket, status in (("/v1/transcribe/stream", 101), ("/v1/realtime", 101), ("/ws", 403)):
+        try:
+            with websocket(f"ws://{server.address}{socket}", additional_headers=shown) as opened:
+                assert opened.response and opened.response.status_code == status
+        except InvalidStatus as refusal:
+            assert refusal.response.status_code == status
+
+
 # Two tenants.
 
 
-WITH_ID = sorted(
-    (it for it in FOUND if "{id}" in it[1] and it[1] not in NOT_OF_A_TENANT),
-    key=lambda it: it[0] == "DELETE",  # the last
-)
+WITH_ID = [it for it in FOUND if "{id}" in it[1] and it[1] not in NOT_OF_A_TENANT]
 
 
 @pytest.mark.parametrize("found", WITH_ID, ids=ids)
@@ -254,7 +278,8 @@ def test_s1_another_tenants_id_does_not_exist(server: Server, found: tuple[str, 
 def test_s1_its_owner_gets_it(server: Server, found: tuple[str, str]) -> None:
     """So that the test above shows something."""
     with server.client("acme") as acme:
-        statuses = [asked(acme, *found, id_).status_code for id_ in server.ids]
+        mine = [submitted(acme, server)] if found[0] == "DELETE" else server.ids
+        statuses = [asked(acme, *found, id_).status_code for id_ in mine]
     assert any(status != 404 for status in statuses)
 
 
@@ -264,19 +289,33 @@ LISTS = [path for method, path in KEYED if method == "GET" and "{" not in path]
 @pytest.mark.parametrize("path", LISTS)
 def test_s1_no_list_shows_another_tenant(server: Server, path: str) -> None:
     with server.client("user") as user:
-        for asks in ({}, {"after": server.ids[0]}):
-            text = user.get(path, params=asks).text
-            assert "acme" not in text and not any(id_ in text for id_ in server.ids)
+        whole, after, none = (
+            user.get(path, params=asks).text
+            for asks in ({}, {"after": server.ids[0]}, {"after": "f" * len(server.ids[0])})
+        )
+    for text in (whole, after.replace(server.ids[0], "")):
+        assert "acme" not in text and not any(id_ in text for id_ in server.ids)
+    assert path == "/v1/usage" or after.replace(server.ids[0], "f" * len(server.ids[0])) == none
 
 
-@pytest.mark.parametrize("path", ["/v1/transcribe/stream", "/ws"])
-def test_s1_another_tenants_session_cannot_be_resumed(server: Server, path: str) -> None:
-    begin = json.dumps({"type": "start", **({"session_id": "s"} if path == "/ws" else {})})
+@pytest.mark.parametrize(
+    ("path", "messages", "last"),
+    [
+        ("/v1/transcribe/stream", [{"type": "start"}], "session"),
+        ("/ws", [{"type": "start", "session_id": "s"}, "speech"], "conversation_complete"),
+    ],
+)
+def test_s1_another_tenants_session_cannot_be_resumed(
+    server: Server, path: str, messages: list[Any], last: str, speech: bytes
+) -> None:
+    told: dict[str, Any] = {}
     with handshake(server.address, path, "acme") as socket:
         socket.recv(10)
-        socket.send(begin)
-        token = json.loads(socket.recv(10))["resume"]
-    told = {}
+        for message in messages:
+            socket.send(json.dumps(audio(speech) if message == "speech" else message))
+        while told.get("type") != last:
+            told = json.loads(socket.recv(10))
+    token, told = told["resume"], {}
     for tenant in ("bolt", "acme"):
         with handshake(server.address, path, tenant) as socket:
             socket.recv(10)

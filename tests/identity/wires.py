@@ -11,25 +11,29 @@ class Refused(Exception):
     """By the server; it says the code."""
 
 
-def socket_io(address: str, key: str | None) -> Any:
-    """A client that is connected. Raises `Refused`."""
-    client = socketio.SimpleClient()
-    auth = {} if key is None else {"key": key}
-    try:
-        client.connect(f"http://{address}", auth=auth, socketio_path="socket")
-    except socketio.exceptions.ConnectionError as error:
-        raise Refused(str(error)) from error
-    return Closing(client)
+class SocketIo:
+    """A client that is connected."""
 
+    def __init__(self, address: str, key: str | None) -> None:
+        """Raises `Refused`."""
+        self.told: list[tuple[str, Any]] = []
+        """Events, with their fields."""
+        self._refusals: list[Any] = []
+        self._client = socketio.Client(reconnection=False)
+        self._client.on("connect_error", self._refusals.append)
+        self._client.on("*", lambda name, fields: self.told.append((name, fields)))
+        auth = {} if key is None else {"key": key}
+        try:
+            self._client.connect(f"http://{address}", auth=auth, socketio_path="socket")
+        except socketio.exceptions.ConnectionError as error:
+            raise Refused(str(self._refusals)) from error
 
-class Closing:
-    """A client, with the method that sockets have."""
-
-    def __init__(self, client: Any) -> None:
-        self.client = client
+    @property
+    def connected(self) -> bool:
+        return bool(self._client.connected)
 
     def close(self) -> None:
-        self.client.disconnect()
+        self._client.disconnect()
 
 
 class Tcp:

@@ -8,7 +8,6 @@ on stdout.
 
 import asyncio
 import json
-import os
 import sys
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -18,6 +17,7 @@ from picows import WSCloseCode, WSFrame, WSListener, WSMsgType, WSTransport, ws_
 
 from loadtest.percentile import percentile
 from loadtest.speech import conversation
+from serve_app.client.key import key_headers
 
 LATE_MS = 20.0
 """A generator whose own sends are later than this at p99 measures itself."""
@@ -97,12 +97,6 @@ class Client(WSListener):
             self.load.result.errors[code] = self.load.result.errors.get(code, 0) + 1
 
 
-def key_header() -> dict[str, str]:
-    """Shows the key in the environment, if there is one."""
-    key = os.environ.get("VOXRAY_API_KEY")
-    return {"Authorization": f"Bearer {key}"} if key else {}
-
-
 def number_after(event: bytes, key: bytes) -> int:
     start = event.index(key) + len(key)
     return int(event[start : event.index(b",", start)])
@@ -148,7 +142,7 @@ class Load:
         async def open_(client: Client) -> None:
             async with gate:
                 try:
-                    await ws_connect(lambda: client, self.plan.url, extra_headers=key_header())
+                    await ws_connect(lambda: client, self.plan.url, extra_headers=key_headers())
                 except Exception:
                     self.result.refused += 1
 

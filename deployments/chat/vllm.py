@@ -79,9 +79,9 @@ class VllmChat:
         from openai.types.chat import ChatCompletionChunk
         from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
 
-        asked = ChatCompletionRequest.model_validate(
-            {"model": self._model, "priority": priority} | completion(request)
-        )
+        usage = {"include_usage": True, "continuous_usage_stats": True}
+        fields = {"model": self._model, "priority": priority, "stream_options": usage}
+        asked = ChatCompletionRequest.model_validate(completion(request) | fields)
         # vLLM builds its tool parser again for each reply: 130 ms for Mistral's
         serving = self._with_tools if request.options.tools else self._plain
         answer = await serving.create_chat_completion(asked)

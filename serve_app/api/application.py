@@ -40,6 +40,7 @@ from serve_app.observability.metrics import Metrics
 from serve_app.observability.requests import WatchRequests
 from serve_app.security.middleware import RequestMiddleware
 from serve_app.security.request_id import RequestIds
+from serve_app.usage.requests import CountRequests
 
 
 def create_app(
@@ -69,6 +70,7 @@ def create_app(
         jobs=config.jobs,
         metrics=server.metrics,
     )
+    app.add_middleware(CountRequests, meter=server.meter, free=SOCKET_IO)
     app.add_middleware(
         LimitsMiddleware, limiter=server.limiter, metrics=server.metrics, free=SOCKET_IO
     )

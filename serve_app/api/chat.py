@@ -28,7 +28,7 @@ from serve_app.config import Limits
 from serve_app.conversation.driver import Conversations
 from serve_app.errors import ClientError
 from serve_app.identity.principal import Caller, Principal
-from serve_app.live.options import EngineInfo, check_tool_choice, listed, noted, unsupported
+from serve_app.live.options import EngineInfo, check_tool_choice, listed, noted, unknown, unsupported
 from serve_app.observability.tracing import current, traceparent
 from serve_app.security.concurrency import ConcurrencyLimit
 from serve_app.security.json_bounds import LARGEST
@@ -144,7 +144,7 @@ def _ignored(asked: ChatAsked, engine: EngineInfo) -> Iterator[str]:
     has_instructions = any(message.role in ("system", "developer") for message in asked.messages)
     if has_instructions and Option.INSTRUCTIONS not in engine.options:
         yield "messages.system"
-    yield from (name for name, value in (asked.model_extra or {}).items() if value is not None)
+    yield from unknown(asked.model_extra)
 
 
 def _check_format(format_: ResponseFormat | None, engine: EngineInfo) -> None:

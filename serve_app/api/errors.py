@@ -10,7 +10,7 @@ from starlette.exceptions import HTTPException
 from serve_app.api.methods import allowed
 from serve_app.errors import ClientError, field, reason
 from serve_app.observability.metrics import Metrics
-from serve_app.observability.requests import route_of
+from serve_app.observability.requests import route_of, tenant_of
 
 log = logging.getLogger("voxray.api")
 
@@ -38,7 +38,8 @@ def install(app: FastAPI, metrics: Metrics) -> None:
         return _answer(_invalid(error), metrics)
 
     async def on_bug(request: Request, error: Exception) -> Response:
-        fields = {"method": request.method, "route": route_of(request.scope)}
+        scope = request.scope
+        fields = {"method": request.method, "route": route_of(scope), "tenant": tenant_of(scope)}
         log.error("request_failed", exc_info=error, extra=fields)
         return _answer(ClientError("internal_error", "Internal error; see the server log"), metrics)
 

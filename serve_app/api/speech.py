@@ -20,7 +20,7 @@ from serve_app.conversation.driver import Conversations
 from serve_app.dialects.realtime_shapes import VoiceId
 from serve_app.errors import ClientError
 from serve_app.identity.principal import Caller, Principal
-from serve_app.live.options import EngineInfo, listed, noted, noted_header, unsupported
+from serve_app.live.options import EngineInfo, listed, noted, noted_header, unknown, unsupported
 from serve_app.observability.tracing import current, traceparent
 from serve_app.security.concurrency import ConcurrencyLimit
 from serve_app.usage.meter import Counted
@@ -93,7 +93,7 @@ def _ignored(asked: SpeechAsked, engine: EngineInfo) -> list[str]:
     """Raises `ClientError` for a speed that the engine does not support."""
     if asked.speed != 1 and Option.SPEED not in engine.options:
         raise unsupported("speed", engine)
-    more = [name for name, value in (asked.model_extra or {}).items() if value is not None]
+    more = unknown(asked.model_extra)
     return ["instructions", *more] if asked.instructions else more
 
 

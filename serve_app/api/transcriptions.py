@@ -22,7 +22,7 @@ from serve_app.identity.principal import Caller
 from serve_app.jobs.alignment import assign, label, segments, tidied
 from serve_app.jobs.foreground import Recording, Recordings
 from serve_app.live.driver import LiveSessions
-from serve_app.live.options import EngineInfo, check_language, listed, noted, noted_header
+from serve_app.live.options import EngineInfo, check_language, listed, noted, noted_header, unknown
 from serve_app.live.transcript import Segment, WordOut, ms, render
 
 BODY = form_body(
@@ -90,7 +90,7 @@ class TranscriptionAsked(BaseModel):
             and self.response_format not in ("json", "text", "diarized_json"),
         }
         named = [name for name, is_unused in unused.items() if is_unused]
-        return listed([*named, *(self.model_extra or {})])
+        return listed([*named, *unknown(self.model_extra)])
 
 
 def router(

@@ -121,7 +121,8 @@ class Histories:
             await self._write(owner, turn)
         except Exception as error:  # nothing of it may end the conversations
             self._metrics.count(HISTORIES_NOT_WRITTEN)
-            log.warning("history_not_written", extra={"cause": type(error).__name__})
+            fields = {"tenant": owner.tenant, "cause": type(error).__name__}
+            log.warning("history_not_written", extra=fields)
 
     async def _write(self, owner: Owner, turn: _Turn) -> None:
         known = (histories.c.id == owner.id) & (histories.c.tenant == owner.tenant)

@@ -258,7 +258,8 @@ class Limiter:
         try:
             sums = await ledger.of_today(tenant)
         except Exception as error:  # of any kind: what is used here is counted on
-            log.warning("limits_not_read", extra={"cause": type(error).__name__})
+            fields = {"tenant": tenant, "cause": type(error).__name__}
+            log.warning("limits_not_read", extra=fields)
             return False
         for account in [it for it in self._accounts.values() if it.tenant == tenant]:
             for what in QUOTAS:

@@ -108,6 +108,7 @@ class LiveSession:
     __slots__ = (
         "_abandon",
         "_count_final",
+        "_metered",
         "_payer",
         "_session",
         "_sink",
@@ -116,7 +117,6 @@ class LiveSession:
         "closed",
         "code",
         "counted",
-        "metered",
         "opened",
         "origin",
         "place",
@@ -148,7 +148,7 @@ class LiveSession:
         self.closed: SessionMetrics | None = None
         self.counted = NOTHING_COUNTED
         """The metrics that the replica's metrics already include."""
-        self.metered = 0
+        self._metered = 0
         """The sample up to which the meter has counted."""
         self.progressed: Callable[[], None] | None = None
         """Called after each fact, if set."""
@@ -173,10 +173,20 @@ class LiveSession:
         """Seconds of audio received."""
         return self._session.received_s
 
+    @property
+    def heard(self) -> int:
+        """Samples received, by the connections before this one, too; each once."""
+        return self._session.heard
+
+    def heard_before(self, samples: int) -> None:
+        """The connections before this one have received so many, and have counted them."""
+        self._session.heard_before(samples)
+        self._metered = max(self._metered, samples)
+
     def take_unmetered(self) -> int:
         """Samples received that the meter has not counted. Audio that is sent again is none."""
-        new = max(0, self._session.received - self.metered)
-        self.metered += new
+        new = max(0, self.heard - self._metered)
+        self._metered += new
         return new
 
     def join(self, vad: LanePool, transcriber: LanePool) -> None:

@@ -98,7 +98,6 @@ class LiveSocket(Socket):
         "_claim",
         "_dialect",
         "_live",
-        "_origin",
         "_place",
         "_recording",
         "_sessions",
@@ -115,8 +114,7 @@ class LiveSocket(Socket):
         origin: Origin,
         recording: LiveRecording | None = None,
     ) -> None:
-        super().__init__(metrics, MAX_MESSAGE_BYTES)
-        self._origin = origin
+        super().__init__(metrics, MAX_MESSAGE_BYTES, origin)
         self._sessions = sessions
         self._dialect = dialect
         self._takeovers = takeovers
@@ -131,7 +129,7 @@ class LiveSocket(Socket):
         self._live = self._sessions.open(
             self._on_event, self.end, place=self._place, origin=self._origin
         )
-        self._takeovers.begin(self._claim, self._live.fail)
+        self._takeovers.begin(self._claim, self._replaced)
         if self._recording:
             self._recording.begin(self._refused)
 
@@ -139,7 +137,7 @@ class LiveSocket(Socket):
         if self._live:
             self._metrics.count(PARTIALS_DROPPED, by=self._backlog.dropped)
             self._sessions.close(self._live)
-            self._takeovers.leave(self._claim)
+            self._takeovers.leave(self._claim, self._live.heard)
             if self._recording:
                 self._recording.ended(self._live.metrics().audio_ms)
             self._live = None
@@ -166,13 +164,21 @@ class LiveSocket(Socket):
     def _begun(self, live: LiveSession, fact: Started) -> None:
         if isinstance(fact, Resumed):
             live.counted = live.metrics()  # counted where it was, or lost with that
+            live.heard_before(fact.point.heard)
             before, self._claim = self._claim, self._new_claim()
-            if not self._takeovers.resume(before, self._claim, live.fail):
+            hearing = (self._replaced, live.heard_before)
+            if not self._takeovers.resume(before, self._claim, *hearing):
                 return live.fail(REPLACED)
             self._metrics.count(SESSIONS_RESUMED)
             live.origin = live.origin._replace(session=self._dialect.session_id)
             log.info("session_resumed", extra={"epoch": self._claim.epoch, **live.origin.ids()})
         self.send(self._dialect.hello())
+
+    def _replaced(self, code: str) -> None:
+        """Whoever goes on with the session asks at once how much this connection has heard."""
+        if self._live:
+            self._takeovers.leave(self._claim, self._live.heard)
+            self._live.fail(code)
 
     def _new_claim(self) -> Claim:
         session = self._dialect.session

@@ -25,7 +25,7 @@ from serve_app.identity.gate import Gate, check_scopes
 from serve_app.identity.principal import EVERYBODY, Caller, Principal, Scope
 from serve_app.identity.routes import SOCKETS, Access
 from serve_app.live.events import Started
-from serve_app.live.options import listed
+from serve_app.live.options import listed, unknown
 from serve_app.observability.metrics import Metrics
 from serve_app.observability.origin import Origin, origin_of
 from serve_app.security import client_secret
@@ -42,7 +42,7 @@ class ExpiresAfter(BaseModel):
 
 
 class SecretAsked(BaseModel):
-    model_config = ConfigDict(extra="ignore", strict=True)
+    model_config = ConfigDict(extra="allow", strict=True)
 
     expires_after: ExpiresAfter = ExpiresAfter()
     session: dict[str, Any] = {}
@@ -55,6 +55,7 @@ def router(backend: Backend, conversations: Conversations) -> APIRouter:
     async def client_secrets(caller: Caller, asked: SecretAsked) -> dict[str, Any]:
         """A key for a browser: until it expires it opens WebSockets, those for transcription or,
         with a session of type `realtime`, those for conversations."""
+        unknown(asked.model_extra)
         now = int(time.time())
         expires_at = _end(asked, caller, now)
         session = _session(backend, conversations, asked.session)

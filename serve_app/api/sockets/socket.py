@@ -26,6 +26,7 @@ from serve_app.errors import CODES, ClientError
 from serve_app.identity.credentials import subprotocols
 from serve_app.live.backlog import ReaderTooSlow
 from serve_app.observability.metrics import Metrics
+from serve_app.observability.origin import Origin
 from serve_app.security.headers import ALWAYS
 
 log = logging.getLogger("voxray.socket")
@@ -94,12 +95,14 @@ class Socket(WSListener):
         "_holds",
         "_max_message_bytes",
         "_metrics",
+        "_origin",
         "_paused",
         "_transport",
     )
 
-    def __init__(self, metrics: Metrics, max_message_bytes: int) -> None:
+    def __init__(self, metrics: Metrics, max_message_bytes: int, origin: Origin) -> None:
         self._metrics = metrics
+        self._origin = origin
         self._max_message_bytes = max_message_bytes
         self._transport: WSTransport | None = None
         self._admitted = self._paused = False
@@ -243,7 +246,7 @@ class Socket(WSListener):
         except ReaderTooSlow:
             self.end("client_too_slow")
         except Exception:  # the outermost edge of a connection
-            log.exception("connection_failed")
+            log.exception("connection_failed", extra=self._origin.ids())
             self.end("internal_error")
 
     # Frames out.

@@ -59,8 +59,7 @@ class SpokenSocket(Socket):
         place: Place,
         origin: Origin,
     ) -> None:
-        super().__init__(metrics, max_message_bytes)
-        self._origin = origin
+        super().__init__(metrics, max_message_bytes, origin)
         self._conversations = conversations
         self._place = place
         self._conversation: Conversation | None = None

@@ -25,7 +25,7 @@ from serve_app.identity.principal import Principal
 from serve_app.identity.routes import SOCKETS, TCP
 from serve_app.live.events import Close, ErrorReport
 from serve_app.observability.metrics import Metrics
-from serve_app.observability.origin import origin_of
+from serve_app.observability.origin import Origin, origin_of
 
 log = logging.getLogger("voxray.tcp")
 
@@ -90,7 +90,7 @@ class TcpPort:
         except (OSError, asyncio.IncompleteReadError):
             pass  # the client has disconnected or does not read
         except Exception:
-            log.exception("connection_failed")
+            log.exception("connection_failed", extra=connection.origin.ids())
         finally:
             self._connections -= 1
             self._metrics.active_connections -= 1
@@ -176,6 +176,7 @@ class _Connection:
         self._writer = writer
         self._dialect = new_dialect(ResultDialect, backend, conversations)
         self._conversation: Conversation | None = None
+        self.origin = Origin()
         self._answers: asyncio.Queue[bytes | None] = asyncio.Queue()
         self._answering = self._over = False
 
@@ -185,13 +186,14 @@ class _Connection:
 
     def open(self, caller: Principal) -> None:
         dialect = self._dialect
+        self.origin = origin_of(caller, {}, "tcp", dialect.session_id)
         self._conversation = self._conversations.open(
             self._on_event,
             self._on_abandoned,
             dialect.settings,
             dialect.listening,
             dialect.prefix,
-            origin=origin_of(caller, {}, "tcp", dialect.session_id),
+            origin=self.origin,
         )
 
     def close(self) -> None:

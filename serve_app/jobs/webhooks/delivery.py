@@ -39,6 +39,7 @@ class Delivery(NamedTuple):
 
     id: str
     job_id: str
+    tenant: str
     url: str
     body: str
     state: str
@@ -51,9 +52,13 @@ class Delivery(NamedTuple):
     def of(cls, row: Any) -> "Delivery":
         return cls(*(row[name] for name in cls._fields))
 
+    def ids(self) -> dict[str, str]:
+        """The fields of a log line."""
+        return {"webhook": self.id, "job": self.job_id, "tenant": self.tenant}
+
     def view(self) -> dict[str, Any]:
         fields = self._asdict()
-        del fields["body"]
+        del fields["body"], fields["tenant"]
         return fields | {"object": "webhook_delivery"}
 
 
@@ -109,8 +114,7 @@ class Webhooks:
         try:
             await self._settle(delivery, failure)
         except ClientError as error:  # it will be sent again, with the same id
-            fields = {"webhook": delivery.id, "code": error.code}
-            log.warning("webhook_outcome_lost", extra=fields)
+            log.warning("webhook_outcome_lost", extra={"code": error.code, **delivery.ids()})
 
     async def listed(self, tenant: str, state: str | None, limit: int) -> list[Delivery]:
         """The newest first."""
@@ -202,7 +206,7 @@ class Webhooks:
         state = "delivered" if failure is None else "dead" if dead else "waiting"
         values = {"state": state, "outcome": failure, "due": now() + pause_s}
         if failure:
-            fields = {"webhook": delivery.id, "cause": failure, "attempt": delivery.attempts}
+            fields = {"cause": failure, "attempt": delivery.attempts, **delivery.ids()}
             log.warning("webhook_failed", extra=fields)
         async with self._database.write() as connection:
             mine = deliveries.c.id == delivery.id

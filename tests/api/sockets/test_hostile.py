@@ -25,6 +25,7 @@ from serve_app.api.sockets.socket import Socket
 from serve_app.errors import ClientError
 from serve_app.identity.principal import Principal, Scope
 from serve_app.observability.metrics import Metrics
+from serve_app.observability.origin import Origin
 from serve_app.security import client_secret
 from serve_app.security.keys import key_id
 from serve_app.security.signing import SigningKeys
@@ -338,7 +339,7 @@ class PongTransport:
 
 def test_pings_are_not_answered_to_a_client_that_does_not_read() -> None:
     raw: Any = PongTransport()
-    paused = Socket(Metrics(), 100)
+    paused = Socket(Metrics(), 100, Origin())
     paused._paused = True
     frame: Any = SimpleNamespace(
         msg_type=WSMsgType.PING, rsv1=0, rsv2=0, rsv3=0, get_payload_as_bytes=lambda: b"hi"

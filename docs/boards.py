@@ -99,7 +99,7 @@ CONVERSATIONS = [
         "short",
         {"{{deployment}}": total("model_sessions", "deployment")},
     ),
-    Panel("Used a second", "short", {"{{kind}}": rate("usage_total", "kind")}),
+    Panel("Used a second", "short", {"{{tenant}}: {{kind}}": rate("usage_total", "tenant, kind")}),
     Panel("Use that is not stored", "s", {"oldest": "max(ray_voxray_usage_unwritten_seconds)"}),
     Panel("Opened a second", "ops", {"conversations": rate("conversations_total")}),
     Panel(

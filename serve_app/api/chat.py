@@ -28,7 +28,14 @@ from serve_app.config import Limits
 from serve_app.conversation.driver import Conversations
 from serve_app.errors import ClientError
 from serve_app.identity.principal import Caller, Principal
-from serve_app.live.options import EngineInfo, check_tool_choice, listed, noted, unknown, unsupported
+from serve_app.live.options import (
+    EngineInfo,
+    check_tool_choice,
+    listed,
+    noted,
+    unknown,
+    unsupported,
+)
 from serve_app.observability.tracing import current, traceparent
 from serve_app.security.concurrency import ConcurrencyLimit
 from serve_app.security.json_bounds import LARGEST

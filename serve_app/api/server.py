@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from functools import partial
 
 import anyio
 
@@ -54,8 +53,9 @@ from serve_app.observability.table import (
 from serve_app.security.concurrency import ConcurrencyLimit
 from serve_app.security.scanning import Scanner
 from serve_app.usage.ledger import Ledger
-from serve_app.usage.meter import Counted, Meter
+from serve_app.usage.meter import Meter
 from serve_app.usage.table import today
+from serve_app.usage.totals import Totals
 
 LOOP_SHARE, MODELS_SHARE = 0.001, 0.0005
 """What a session takes at most of an ingress replica's event loop, and of a model replica's, until
@@ -155,10 +155,8 @@ class Server:
         self.admission.request(tenant)
 
     def _watch_usage(self) -> None:
-        """Not by tenant: there may be any number of them, and `/v1/usage` tells."""
-        for what in Counted:
-            if what is not Counted.JOBS:  # they are counted in the database
-                self.metrics.watch(USED, partial(self.meter.totals.__getitem__, what), what.value)
+        totals = Totals(lambda of, read: self.metrics.watch(USED, read, *of))
+        self.meter.follow(totals.used)
         self.metrics.watch(USAGE_UNWRITTEN, lambda: self.ledger.unwritten_s)
 
     def retry_after_s(self) -> int:

@@ -88,8 +88,9 @@ ERRORS = _counter(
 USED = _counter(
     "usage_total",
     "seconds, characters, tokens or requests",
-    "What tenants have used; by tenant: GET /v1/usage.",
+    "What tenants have used; of more than 100, the others' together.",
     "kind",
+    "tenant",
 )
 USAGE_UNWRITTEN = _gauge(
     "usage_unwritten_seconds",

@@ -53,8 +53,6 @@ class Meter:
         self._sums: dict[Entry, float] = {}
         self._unwritten: dict[Entry, None] = {}
         self._followers: list[Follower] = []
-        self.totals = dict.fromkeys(Counted, 0.0)
-        """Since the process began."""
 
     @property
     def day(self) -> int:
@@ -73,7 +71,6 @@ class Meter:
         entry = self._entry(Entry(self.day, who.tenant[:LONGEST], who.key[:LONGEST], what))
         self._sums[entry] = self._sums.get(entry, 0.0) + amount
         self._unwritten[entry] = None
-        self.totals[what] += amount
         for follower in self._followers:
             follower(who, what, amount)
 

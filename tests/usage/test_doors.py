@@ -156,7 +156,6 @@ HEAR = (
     chunked,
     recording("/v1/transcribe"),
     recording("/v1/audio/transcriptions"),
-    recording("/transcribe/file"),
     socket_io,
     conversation,
     tcp,

@@ -82,8 +82,7 @@ def test_webhooks_are_seen_and_tried_again_by_their_tenant_only(
     config = hooked(tmp_path / "data", max_attempts=1)
     with receiver(status(500)) as hook, both(config, tmp_path) as (_, acme, bolt):
         done(acme, wav(speech), webhook=hook.url)
-        dead = {"params": {"state": "dead"}}
-        (failed,) = wait_for(lambda: acme.get("/v1/webhooks", **dead).json()["data"])
+        (failed,) = wait_for(lambda: acme.get("/v1/webhooks?state=dead").json()["data"])
         assert bolt.get("/v1/webhooks").json()["data"] == []
         retry = f"/v1/webhooks/{failed['id']}/retry"
         assert (bolt.post(retry).status_code, acme.post(retry).status_code) == (404, 202)

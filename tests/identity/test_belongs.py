@@ -54,9 +54,9 @@ def done(client: httpx.Client, body: bytes, **asked: Any) -> dict[str, Any]:
     files = {"file": ("a.wav", body)}
     job = client.post("/v1/jobs", files=files, data=asked, headers=headers).json()
 
-    def ended() -> dict[str, Any] | None:
+    def ended() -> dict[str, Any]:
         seen: dict[str, Any] = client.get(f"/v1/jobs/{job['id']}").json()
-        return seen if seen["state"] in ENDED else None
+        return seen if seen["state"] in ENDED else {}
 
     return wait_for(ended, 30)
 

@@ -139,6 +139,7 @@ def test_with_encryption_no_word_is_in_the_database(
         async with writing(database, encrypt=True) as kept:
             kept.keep(OURS, 0, items("canary"))
             assert await kept.recall(OURS) == items("canary")
+            await kept.stored(30)
         async with database.read() as connection:
             body = (await connection.execute(sa.select(histories.c.body))).scalar_one()
         assert b"canary" not in body

@@ -51,7 +51,7 @@ from serve_app.config.runtime import RuntimeSettings
 from serve_app.engines import MODELS, configured_engines, new_engine
 from serve_app.garbage import collect_rarely
 from serve_app.lanes.wire import Address, LaneServer
-from serve_app.live.fence import Answer, Claim
+from serve_app.live.fence import Claim, SessionElsewhere
 from serve_app.models import weights
 from serve_app.models.weights import Absent
 from serve_app.observability import node, otlp, tracing
@@ -367,13 +367,15 @@ class Ingress(Replica):
         await broadcast(self._ingresses, "reconfigure", changes)
         return changes
 
-    async def fence(self, claims: Sequence[Claim]) -> Sequence[Answer]:
+    async def fence(self, claims: Sequence[Claim]) -> Sequence[SessionElsewhere]:
         """Tell every ingress replica that these sessions go on at a new connection."""
         told = [tuple(claim) for claim in claims]
         answers = await broadcast(self._ingresses, "yield_sessions", told)
         return [answer for replica in answers for answer in replica]
 
-    async def yield_sessions(self, claims: Sequence[tuple[str, int, float]]) -> list[Answer]:
+    async def yield_sessions(
+        self, claims: Sequence[tuple[str, int, float]]
+    ) -> list[SessionElsewhere]:
         """End older connections to these sessions. Returns what is known here of each."""
         return [self._backend.fence.answer(Claim(*claim)) for claim in claims]
 

@@ -27,7 +27,7 @@ class Claim(NamedTuple):
     """Seconds since 1970; decides between two that came with the same token."""
 
 
-class Answer(NamedTuple):
+class SessionElsewhere(NamedTuple):
     """What an ingress replica knows of a session that somebody continues."""
 
     origin: str
@@ -36,9 +36,11 @@ class Answer(NamedTuple):
     heard: int = 0
     """Samples that older connections there have received."""
 
-    def and_of(self, other: "Answer") -> "Answer":
+    def and_of(self, other: "SessionElsewhere") -> "SessionElsewhere":
         """What two replicas know of a session."""
-        return Answer(self.origin, self.newer or other.newer, max(self.heard, other.heard))
+        return SessionElsewhere(
+            self.origin, self.newer or other.newer, max(self.heard, other.heard)
+        )
 
 
 class Fence:
@@ -71,10 +73,10 @@ class Fence:
         """Samples that connections which have ended here had received."""
         return self._heard.get(origin, 0)
 
-    def answer(self, claim: Claim) -> Answer:
+    def answer(self, claim: Claim) -> SessionElsewhere:
         """To a connection elsewhere; an older one here ends."""
         newer = not self.admits(claim)
-        return Answer(claim.origin, newer, self.heard(claim.origin))
+        return SessionElsewhere(claim.origin, newer, self.heard(claim.origin))
 
     def admits(self, claim: Claim) -> bool:
         """Of a connection here or elsewhere: no newer one is here, and an older one ends."""

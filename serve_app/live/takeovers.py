@@ -7,13 +7,13 @@ import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 
-from serve_app.live.fence import REPLACED, Answer, Claim, End, Fence
+from serve_app.live.fence import REPLACED, Claim, End, Fence, SessionElsewhere
 
 log = logging.getLogger("voxray.live")
 
 MOST_WAITING = 10_000
 
-Tell = Callable[[Sequence[Claim]], Awaitable[Sequence[Answer]]]
+Tell = Callable[[Sequence[Claim]], Awaitable[Sequence[SessionElsewhere]]]
 """Tells all ingress replicas."""
 
 Heard = Callable[[int], None]
@@ -66,16 +66,16 @@ class Takeovers:
             return log.warning("takeovers_untold", extra={"cause": type(error).__name__})
         known = _joined(answers)
         for claim, end, heard in told:
-            answer = known.get(claim.origin, Answer(claim.origin))
+            answer = known.get(claim.origin, SessionElsewhere(claim.origin))
             heard(answer.heard)
             if answer.newer:
                 self._fence.leave(claim)
                 end(REPLACED)
 
 
-def _joined(answers: Sequence[Answer]) -> dict[str, Answer]:
+def _joined(answers: Sequence[SessionElsewhere]) -> dict[str, SessionElsewhere]:
     """What all replicas together know of each session."""
-    known: dict[str, Answer] = {}
+    known: dict[str, SessionElsewhere] = {}
     for answer in answers:
         known[answer.origin] = answer.and_of(known.get(answer.origin, answer))
     return known

@@ -6,8 +6,9 @@ a source are sums that are complete: those of jobs, added in the transaction tha
 those of processes a week ago, put together.
 """
 
+import time
 from collections.abc import Mapping
-from datetime import UTC, date, datetime
+from datetime import date
 from typing import Any
 
 import sqlalchemy as sa
@@ -19,6 +20,7 @@ from serve_app.jobs.database import Database
 from serve_app.jobs.tables import usage
 from serve_app.usage.meter import Counted, Entry
 
+DAY_S = 86_400
 EPOCH = date(1970, 1, 1).toordinal()
 COMPLETE = ""
 """The source of sums that no process writes any more."""
@@ -33,7 +35,7 @@ Sums = dict[tuple[str, Counted], float]
 
 def today() -> int:
     """Days since 1970-01-01, UTC."""
-    return datetime.now(UTC).toordinal() - EPOCH
+    return int(time.time()) // DAY_S
 
 
 def day_name(day: int) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from serve_app.live.fence import MOST_REMEMBERED, Answer, Claim, Fence
+from serve_app.live.fence import MOST_REMEMBERED, Claim, Fence, SessionElsewhere
 from serve_app.live.takeovers import Takeovers
 from tests.waiting import unchanged, until
 
@@ -45,7 +45,7 @@ class Replicas:
         self.broken = False
         self.takeovers = [Takeovers(fence, self.tell) for fence in self.fences]
 
-    async def tell(self, claims: Sequence[Claim]) -> Sequence[Answer]:
+    async def tell(self, claims: Sequence[Claim]) -> Sequence[SessionElsewhere]:
         self.told.append(list(claims))
         if self.broken:
             raise ConnectionError

@@ -15,7 +15,7 @@ from websockets.asyncio.client import ClientConnection
 
 from deployments.interfaces import RATE
 from deployments.vad import Vad
-from serve_app.live.fence import Answer, Claim
+from serve_app.live.fence import Claim, SessionElsewhere
 from serve_app.security.resume_token import ResumeTokens
 from tests.api.sockets.test_resume import KEYS, Talker
 from tests.client.cutting import cutting
@@ -35,9 +35,9 @@ class Ingresses:
         self.backends = [replace(models(keys=KEYS), cluster=cast(Any, self)) for _ in range(2)]
         self.serving: list[Serving] = []
 
-    async def fence(self, claims: Sequence[Claim]) -> Sequence[Answer]:
+    async def fence(self, claims: Sequence[Claim]) -> Sequence[SessionElsewhere]:
         """Each answers on its own loop."""
-        answers: list[Answer] = []
+        answers: list[SessionElsewhere] = []
         for backend, there in zip(self.backends, self.serving, strict=True):
             done: list[None] = []
 

@@ -166,6 +166,11 @@ ACCESS = [
         {"{{reason}}": f"60 * {rate('logins_refused_total', 'reason')}"},
     ),
     Panel("Audit entries lost", "short", {"entries": total("audit_entries_lost_total")}),
+    Panel(
+        "Certificate is valid for",
+        "s",
+        {"left": "min(ray_voxray_certificate_expires_timestamp_seconds) - time()"},
+    ),
 ]
 
 BOARDS = {

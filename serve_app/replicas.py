@@ -44,6 +44,7 @@ from serve_app.cluster.serve_handles import (
     signing_keys,
     stored_settings,
 )
+from serve_app.cluster.serve_ports import listen_only_on
 from serve_app.cluster.serve_shutdown import shutdown_sign
 from serve_app.config import Config
 from serve_app.config.logs import LoggingConfig
@@ -98,6 +99,8 @@ class Replica:
     """What replicas of all deployments have: metrics, and the state of their node."""
 
     def __init__(self, deployment: str, logging_: LoggingConfig) -> None:
+        if host := os.environ.get(LANES_HOST):
+            listen_only_on(host)
         replica = serve.get_replica_context().replica_id.unique_id
         _start_logging(logging_, deployment, replica)
         log.info("replica_started", extra={"version": __version__})

@@ -15,6 +15,7 @@ MAY_IMPORT_RAY = {
     "serve_app/app.py",
     "serve_app/replicas.py",
     "serve_app/cluster/serve_handles.py",
+    "serve_app/cluster/serve_ports.py",
     "serve_app/cluster/serve_shutdown.py",
 }
 HEAVY = {

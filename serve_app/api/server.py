@@ -20,6 +20,7 @@ from serve_app.api.uploads import Uploads
 from serve_app.config import Config
 from serve_app.config.drain import CLOSE_TIMEOUT_S
 from serve_app.config.engines import DiarizerConfig
+from serve_app.config.network import TlsConfig
 from serve_app.config.runtime import RuntimeSettings
 from serve_app.conversation.driver import Conversations, chat_calls, speech_calls
 from serve_app.conversation.histories import Histories
@@ -42,6 +43,7 @@ from serve_app.observability.audit import audited, lost
 from serve_app.observability.metrics import Metrics
 from serve_app.observability.table import (
     AUDIT_LOST,
+    CERTIFICATE_EXPIRES,
     DRAINING,
     LEVEL_CHANGES,
     REPLIES,
@@ -50,8 +52,11 @@ from serve_app.observability.table import (
     USED,
     Kind,
 )
+from serve_app.security.certificates import TlsFiles
 from serve_app.security.concurrency import ConcurrencyLimit
+from serve_app.security.followed_certificate import FollowedCertificate
 from serve_app.security.scanning import Scanner
+from serve_app.security.served_addresses import ServedAddresses
 from serve_app.usage.ledger import Ledger
 from serve_app.usage.meter import Meter
 from serve_app.usage.table import today
@@ -83,6 +88,7 @@ class Server:
         self.drain = drain
         scanner = Scanner(config.uploads)
         jobs = Jobs(config.storage, config.jobs, scanner)
+        self.certificate = followed_certificate(config.tls, metrics)
         self.refusals = Refusals(metrics)
         self.authenticator = (
             Authenticator(config.auth, jobs.database) if config.auth.required else None
@@ -176,6 +182,8 @@ class Server:
             tasks.start_soon(self.histories.run)
             tasks.start_soon(self.ledger.run)
             tasks.start_soon(self.limiter.run, self.ledger)
+            if self.certificate:
+                tasks.start_soon(self.certificate.follow)
             if self.config.tcp.port:
                 tasks.start_soon(self._tcp_port().run)
             tasks.start_soon(self._drain_once_begun)
@@ -214,6 +222,8 @@ class Server:
             self.conversations,
             self.metrics,
             self.drain.begun,
+            ServedAddresses(self.config.network.allow, self.config.network.deny),
+            self.certificate.context if self.certificate else None,
         )
 
     def _recordings(self) -> Recordings:
@@ -227,6 +237,15 @@ class Server:
         diarization = Diarization(self._diarizers, self.config.diarizer.timeout_s)
         payer_of = self.admission.weights.payer
         return Recordings(recogniser, diarization, self.metrics, self.meter, self.limiter, payer_of)
+
+
+def followed_certificate(tls: TlsConfig, metrics: Metrics) -> FollowedCertificate | None:
+    """The server's, if it has one."""
+    if not tls.certificate:
+        return None
+    followed = FollowedCertificate(TlsFiles(tls.certificate, tls.key, tls.client_ca))
+    metrics.watch(CERTIFICATE_EXPIRES, lambda: followed.expires_at)
+    return followed
 
 
 def session_cost(config: Config) -> Shares:

@@ -87,14 +87,18 @@ def run(
     insecure: Annotated[
         bool, typer.Option("--insecure", help="Let other machines in without a key.")
     ] = False,
+    tls: Annotated[
+        Literal["self-signed"] | None,
+        typer.Option(help="TLS with a certificate of its own, for a first try."),
+    ] = None,
 ) -> None:
     """Start Ray and the server on this machine. Ctrl-C stops both."""
     from serve_app.cli.config_file import config_file
     from serve_app.cli.server import run_server
 
-    raise typer.Exit(
-        run_server(config_file(config), host, port, profile, log_format, dashboard, insecure)
-    )
+    file = config_file(config)
+    own = tls is not None
+    raise typer.Exit(run_server(file, host, port, profile, log_format, dashboard, insecure, own))
 
 
 @app.command()

@@ -1,6 +1,7 @@
 """REST requests to the server, and their errors."""
 
 import json
+import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -8,8 +9,10 @@ from typing import Any
 import httpx2 as httpx
 
 from serve_app.cli import Failure, NoServer
+from serve_app.client.errors import CertificateUnusable
 from serve_app.client.handshake import is_loopback
 from serve_app.client.key import VARIABLE, key_headers
+from serve_app.client.tls import tls
 
 TIMEOUT = httpx.Timeout(120, connect=10, write=600, read=600)
 
@@ -23,7 +26,7 @@ class Refused(Failure):
 
 
 class Rest:
-    """The REST API of the server at `url`. Raises `Refused` and `NoServer`."""
+    """The REST API of the server at `url`. Raises `Refused`, `NoServer` and `Failure`."""
 
     def __init__(self, url: str) -> None:
         self._url = url.rstrip("/")
@@ -32,6 +35,7 @@ class Rest:
             headers=key_headers(),
             timeout=TIMEOUT,
             trust_env=not is_loopback(url),
+            verify=_tls(),
         )
 
     def ask(self, method: str, path: str, **options: Any) -> Any:
@@ -47,12 +51,19 @@ class Rest:
             yield _accepted(answer)
 
 
+def _tls() -> ssl.SSLContext:
+    try:
+        return tls()
+    except CertificateUnusable as error:
+        raise Failure(str(error)) from error
+
+
 @contextmanager
 def _reached(url: str) -> Iterator[None]:
     try:
         yield
     except (httpx.ConnectError, httpx.ConnectTimeout) as error:
-        raise NoServer.at(url) from error
+        raise NoServer.at(url, error) from error
     except httpx.TimeoutException as error:
         raise NoServer(f"the server at {url} did not answer in time") from error
     except httpx.HTTPError as error:

@@ -38,6 +38,7 @@ reach for a node's own, even on loopback."""
 
 ONE_MACHINE = {
     LANES_HOST: "127.0.0.1",
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # else Ray's processes listen on every interface
     "RAY_event_stats": "0",  # times each of Ray's own events: 50 MB, and 5 % of what idling takes
     "RAY_raylet_report_resources_period_milliseconds": "1000",  # to itself
 }
@@ -113,18 +114,13 @@ def _front(config: Config, public: bool, host: str) -> Front:
         handshakes_per_s=config.admission.handshakes_per_s,
         connections_per_address=network.connections_per_address,
         handshakes_per_address=network.handshakes_per_address,
-        certificate=_absolute(tls.certificate),
-        key=_absolute(tls.key),
-        client_ca=_absolute(tls.client_ca),
+        certificate=tls.certificate,
+        key=tls.key,
+        client_ca=tls.client_ca,
         allow=network.allow,
         deny=network.deny,
         trusted_proxies=network.trusted_proxies,
     )
-
-
-def _absolute(path: str) -> str:
-    """HAProxy is started in another folder."""
-    return str(Path(path).expanduser().absolute()) if path else ""
 
 
 def _seconds(seconds: float) -> str:

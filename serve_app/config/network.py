@@ -1,6 +1,7 @@
 """TLS, and who may reach the server."""
 
 from ipaddress import ip_network
+from pathlib import Path
 from typing import Annotated, Self
 
 from pydantic import AfterValidator, Field, model_validator
@@ -16,16 +17,28 @@ Network = Annotated[str, AfterValidator(_network)]
 """An address, or a network such as 10.0.0.0/8 or fd00::/8."""
 
 
+def _absolute(path: str) -> str:
+    """HAProxy and the replicas run in other folders."""
+    absolute = str(Path(path).expanduser()) if path else ""
+    if path and not Path(absolute).is_absolute():
+        raise ValueError("must be an absolute path")
+    return absolute
+
+
+PemFile = Annotated[str, AfterValidator(_absolute)]
+"""The absolute path of a file, or "" for none."""
+
+
 class TlsConfig(ConfigModel):
     """TLS for all clients: at HAProxy and on the TCP port. Files that change are read again."""
 
-    certificate: str = Field(
+    certificate: PemFile = Field(
         "",
         description="A PEM file with the server's certificate, followed by those that signed it. "
         "On a cluster it is on every node. Empty: no TLS.",
     )
-    key: str = Field("", description="A PEM file with the key of `certificate`, not encrypted.")
-    client_ca: str = Field(
+    key: PemFile = Field("", description="A PEM file with the key of `certificate`, not encrypted.")
+    client_ca: PemFile = Field(
         "",
         description="A PEM file with certificates: a client must show one that these have signed "
         "(mutual TLS). Empty: no client needs one.",

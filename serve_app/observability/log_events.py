@@ -37,6 +37,10 @@ _event("warning", "lines_dropped", "Lines for stdout were dropped: nobody read t
 _event("warning", "head_silent", "Ray's head does not answer.", "cause")
 _event("info", "settings_changed", "Settings were changed at run time.", "keys")
 
+# The server's certificate.
+_event("info", "certificate_loaded", "New connections get this certificate.")
+_event("warning", "certificate_refused", "The files of `tls` cannot be used; the last ones stay.")
+
 # Keys.
 _event(
     "warning",

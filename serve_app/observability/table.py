@@ -175,6 +175,13 @@ AUDIT_LOST = _counter(
     "audit_entries_lost_total", "entries", "Entries of the audit log that could not be written."
 )
 
+CERTIFICATE_EXPIRES = _gauge(
+    "certificate_expires_timestamp_seconds",
+    "seconds",
+    "When the server's certificate expires, in seconds since 1970.",
+    merge="max",
+)
+
 # Conversations.
 CONVERSATIONS_ACTIVE = _gauge("conversations_active", "conversations", "Conversations open.")
 CONVERSATIONS = _counter("conversations_total", "conversations", "Conversations opened.")

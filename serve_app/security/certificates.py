@@ -60,15 +60,24 @@ def checked(files: TlsFiles, now: datetime) -> x509.Certificate:
 
 def context(files: TlsFiles) -> ssl.SSLContext:
     """For a socket that listens, as HAProxy does it. Raises `WrongCertificate`."""
-    made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    made.minimum_version = ssl.TLSVersion.TLSv1_2
+    made = bare_context(files)
     try:
         made.load_cert_chain(files.certificate, files.key, password=_no_password)
         if files.client_ca:
-            made.verify_mode = ssl.CERT_REQUIRED
             made.load_verify_locations(files.client_ca)
     except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
         raise WrongCertificate(f"{files.certificate}: {error}") from error
+    return made
+
+
+def bare_context(files: TlsFiles) -> ssl.SSLContext:
+    """The same without a certificate."""
+    made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    made.minimum_version = ssl.TLSVersion.TLSv1_2
+    made.options |= ssl.OP_NO_TICKET
+    made.num_tickets = 0  # who comes back shows its certificate again
+    if files.client_ca:
+        made.verify_mode = ssl.CERT_REQUIRED
     return made
 
 

@@ -2,6 +2,7 @@
 
 import ipaddress
 import json
+import secrets
 import socket
 import threading
 from collections.abc import Iterator
@@ -16,8 +17,10 @@ from hypothesis import strategies as st
 
 from serve_app.cluster.addresses import MAX_PROXIES, NO_CERTIFICATE, NOT_ALLOWED, TOO_MANY, body
 from serve_app.cluster.front import Front
+from serve_app.config import Config
 from serve_app.errors import ClientError
 from tests.cluster.test_haproxy import HANDSHAKE, application, haproxy
+from tests.fakes import served
 
 PROXIES = ("127.0.0.0/8", "10.0.0.0/8", "fd00::/8")
 TRUSTED = ("10.0.0.1", "10.9.9.9", "::ffff:10.0.0.2", "fd00::1", "127.0.0.9")
@@ -242,3 +245,20 @@ def test_the_refusals_are_the_apis_own(error: tuple[str, str]) -> None:
     code, message = error
     assert ClientError(code, message).body() == body(code, message)
     assert ClientError(code, message).status == (429 if error is TOO_MANY else 403)
+
+
+@pytest.mark.parametrize(
+    ("proxies", "address"), [(("127.0.0.0/8",), "192.0.2.7"), ((), "127.0.0.1")], ids=str
+)
+def test_the_audit_log_names_the_client_that_haproxy_has_decided_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, proxies: tuple[str, ...], address: str
+) -> None:
+    monkeypatch.setenv("VOXRAY_API_KEY", secrets.token_hex(32))
+    config = {"profile": "sim", "auth": "on", "storage": {"directory": str(tmp_path)}}
+    with served(Config.model_validate(config)) as replica:
+        ingress = application(int(replica.rpartition(":")[2]), health="/v1/health")
+        with haproxy(tmp_path, ingress, front=Front(trusted_proxies=proxies)) as url:
+            said = {"X-Forwarded-For": "198.51.100.1, 192.0.2.7"}
+            assert httpx.get(f"{url}/v1/models", headers=said).status_code == 401
+    told = [json.loads(line) for line in (tmp_path / "audit.log").read_text().splitlines()]
+    assert [it["address"] for it in told if it["event"] == "login_refused"] == [address]

@@ -15,6 +15,7 @@ import httpx2 as httpx
 import psutil
 import pytest
 from cryptography import x509
+from ray.serve._private.haproxy import BackendConfig
 
 from serve_app.cluster.addresses import NO_CERTIFICATE, body
 from serve_app.cluster.certificate import CHECK_S
@@ -61,9 +62,12 @@ class Running:
 
 
 @contextmanager
-def haproxy(folder: Path, files: TlsFiles, ca: Path, *more: str) -> Iterator[Running]:
-    with echo() as replica:
-        file, port = rendered(folder, application(replica))
+def haproxy(
+    folder: Path, files: TlsFiles, ca: Path, *more: str, ingress: BackendConfig | None = None
+) -> Iterator[Running]:
+    """In front of `ingress`, else of one that answers with the headers that it got."""
+    with echo() as echoing:
+        file, port = rendered(folder, ingress or application(echoing))
         told = Front(certificate=files.certificate, key=files.key, client_ca=files.client_ca)
         said = folder / "said.log"
         with said.open("wb") as out:

@@ -43,9 +43,12 @@ ENVIRONMENT = serve_environment(Config())
 
 
 def application(
-    ingress: int | None, fallback: int | None = None, second: int | None = None
+    ingress: int | None,
+    fallback: int | None = None,
+    second: int | None = None,
+    health: str = "/-/healthz",
 ) -> BackendConfig:
-    """The backend that Serve makes of our application."""
+    """The backend that Serve makes of our application; `health` is the path of its checks."""
     servers = [
         ServerConfig(name=f"{INGRESS}-{port}", host="127.0.0.1", port=port)
         for port in (ingress, second)
@@ -57,6 +60,7 @@ def application(
         path_prefix="/",
         app_name="voxray",
         servers=servers,
+        http_health_check_path=health,
         fallback_server=proxy,
     )
 

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from serve_app.app import build
 from serve_app.cli.config_file import DEFAULT
-from serve_app.cli.server import is_loopback
+from serve_app.cli.listen_address import is_loopback
 from serve_app.cluster.environment import serve_environment
 from serve_app.cluster.scaling import replicas_for
 from serve_app.config import Config
@@ -137,7 +137,15 @@ def test_replicas_follow_sessions(sessions: float, per_replica: int, replicas: i
 
 @pytest.mark.parametrize(
     ("host", "loopback"),
-    [("127.0.0.1", True), ("localhost", True), ("0.0.0.0", False), ("192.0.2.1", False)],
+    [
+        ("127.0.0.1", True),
+        ("localhost", True),
+        ("::1", True),
+        ("0.0.0.0", False),
+        ("::", False),
+        ("192.0.2.1", False),
+        ("no.such.name.invalid", False),
+    ],
 )
 def test_which_hosts_are_loopback(host: str, loopback: bool) -> None:
     assert is_loopback(host) is loopback

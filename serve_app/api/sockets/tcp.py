@@ -3,13 +3,14 @@
 The messages are those of `WS /ws`; the turn behind them is the same. A connection has one
 conversation, its messages are answered one after the other. Where a key is needed, the first one is
 `{"type": "auth", "key": KEY}`. Off unless configured; several ingress replicas of a node share the
-port.
+port. With TLS where HAProxy has it, too.
 """
 
 import asyncio
 import contextlib
 import logging
 import socket
+import ssl
 from typing import Any
 
 from deployments.framing import FrameTooLong, frame, read_length
@@ -26,6 +27,7 @@ from serve_app.identity.routes import SOCKETS, TCP
 from serve_app.live.events import Close, ErrorReport
 from serve_app.observability.metrics import Metrics
 from serve_app.observability.origin import Origin, origin_of
+from serve_app.security.served_addresses import ServedAddresses
 
 log = logging.getLogger("voxray.tcp")
 
@@ -47,8 +49,12 @@ class TcpPort:
         conversations: Conversations,
         metrics: Metrics,
         drain_begun: asyncio.Event,
+        addresses: ServedAddresses,
+        tls: ssl.SSLContext | None,
     ) -> None:
         self._config = config
+        self._addresses = addresses
+        self._tls = tls
         self._drain_begun = drain_begun
         self._backend = backend
         self._gate = gate
@@ -58,7 +64,12 @@ class TcpPort:
 
     async def run(self) -> None:
         """Accept connections until the drain; open ones go on."""
-        server = await asyncio.start_server(self._serve, sock=self._socket())
+        server = await asyncio.start_server(
+            self._serve,
+            sock=self._socket(),
+            ssl=self._tls,
+            ssl_handshake_timeout=LOGIN_S if self._tls else None,
+        )
         try:
             await self._drain_begun.wait()
         finally:
@@ -80,6 +91,7 @@ class TcpPort:
         self._connections += 1
         self._metrics.active_connections += 1
         try:
+            self._check_address(writer)
             if self._connections > self._config.max_connections:
                 raise ClientError("too_many_conversations", "too many connections; retry later")
             await self._begin(reader, connection)
@@ -96,6 +108,12 @@ class TcpPort:
             self._metrics.active_connections -= 1
             connection.close()
             writer.close()
+
+    def _check_address(self, writer: asyncio.StreamWriter) -> None:
+        """Raises `ClientError`."""
+        client, here = (writer.get_extra_info(it)[0] for it in ("peername", "sockname"))
+        if not self._addresses.serves(client, here):
+            raise ClientError("address_not_allowed", "this address is not served")
 
     async def _begin(self, reader: asyncio.StreamReader, connection: "_Connection") -> None:
         """Where a key is needed, it must come first, and soon. Raises `ClientError`."""

@@ -1,18 +1,26 @@
 """Which tenant's job is claimed next, in SQLite and in PostgreSQL."""
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import Callable, Coroutine
+from pathlib import Path
 from typing import Any
 
+import httpx2 as httpx
 import sqlalchemy as sa
 
+from loadtest.speech import wav
 from serve_app.jobs.database import Database
 from serve_app.jobs.job import Job, JobState
 from serve_app.jobs.queue import Ending, Queue
 from serve_app.jobs.shares import BYTES_A_SECOND
 from serve_app.jobs.tables import shares
+from tests.fakes import FakeTranscriber, LocalReplicaSet, served, working
+from tests.identity.keys import bearer, with_keys
+from tests.jobs.test_jobs import config
 from tests.jobs.test_queue import asked, claim
+from tests.waiting import wait_for
 
 WEIGHTS = {"heavy": 3.0}
 
@@ -171,3 +179,39 @@ def test_many_workers_share_and_never_claim_the_same(database_url: str) -> None:
         assert 4 <= [job.tenant for job in found].count("quiet") <= 6
 
     play(database_url, story)
+
+
+class Tenant(httpx.Client):
+    """A client with the key of one tenant."""
+
+    def __init__(self, address: str, name: str) -> None:
+        super().__init__(base_url=f"http://{address}", headers=bearer(name), timeout=60)
+        self._ids: list[str] = []
+
+    def submit(self, recording: bytes, count: int) -> None:
+        for _ in range(count):
+            answer = self.post("/v1/jobs", files={"file": ("talk.wav", recording)})
+            self._ids.append(answer.raise_for_status().json()["id"])
+
+    @property
+    def states(self) -> Counter[str]:
+        return Counter(self.get(f"/v1/jobs/{id_}").json()["state"] for id_ in self._ids)
+
+
+def test_a_job_need_not_wait_for_the_end_of_anothers(tmp_path: Path, talk: bytes) -> None:
+    """A greedy tenant has taken all places of a worker with jobs that do not end."""
+    at = with_keys(config(tmp_path), "greedy", "quiet")
+    places, engine = at.jobs.scale.sessions_per_replica, FakeTranscriber(mute=True)
+    with (
+        served(at) as address,
+        working(at, transcriber=LocalReplicaSet(mute=engine)),
+        Tenant(address, "greedy") as greedy,
+        Tenant(address, "quiet") as quiet,
+    ):
+        greedy.submit(wav(talk), places + 2)
+        wait_for(lambda: greedy.states["running"] == places)
+        quiet.submit(wav(talk), 2)
+        wait_for(lambda: quiet.states["running"])
+        time.sleep(4 * at.jobs.poll_s)
+        assert greedy.states == {"running": places, "queued": 2}
+        assert quiet.states == {"running": 1, "queued": 1}

@@ -13,7 +13,7 @@ WORKDIR /data
 VOLUME /data
 EXPOSE 8000
 STOPSIGNAL SIGTERM
-HEALTHCHECK --interval=10s --timeout=5s --start-period=120s CMD ["python3", "/opt/voxray/ready.py"]
+HEALTHCHECK --interval=10s --timeout=5s --start-period=120s CMD ["python3", "/opt/voxray/ready.py", "8000"]
 ENTRYPOINT ["voxray"]
 CMD ["run", "--host", "0.0.0.0"]
 

@@ -118,7 +118,7 @@ await 20 container_process || { cat "$state/server.log"; exit 1; }
 container_process
 
 step "wait until /v1/ready answers 200, with the command of HEALTHCHECK"
-await 120 in_container python3 /opt/voxray/ready.py || { cat "$state/server.log"; exit 1; }
+await 120 in_container python3 /opt/voxray/ready.py 8000 || { cat "$state/server.log"; exit 1; }
 cat "$state/server.log"
 echo "first process: $(in_container cat /proc/1/cmdline | tr '\0' ' '), user $(in_container id -u)"
 

@@ -11,7 +11,8 @@ keys_app = typer.Typer(
     help="Keys of clients, for servers with `auth: keys`. Works on the database itself.",
 )
 
-ALL = "transcribe,speak,chat,realtime,jobs,admin"
+USER = "transcribe,speak,chat,realtime,jobs"
+"""Who may do everything must be said: `admin` sees all tenants."""
 
 Id = Annotated[str, typer.Argument(metavar="ID", help="The key's id, or the key itself.")]
 EXPIRES = "Validity, as 90d or 12h; or `never`."
@@ -23,8 +24,12 @@ def create(
         str, typer.Option(metavar="NAME", help="Whose jobs, files and usage it is for.")
     ] = "default",
     scopes: Annotated[
-        str, typer.Option(metavar="LIST", help="What it may do, separated by commas.")
-    ] = ALL,
+        str,
+        typer.Option(
+            metavar="LIST",
+            help="What it may do, separated by commas; also `admin`, of all tenants.",
+        ),
+    ] = USER,
     expires: Annotated[str, typer.Option(metavar="TIME", help=EXPIRES)] = "never",
     name: Annotated[
         str, typer.Option(metavar="TEXT", help="What you will know it by, in `list`.")

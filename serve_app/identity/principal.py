@@ -26,6 +26,8 @@ class Scope(StrEnum):
 
 
 ALL = frozenset(Scope)
+USER = ALL - {Scope.ADMIN}
+"""Of a key of which nobody has said more: `admin` is for all tenants."""
 
 
 @dataclass(frozen=True, slots=True)

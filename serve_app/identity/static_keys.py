@@ -15,7 +15,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from serve_app.config.auth import AuthConfig
-from serve_app.identity.principal import ALL, EVERYBODY, Principal, Scope
+from serve_app.identity.principal import ALL, EVERYBODY, USER, Principal, Scope
 from serve_app.identity.tenant import tenant_name
 
 MIN_CHARS, MAX_CHARS = 16, 512
@@ -39,7 +39,7 @@ class StaticKey(BaseModel):
     key: str = ""
     sha256: Annotated[str, Field(pattern=r"^([0-9a-fA-F]{64})?$")] = ""
     tenant: str = EVERYBODY.tenant
-    scopes: frozenset[Scope] = ALL
+    scopes: frozenset[Scope] = USER
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{0,40}$")] = ""
 
     @model_validator(mode="after")
@@ -81,7 +81,7 @@ def check_strength(key: str) -> None:
 def from_environment(auth: AuthConfig) -> StaticKeys:
     """Raises `ValueError`."""
     try:
-        return _by_digest(StaticKey(key=key) for key in auth.keys.split(",") if key)
+        return _by_digest(StaticKey(key=key, scopes=ALL) for key in auth.keys.split(",") if key)
     except ValueError as error:
         raise ValueError(f"${auth.key_variable}: {_said(error)}") from None
 

@@ -96,6 +96,13 @@ async def _rows(url: str) -> list[Any]:
     return rows
 
 
+def test_only_who_asks_for_it_gets_an_admins_key(command: Command) -> None:
+    command.made("create")
+    command.made("create", "--scopes", "admin")
+    user, admin = sorted((set(it["scopes"]) for it in command.listed().values()), key=len)[::-1]
+    assert admin == {"admin"} and "admin" not in user and len(user) == 5
+
+
 def test_a_key_is_revoked_by_its_id_or_by_itself(command: Command) -> None:
     one, other = command.made(*CREATE), command.made(*CREATE)
     for shown in (id_of(one), other):

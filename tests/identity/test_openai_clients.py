@@ -22,36 +22,45 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 def test_it_chats_and_talks_with_a_key(url: str) -> None:
-    client = OpenAI(base_url=url, api_key=key_of("talker"), max_retries=0)
-    said = client.chat.completions.create(model="any", messages=[{"role": "user", "content": "Hi"}])
+    with OpenAI(base_url=url, api_key=key_of("talker"), max_retries=0) as client:
+        said = client.chat.completions.create(
+            model="any", messages=[{"role": "user", "content": "Hi"}]
+        )
     assert said.choices[0].message.content
 
     async def talk() -> str:
-        everything = AsyncOpenAI(base_url=url, api_key=key_of("acme"))
-        async with everything.realtime.connect(model="any") as connection:
+        async with (
+            AsyncOpenAI(base_url=url, api_key=key_of("acme")) as everything,
+            everything.realtime.connect(model="any") as connection,
+        ):
             return (await connection.recv()).type
 
     assert asyncio.run(talk()) == "session.created"
 
 
 def test_it_raises_what_it_raises_at_openai(url: str) -> None:
-    with pytest.raises(openai.AuthenticationError) as unknown:
-        OpenAI(base_url=url, api_key="sk-wrong", max_retries=0).models.list()
+    with (
+        OpenAI(base_url=url, api_key="sk-wrong", max_retries=0) as wrong,
+        pytest.raises(openai.AuthenticationError) as unknown,
+    ):
+        wrong.models.list()
     assert unknown.value.code == "invalid_api_key"
-    limited = OpenAI(base_url=url, api_key=key_of("talker"), max_retries=0)
-    with pytest.raises(openai.PermissionDeniedError, match="the scope speak") as denied:
+    with (
+        OpenAI(base_url=url, api_key=key_of("talker"), max_retries=0) as limited,
+        pytest.raises(openai.PermissionDeniedError, match="the scope speak") as denied,
+    ):
         limited.audio.speech.create(model="any", voice="alloy", input="Hi")
     assert denied.value.code == "missing_scope"
 
 
 def test_a_client_secret_takes_the_place_of_the_key(url: str) -> None:
     async def talk() -> str:
-        server = AsyncOpenAI(base_url=url, api_key=key_of("acme"))
-        secret = await server.realtime.client_secrets.create(session={"type": "realtime"})
-        browser = AsyncOpenAI(base_url=url, api_key=secret.value, max_retries=0)
-        with pytest.raises(openai.AuthenticationError):
-            await browser.models.list()
-        async with browser.realtime.connect(model="any") as connection:
-            return (await connection.recv()).type
+        async with AsyncOpenAI(base_url=url, api_key=key_of("acme")) as server:
+            secret = await server.realtime.client_secrets.create(session={"type": "realtime"})
+        async with AsyncOpenAI(base_url=url, api_key=secret.value, max_retries=0) as browser:
+            with pytest.raises(openai.AuthenticationError):
+                await browser.models.list()
+            async with browser.realtime.connect(model="any") as connection:
+                return (await connection.recv()).type
 
     assert asyncio.run(talk()) == "session.created"

@@ -22,7 +22,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     args = {"profile": "sim", "auth": "keys"}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("VOXRAY_KEY_PEPPER", base64.b64encode(os.urandom(32)).decode())
-        with running(tmp_path_factory.mktemp("keys"), args) as started:
+        with running(tmp_path_factory.mktemp("keys"), args, ready_s=240) as started:
             yield started
 
 

@@ -30,6 +30,7 @@ from serve_app.observability.metrics import Metrics
 from serve_app.observability.origin import Origin, origin_of
 from serve_app.security import client_secret
 from serve_app.security.client_secret import ClientSecret
+from serve_app.security.minting import Minting
 
 PATH = "/v1/realtime"
 SUBPROTOCOL = "realtime"
@@ -50,6 +51,7 @@ class SecretAsked(BaseModel):
 
 def router(backend: Backend, conversations: Conversations) -> APIRouter:
     routes = APIRouter(prefix="/v1/realtime", tags=["realtime"])
+    minting = Minting(conversations.sessions.limits.client_secrets_per_minute)
 
     @routes.post("/client_secrets")
     async def client_secrets(caller: Caller, asked: SecretAsked) -> dict[str, Any]:
@@ -61,6 +63,7 @@ def router(backend: Backend, conversations: Conversations) -> APIRouter:
         session = _session(backend, conversations, asked.session)
         dialect = _dialect(backend, conversations, session, "", now)
         scope = _scope(session, caller)
+        minting.count(caller)
         secret = client_secret.mint(
             backend.keys, asked.session, expires_at, uuid.uuid4().hex, caller, scope
         )

@@ -1,4 +1,4 @@
-"""How many client secrets a key may make: they are valid for up to two hours, and are not stored."""
+"""How many client secrets a key may make: they are valid for hours, and nobody stores them."""
 
 import time
 from collections import OrderedDict

@@ -30,7 +30,7 @@ def router(deletion: Deletion) -> APIRouter:
         cached results. Jobs that run are cancelled first: 202 while some still run; they are
         deleted when they end. It may be repeated. Usage and the audit log are kept."""
         tenant = _checked(caller, id_)
-        audit("tenant_deleted", tenant=tenant, key=caller.key)
+        audit("tenant_deleted", tenant=tenant)
         return _answer(tenant, await _deleted(deletion, tenant))
 
     return routes

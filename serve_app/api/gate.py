@@ -16,9 +16,11 @@ from starlette.websockets import WebSocket
 from serve_app.api.errors import error_headers
 from serve_app.api.streamed import EVENT_STREAM, event
 from serve_app.errors import ClientError, key_revoked
+from serve_app.identity.client_address import client_address
 from serve_app.identity.gate import Arrival, Gate
 from serve_app.identity.principal import Principal
 from serve_app.identity.routes import Access, access_to
+from serve_app.observability.audit import acting
 from serve_app.observability.ids import belonging
 from serve_app.observability.metrics import Metrics
 
@@ -44,14 +46,16 @@ class GateMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket") or scope["path"] in PROBES:
             return await self._app(scope, receive, send)
+        came = arrival(scope)
         try:
-            caller = await self._caller(access_to(scope["path"]), arrival(scope))
+            caller = await self._caller(access_to(scope["path"]), came)
         except ClientError as error:
             return await self._refuse(error, scope, receive, send)
         if caller is None:
             return await self._app(scope, receive, send)
         scope["caller"] = caller
-        with belonging(tenant=caller.tenant):
+        address = client_address(came.headers, came.peer)
+        with belonging(tenant=caller.tenant), acting(caller.key, address):
             await self._answered(caller, scope, receive, send)
 
     async def _caller(self, access: Access, came: Arrival) -> Principal | None:

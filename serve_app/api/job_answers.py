@@ -12,6 +12,7 @@ from serve_app.errors import ClientError
 from serve_app.jobs.export import FORMS, export
 from serve_app.jobs.job import Job
 from serve_app.jobs.media import download_name
+from serve_app.observability.audit import audit
 
 
 async def result_of(submission: Submission, job: Job) -> Response:
@@ -54,6 +55,7 @@ async def audio_of(submission: Submission, job: Job, range_header: str | None) -
 
 async def deletion_of(submission: Submission, job: Job) -> Response:
     after = await submission.jobs.delete(job)
+    audit("job_deleted", id=job.id)
     if after is None:
         return Response(status_code=204)
     (view,) = await submission.views(after)

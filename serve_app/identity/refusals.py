@@ -53,5 +53,5 @@ class Refusals:
 
 
 def _write(refusal: _Refusal, more: int | None = None) -> None:
-    fields = {"address": refusal.address, "reason": refusal.reason.value, "key": refusal.key}
-    audit("login_refused", **fields, count=more)
+    address, reason, key = refusal
+    audit("login_refused", address=address, reason=reason.value, key=key, count=more)

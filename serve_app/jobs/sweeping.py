@@ -18,6 +18,7 @@ from serve_app.jobs.queue import Ending, LeaseLost, Queue
 from serve_app.jobs.result_cache import ResultCache
 from serve_app.jobs.retention import Kept
 from serve_app.jobs.webhooks.delivery import Webhooks
+from serve_app.observability.audit import audit
 
 log = logging.getLogger("voxray.jobs")
 
@@ -105,6 +106,7 @@ class Sweeping:
             for job in old:
                 await self._queue.cancel(job)
                 await self._objects.delete(f"{job.tenant}/{job.id}")
+                audit("job_deleted", tenant=job.tenant, id=job.id, by="retention")
         await self._webhooks.forget(kept)
 
     async def _sweep_orphans(self) -> None:

@@ -9,8 +9,9 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -88,13 +89,24 @@ class AuditLog:
 
 
 _log: AuditLog | None = None
+_ACTOR: ContextVar[Mapping[str, str]] = ContextVar("actor", default={})  # noqa: B039 - never changed
 
 
 def audit(name: str, **fields: Any) -> None:
     """Adds an entry. `name` and `fields` are those of `AUDIT_EVENTS`; fields without a value and
     others are left out."""
     if _log:
-        _log.add(entry(name, {**ids(), **fields}))
+        _log.add(entry(name, {**ids(), **_ACTOR.get(), **fields}))
+
+
+@contextmanager
+def acting(key: str, address: str) -> Iterator[None]:
+    """Entries that are added meanwhile, in this task and in those it starts, have these fields."""
+    before = _ACTOR.set({"key": key, "address": address})
+    try:
+        yield
+    finally:
+        _ACTOR.reset(before)
 
 
 def lost() -> int:

@@ -29,8 +29,12 @@ AUDIT_EVENTS: dict[str, AuditEvent] = {
     "settings_changed": AuditEvent(
         ("settings",), "Settings were changed while the server ran, by `POST /config/update`."
     ),
-    "job_deleted": AuditEvent(("id", "by"), "A recording was deleted with its results."),
-    "tenant_deleted": AuditEvent(("by",), "All data of a tenant was deleted."),
+    "job_deleted": AuditEvent(
+        ("id", "by"),
+        "A recording was deleted with its results, or its job cancelled; `by` is `retention` if "
+        "its time was over.",
+    ),
+    "tenant_deleted": AuditEvent((), "It was asked for that all data of a tenant be deleted."),
     "entries_lost": AuditEvent(
         ("count",), "Entries are missing here: the file could not be written for too long."
     ),

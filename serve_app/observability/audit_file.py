@@ -39,10 +39,20 @@ def _write(file: Path, lines: bytes) -> None:
     out = os.open(file, OPEN | os.O_APPEND, 0o600)
     try:
         os.fchmod(out, 0o600)
-        while lines:
-            lines = lines[os.write(out, lines) :]
+        _write_all(out, lines)
     finally:
         os.close(out)
+
+
+def _write_all(out: int, lines: bytes) -> None:
+    """Or nothing: a full disk leaves no half line."""
+    before = os.fstat(out).st_size
+    try:
+        while lines:
+            lines = lines[os.write(out, lines) :]
+    except OSError:
+        os.ftruncate(out, before)
+        raise
 
 
 def _size(file: Path) -> int:

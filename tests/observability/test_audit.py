@@ -1,11 +1,16 @@
 """The audit log: complete, bounded, private, and nobody waits for it."""
 
+import ast
 import asyncio
+import errno
 import json
 import multiprocessing
+import os
 import stat
+import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +20,14 @@ from serve_app.identity.login_refused import RefusalReason
 from serve_app.identity.refusals import MOST, Refusals
 from serve_app.observability import audit as module
 from serve_app.observability import audit_file
-from serve_app.observability.audit import AuditLog, audit, audited
+from serve_app.observability.audit import AuditLog, acting, audit, audited
+from serve_app.observability.audit_events import ALWAYS, AUDIT_EVENTS
 from serve_app.observability.audit_file import append
 from serve_app.observability.ids import belonging
 from serve_app.observability.metrics import Metrics
 from serve_app.observability.table import LOGINS_REFUSED
-from tests.waiting import wait_for
+from tests.test_architecture import ROOT, SOURCES, tree
+from tests.waiting import until, wait_for
 
 
 def entries(file: Path) -> list[dict[str, Any]]:
@@ -140,6 +147,78 @@ def test_a_full_disk_blocks_nobody_and_what_is_lost_is_counted(
 def entries_of(folder: Path, event: str) -> list[dict[str, Any]]:
     file = folder / "audit.log"
     return [it for it in entries(file) if it.get("event") == event] if file.exists() else []
+
+
+def test_a_disk_that_is_full_in_the_middle_of_a_line_leaves_no_half_of_it(tmp_path: Path) -> None:
+    """By a limit on files, which the kernel enforces as it does a full disk."""
+    script = """
+import resource, sys
+from pathlib import Path
+from serve_app.observability.audit_file import append
+resource.setrlimit(resource.RLIMIT_FSIZE, (100, 1000))
+append(Path(sys.argv[1]), b"%060d\\n" % 1)
+try:
+    append(Path(sys.argv[1]), b"%060d\\n" % 2)
+except OSError as error:
+    print(error.errno)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+append(Path(sys.argv[1]), b"%060d\\n" % 3)
+"""
+    file = tmp_path / "audit.log"
+    told = subprocess.run(
+        [sys.executable, "-c", script, str(file)], capture_output=True, check=True, cwd=ROOT
+    )
+    assert int(told.stdout) == errno.EFBIG
+    assert [int(line) for line in file.read_text().splitlines()] == [1, 3]
+
+
+def test_a_file_that_was_moved_away_begins_again(tmp_path: Path) -> None:
+    """As tools do that rotate logs."""
+    file = tmp_path / "audit.log"
+
+    async def go() -> None:
+        async with audited(file):
+            audit("key_revoked", id="one")
+            await until(file.exists)
+            os.rename(file, tmp_path / "audit.log-20300101")
+            audit("key_revoked", id="two")
+            await until(file.exists)
+
+    asyncio.run(go())
+    assert [it["id"] for it in entries(tmp_path / "audit.log-20300101")] == ["one"]
+    assert [it["id"] for it in entries(file)] == ["two"]
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+
+def test_who_did_it_is_known_for_all_that_is_done_for_a_request(tmp_path: Path) -> None:
+    def act() -> None:
+        with acting("k1", "192.0.2.1"):
+            audit("job_deleted", id="j1")
+        audit("job_deleted", id="j2", by="retention")
+
+    first, second = recorded(tmp_path / "audit.log", act)
+    assert (first["key"], first["address"]) == ("k1", "192.0.2.1")
+    assert "key" not in second and second["by"] == "retention"
+
+
+ADDS = ("audit", "entry", "_record")
+"""Functions that add an entry, each with the event's name among its first two arguments."""
+
+
+def calls() -> Iterator[tuple[str, ast.Call]]:
+    for path in SOURCES:
+        for node in ast.walk(tree(path)):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in ADDS:
+                names = [it.value for it in node.args[:2] if isinstance(it, ast.Constant)]
+                yield from ((it, node) for it in names if isinstance(it, str))
+
+
+def test_every_event_is_recorded_somewhere_with_fields_that_it_has() -> None:
+    found = list(calls())
+    assert {name for name, _ in found} == set(AUDIT_EVENTS)
+    for name, call in found:
+        given = {it.arg for it in call.keywords if it.arg}
+        assert given <= {*ALWAYS, *AUDIT_EVENTS[name].fields}, name
 
 
 def test_refused_logins_are_summed_by_address(tmp_path: Path) -> None:

@@ -120,6 +120,7 @@ def _front(config: Config, public: bool, host: str) -> Front:
         allow=network.allow,
         deny=network.deny,
         trusted_proxies=network.trusted_proxies,
+        origins=config.browser.origins,
     )
 
 

@@ -29,6 +29,8 @@ class Front(NamedTuple):
     allow: tuple[str, ...] = ()
     deny: tuple[str, ...] = ()
     trusted_proxies: tuple[str, ...] = ()
+    origins: tuple[str, ...] = ()
+    """Of pages that may read its answers."""
 
 
 def to_environment(front: Front) -> dict[str, str]:

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
-from serve_app.cluster import addresses
+from serve_app.cluster import addresses, browsers
 from serve_app.cluster.front import CLIENT_CA_FILE, PEM_FILE, Front, from_environment
 
 HEAD_TIMEOUT = "timeout http-request 10s"
@@ -149,6 +149,7 @@ def door(front: Front) -> Amendment:
         f"hdr Retry-After %[rand(4),add(2)] string '{json.dumps(OVERLOADED)}' if voxray_live"
     )
     lines = (
+        *browsers.lines(front),
         *addresses.lines(front),
         f"acl voxray_live path {' '.join(LIVE_PATHS)}",
         "stick-table type string len 32 size 16 expire 1m "
@@ -208,7 +209,6 @@ def unavailable() -> str:
         "HTTP/1.1 503 Service Unavailable",
         "Content-Type: application/json",
         f"Content-Length: {len(body)}",
-        "Cache-Control: no-cache",
         "Retry-After: 1",
     )
     return "\r\n".join((*head, "", body))

@@ -1,5 +1,6 @@
 """The configuration of what browsers may do."""
 
+import re
 from typing import Annotated
 
 from pydantic import AfterValidator, Field
@@ -7,10 +8,12 @@ from pydantic import AfterValidator, Field
 from serve_app.config.model import ConfigModel
 from serve_app.identity.origins import host_name, web_origin
 
+PLAIN = re.compile(r"[a-z][a-z0-9+.-]*://[a-z0-9._:\[\]-]+")
+
 
 def _origin(text: str) -> str:
     found = web_origin(text.strip().rstrip("/"))
-    if found is None or "*" in text:
+    if found is None or not PLAIN.fullmatch(str(found)):
         raise ValueError(
             f"{text[:100]!r} is not an origin: write scheme, host and port, "
             "as https://app.example or http://localhost:3000"

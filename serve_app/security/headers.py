@@ -1,4 +1,4 @@
-"""What every answer tells browsers, also a refusal and an internal error."""
+"""Tells browsers with every answer what they need, also with a refusal and an internal error."""
 
 from ipaddress import ip_address
 
@@ -6,21 +6,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve_app.identity.origins import host_name, is_address, is_encrypted
-
-ALWAYS = {
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-    "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Content-Security-Policy": "default-src 'none'; base-uri 'none'; form-action 'none'; "
-    "frame-ancestors 'none'",
-    "Cache-Control": "no-store",
-}
-"""Unless the answer says otherwise. CORS is not affected by Cross-Origin-Resource-Policy."""
-
-ONLY_IF_TRUSTWORTHY = "Cross-Origin-Opener-Policy"
-"""Without TLS and from another machine browsers ignore it, and complain of that."""
+from serve_app.security.answer_headers import ALWAYS, ONLY_IF_TRUSTWORTHY
 
 FILES = ("/web/", "/docs/assets/")
 """The same for everybody: browsers keep them, and ask each time whether they have changed."""

@@ -1,7 +1,11 @@
 """A real browser: what pages of other origins can do with this server, and what its own can."""
 
 import base64
+import os
+import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -11,10 +15,15 @@ import httpx2 as httpx
 import pytest
 
 from loadtest.speech import wav
+from serve_app.cluster.front import Front, to_environment
 from serve_app.config import Config
+from tests.authority import Authority
 from tests.browser import Browser, Tab, running
+from tests.cluster.test_haproxy import application, rendered
 from tests.fakes import served
 from tests.identity.keys import key_of, with_keys
+from tests.server import BIN
+from tests.waiting import await_listening, wait_for
 
 pytestmark = pytest.mark.browser
 
@@ -282,9 +291,91 @@ def test_with_keys_every_socket_needs_one(keyed_server: str, elsewhere: int, tab
 
 
 def test_docs_work_under_their_policy(keyed_server: str, tab: Tab) -> None:
-    """Under a public name, too: Swagger's validator would be asked about that."""
+    """Under a public name, too."""
     port = keyed_server.split(":")[1]
     for host in ("127.0.0.1", "voice.example"):
         tab.open(f"http://{host}:{port}/docs")
         assert tab.until('return document.querySelectorAll(".opblock").length') > 20
         assert tab.problems == []
+
+
+def test_authorize_in_the_docs_works(keyed_server: str, tab: Tab) -> None:
+    tab.open(f"http://{keyed_server}/docs")
+    tab.until('return document.querySelectorAll(".opblock").length')
+    assert tried(tab, "/v1/models") == "401"
+    click(tab, ".auth-wrapper .authorize")
+    tab.until(
+        """const it = document.querySelector(".auth-container input");
+        it?.focus();
+        return document.activeElement === it"""
+    )
+    tab.call("Input.insertText", text=key_of("acme"))
+    click(tab, ".auth-container .auth-btn-wrapper .authorize")
+    click(tab, ".auth-container .btn-done")
+    assert tried(tab, "/v1/models") == "200"
+
+
+def click(tab: Tab, selector: str) -> None:
+    tab.until(f"""const it = document.querySelector("{selector}"); it?.click(); return !!it""")
+
+
+def tried(tab: Tab, path: str) -> str:
+    """The status of the answer to "Try it out"."""
+    block = f""".opblock:has([data-path="{path}"])"""
+    if not tab.run(f"""return !!document.querySelector('{block} .opblock-body')"""):
+        tab.run(f"""document.querySelector('{block} .opblock-summary-control').click()""")
+    tab.until(f"""return !!document.querySelector('{block} .try-out')""")
+    tab.run(f"""document.querySelector('{block} .try-out__btn:not(.cancel)')?.click()""")
+    tab.until(f"""return !!document.querySelector('{block} .execute')""")
+    tab.run(f"""document.querySelector('{block} .btn-clear')?.click();
+    document.querySelector('{block} .execute').click()""")
+    status: str = tab.until(
+        f"""return document.querySelector(
+        '{block} .live-responses-table .response .response-col_status')?.innerText"""
+    )
+    return status.split()[0]
+
+
+@contextmanager
+def encrypted(folder: Path, address: str) -> Iterator[str]:
+    """The server behind HAProxy with a certificate that no browser knows."""
+    files = Authority(folder / "certificates").files("server")
+    front = Front(certificate=files.certificate, key=files.key)
+    backend = replace(application(port_of(address)), http_health_check_path="/v1/health")
+    file, port = rendered(folder, backend)
+    command = [str(BIN / "voxray-haproxy"), "-db", "-f", str(file)]
+    process = subprocess.Popen(command, env=os.environ | to_environment(front))
+    try:
+        await_listening(port, process)
+        wait_for(lambda: answers(f"https://127.0.0.1:{port}/v1/health"))
+        yield f"127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def answers(url: str) -> bool:
+    return httpx.get(url, verify=False).status_code == 200
+
+
+def port_of(address: str) -> int:
+    return int(address.split(":")[1])
+
+
+def test_over_tls_its_own_pages_work_and_foreign_ones_do_not(
+    open_server: str, elsewhere: int, tab: Tab, tmp_path: Path
+) -> None:
+    with encrypted(tmp_path, open_server) as address:
+        with pytest.raises(AssertionError, match="CERT_AUTHORITY_INVALID"):
+            tab.open(f"https://{address}/docs")
+        tab.call("Security.setIgnoreCertificateErrors", ignore=True)
+        tab.open(f"https://{address}/docs")
+        assert tab.until('return document.querySelectorAll(".opblock").length') > 20
+        assert tab.run("return isSecureContext")
+        assert tab.run(f"{OUTCOME} return answer('/v1/jobs')") == [200, ""]
+        for path in SOCKETS:
+            assert tab.run(f'{OUTCOME} return outcome("wss://{address}{path}")') == "open "
+        tab.open(f"http://evil.example:{elsewhere}/")
+        for path in SOCKETS:
+            assert tab.run(f'{OUTCOME} return outcome("wss://{address}{path}")') == "refused"
+        assert tab.run(f"{OUTCOME} return answer('https://{address}/v1/jobs')") == "TypeError"

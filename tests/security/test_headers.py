@@ -12,7 +12,8 @@ from starlette.testclient import TestClient
 
 from serve_app.api import create_app
 from serve_app.config import Config
-from serve_app.security.headers import ALWAYS, SecurityHeaders
+from serve_app.security.answer_headers import ALWAYS
+from serve_app.security.headers import SecurityHeaders
 from tests.fakes import models, served, serving
 from tests.waiting import wait_for
 

@@ -27,7 +27,7 @@ from serve_app.identity.credentials import subprotocols
 from serve_app.live.backlog import ReaderTooSlow
 from serve_app.observability.metrics import Metrics
 from serve_app.observability.origin import Origin
-from serve_app.security.headers import ALWAYS
+from serve_app.security.answer_headers import ALWAYS
 
 log = logging.getLogger("voxray.socket")
 

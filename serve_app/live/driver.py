@@ -478,6 +478,7 @@ def _record(live: LiveSession) -> None:
     origin = live.origin
     fields: dict[str, tracing.Value] = {
         "voxray.session": origin.session,
+        "voxray.tenant": origin.caller.tenant,
         "voxray.kind": origin.kind,
         "voxray.audio_s": live.metrics().audio_ms / 1000,
     }

@@ -28,6 +28,9 @@ class Counted(StrEnum):
     JOBS = "jobs"
     REQUESTS = "requests"
 
+    __hash__ = str.__hash__
+    """Enum's own is many times slower, and each amount is looked up several times."""
+
 
 class Entry(NamedTuple):
     """What a sum is of."""

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from loadtest.speech import wav
-from serve_app.cli import DONE, FAILED, NO_SERVER
+from serve_app.cli import DONE, FAILED, NO_SERVER, USAGE
 from serve_app.cli.certificate import how_to_trust, names, own_certificate
 from serve_app.client.tls import CERTIFICATE
 from serve_app.config import Config
 from serve_app.security.certificates import TlsFiles, checked, names_of, now
-from tests.authority import Authority
+from tests.authority import HOUR, Authority
 from tests.cluster.test_certificate import haproxy
 from tests.cluster.test_haproxy import application
 from tests.fakes import served
@@ -72,3 +72,16 @@ def test_a_certificate_of_its_own_is_for_all_of_this_machines_names(tmp_path: Pa
     assert names("127.0.0.1") < names("192.0.2.7") == names("127.0.0.1") | {"192.0.2.7"}
     told = "\n".join(how_to_trust(tls, certificate))
     assert f"SSL_CERT_FILE={tls.certificate}" in told and "SHA-256 " in told
+
+
+def test_a_server_does_not_start_with_a_certificate_that_cannot_be_used(
+    authority: Authority, tmp_path: Path
+) -> None:
+    certificate, key = authority.issue("old", lasts=-HOUR / 2)
+    config = tmp_path / "serve_config.yaml"
+    tls = f"{{certificate: {certificate}, key: {key}}}"
+    config.write_text(f"applications: [{{args: {{profile: sim, tls: {tls}}}}}]")
+    done = voxray("run", "--config", str(config))
+    assert done.returncode == FAILED and f"{certificate}: expired on" in done.stderr, done
+    done = voxray("run", "--config", str(config), "--tls", "self")
+    assert done.returncode == USAGE

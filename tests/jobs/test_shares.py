@@ -98,6 +98,17 @@ def test_who_was_away_has_saved_nothing(database_url: str) -> None:
     play(database_url, story)
 
 
+def test_a_position_counts_the_turns_of_others_and_not_their_queue(database_url: str) -> None:
+    async def story(queue: Queue) -> None:
+        for _ in range(9):
+            await submit(queue, "greedy")
+        first, second = [await submit(queue, "quiet") for _ in range(2)]
+        standings = await queue.standings([first, second])
+        assert [standings[job.id].position for job in (first, second)] == [2, 4]
+
+    play(database_url, story)
+
+
 def test_priority_is_among_a_tenants_own_jobs(database_url: str) -> None:
     async def story(queue: Queue) -> None:
         await submit(queue, "quiet", priority=-5)

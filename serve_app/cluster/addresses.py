@@ -35,8 +35,8 @@ TOO_MANY = ("too_many_connections", "too many connections from this address; ret
 
 
 def body(code: str, message: str) -> dict[str, object]:
-    """As `ClientError.body` of a client's mistake."""
-    kind = "invalid_request_error"
+    """As `ClientError.body`; all but the last are 403."""
+    kind = "invalid_request_error" if code == TOO_MANY[0] else "permission_error"
     return {"error": {"message": message, "type": kind, "param": None, "code": code}}
 
 

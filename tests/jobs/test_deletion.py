@@ -1,6 +1,8 @@
 """What is to be deleted is not on the disk any more: on request, and after its time."""
 
 import asyncio
+import json
+import shutil
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,6 +10,7 @@ from typing import Any
 
 import httpx2 as httpx
 import pytest
+import sqlalchemy as sa
 
 from loadtest.speech import wav
 from serve_app.config import Config, StorageConfig, WebhookConfig
@@ -15,16 +18,18 @@ from serve_app.config.resume import ResumeConfig
 from serve_app.conversation.histories import Histories, Owner
 from serve_app.conversation.history import Item
 from serve_app.errors import ClientError
+from serve_app.identity.principal import ALL, Scope
 from serve_app.jobs import sweeping
 from serve_app.jobs.database import Database
 from serve_app.jobs.deletion import Deletion
 from serve_app.jobs.job import JobOptions, JobState
 from serve_app.jobs.objects import Objects
 from serve_app.jobs.queue import Ending, Filter, Queue, Submitted, new_id
-from serve_app.jobs.tables import deletions, deliveries, jobs
+from serve_app.jobs.tables import cache, deletions, deliveries, histories, jobs, usage
 from serve_app.jobs.webhooks.delivery import Webhooks
 from serve_app.observability.metrics import Metrics
-from tests.fakes import FakeTranscriber, LocalReplicaSet
+from tests.fakes import FakeTranscriber, LocalReplicaSet, served
+from tests.identity.keys import bearer, with_keys
 from tests.jobs.test_jobs import ENDED, Client, code_of, running, slow
 from tests.waiting import wait_for
 
@@ -105,8 +110,12 @@ def play(url: str, folder: Path, story: Story) -> None:
 
 def found(folder: Path) -> list[str]:
     """Which of the words are on the disk."""
-    disk = b"".join(file.read_bytes() for file in folder.rglob("*") if file.is_file())
-    return [it for it in (NAME, WORD, TURN, "zanzibar-hook") if it.encode() in disk]
+    written = disk(folder)
+    return [it for it in (NAME, WORD, TURN, "zanzibar-hook") if it.encode() in written]
+
+
+def disk(folder: Path) -> bytes:
+    return b"".join(file.read_bytes() for file in folder.rglob("*") if file.is_file())
 
 
 @contextmanager
@@ -223,6 +232,74 @@ def test_it_waits_for_a_worker_and_takes_its_webhook_with_it(
         assert [await stored.rows(it) for it in (jobs, deliveries, deletions)] == [0, 0, 0]
 
     play(database_url, tmp_path, story)
+
+
+def test_only_a_key_for_admins_deletes_also_its_own_tenant(tmp_path: Path, talk: bytes) -> None:
+    """And the audit log says whose data it was, and which key deleted it."""
+    workers = ALL - {Scope.ADMIN}
+    keyed = with_keys(config(tmp_path), "boss", acme=workers)
+    with served(keyed) as address:
+        url = f"http://{address}"
+        files = {"file": (NAME, wav(talk))}
+        id_ = httpx.post(f"{url}/v1/jobs", files=files, headers=bearer("acme")).json()["id"]
+        for tenant in ("acme", "boss"):
+            refused = httpx.delete(f"{url}/v1/tenants/{tenant}/data", headers=bearer("acme"))
+            assert code_of(refused) == "missing_scope"
+        assert code_of(httpx.delete(f"{url}/v1/tenants/acme/data")) == "missing_api_key"
+        mine = httpx.get(f"{url}/v1/jobs/{id_}", headers=bearer("acme"))
+        assert mine.status_code == 200
+        gone = httpx.delete(f"{url}/v1/tenants/acme/data", headers=bearer("boss"), timeout=30)
+        assert gone.json()["deleted"]["recordings"] == 1
+    (said,) = [
+        event
+        for line in (tmp_path / "audit.log").read_text().splitlines()
+        if (event := json.loads(line))["event"] == "tenant_deleted"
+    ]
+    assert said["tenant"] == "acme" and said["key"]
+    assert NAME not in json.dumps(said)
+
+
+def test_usage_and_keys_are_kept(database_url: str, tmp_path: Path) -> None:
+    """They have no words, and are what a bill needs."""
+
+    async def story(stored: Stored) -> None:
+        await stored.submit("acme")
+        await stored.end(JobState.COMPLETED)
+        used = await stored.rows(usage)
+        assert used
+        await stored.deletion.request("acme")
+        assert await stored.rows(usage) == used
+        assert [await stored.rows(it) for it in (jobs, deliveries, histories, cache)] == [0] * 4
+
+    play(database_url, tmp_path, story)
+
+
+def test_with_encryption_copies_of_objects_are_of_no_use_after_the_deletion(
+    tmp_path: Path, talk: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The jobs' keys are gone with their rows: not even who has the operator's key reads them."""
+    monkeypatch.setenv("VOXRAY_STORAGE_KEY", "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=")
+    sealed = {"directory": str(tmp_path / "data"), "encrypt": True}
+    with running(config(tmp_path, storage=sealed)) as client:
+        id_ = client.submit(wav(talk), NAME).json()["id"]
+        client.until(id_, *ENDED)
+        copy = shutil.copytree(tmp_path / "data/objects", tmp_path / "backup")
+        assert found(tmp_path) == []
+        key = asyncio.run(sealed_key(tmp_path / "data", id_))
+        assert key and key in disk(tmp_path / "data")
+        delete(client)
+        wait_for(lambda: key not in disk(tmp_path / "data") or delete(client).status_code == 0)
+    assert list(copy.glob("default/*/audio"))
+
+
+async def sealed_key(folder: Path, id_: str) -> bytes:
+    database = Database(url_of(folder))
+    try:
+        async with database.read() as connection:
+            asked = sa.select(jobs.c.sealed_key).where(jobs.c.id == id_)
+            return bytes(await connection.scalar(asked) or b"")
+    finally:
+        await database.close()
 
 
 @pytest.mark.parametrize("name", ["%2e%2e", "a%00b", "x" * 64, "a b", "*"])

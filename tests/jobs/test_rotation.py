@@ -55,6 +55,7 @@ class Server:
     async def fill(self, key: bytes) -> Job:
         """One of everything."""
         job = await end_one(self.queue, key)
+        await self.objects.put(job, "audio", b"what was said" * 10_000)
         await self.objects.put(job, "result", b"words of the result")
         writing = asyncio.create_task(self.histories.run())
         self.histories.keep(OWNER, 0, SAID)
@@ -86,7 +87,8 @@ def play(url: str, folder: Path, story: Callable[[See], Coroutine[Any, Any, None
 
 
 def stored(folder: Path) -> dict[Path, bytes]:
-    return {it: it.read_bytes() for it in folder.rglob("result")}
+    """The objects."""
+    return {it: it.read_bytes() for name in ("audio", "result") for it in folder.rglob(name)}
 
 
 def test_after_a_rotation_the_old_key_can_be_removed(database_url: str, tmp_path: Path) -> None:
@@ -100,7 +102,7 @@ def test_after_a_rotation_the_old_key_can_be_removed(database_url: str, tmp_path
         done = await rotation.run(seen.append)
         assert dict(done.changed) == {"recordings": 1, "webhooks": 1, "conversations": 1}
         assert not done.missing and not done.damaged and sum(seen) == 3
-        assert stored(tmp_path) == before
+        assert len(before) == 2 and stored(tmp_path) == before
         assert await rotation.waiting() == 0 and not (await rotation.run(seen.append)).changed
         new = see(NEW)
         await new.check(first.id)
@@ -233,13 +235,14 @@ def test_a_row_that_changes_meanwhile_is_taken_again(database_url: str, tmp_path
     play(database_url, tmp_path, story)
 
 
-def test_the_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_commands(database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VOXRAY_DATABASE_URL", database_url)
     data = tmp_path / "data"
 
     async def fill(see: See) -> None:
         await see(OLD).fill(OLD)
 
-    play(f"sqlite+aiosqlite:///{data}/voxray.db", data / "objects", fill)
+    play(database_url, data / "objects", fill)
     args = {"storage": {"directory": str(data), "encrypt": True}}
     config = tmp_path / "serve_config.yaml"
     config.write_text(yaml.safe_dump({"applications": [{"args": args}]}))
@@ -254,7 +257,9 @@ def test_the_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert f"{key_id(OLD)} 1 1 1 no" in voxray("status")[1]
     monkeypatch.setenv("VOXRAY_STORAGE_KEY", text(NEW, OLD))
     assert f"{key_id(OLD)} 1 1 1 yes" in voxray("status")[1]
+    before = stored(data)
     code, said = voxray("rotate-key")
+    assert len(before) == 2 and stored(data) == before
     assert code == 0 and "1 recordings, 1 webhooks, 1 conversations" in said
     assert f"can be removed now: {key_id(OLD)}" in said
     monkeypatch.setenv("VOXRAY_STORAGE_KEY", text(NEW))

@@ -165,6 +165,7 @@ ACCESS = [
         "short",
         {"{{reason}}": f"60 * {rate('logins_refused_total', 'reason')}"},
     ),
+    Panel("Limits not shared", "short", {"replicas": total("limits_unshared")}),
     Panel("Audit entries lost", "short", {"entries": total("audit_entries_lost_total")}),
     Panel(
         "Certificate is valid for",

@@ -14,9 +14,6 @@ from serve_app.identity.principal import Principal
 from serve_app.limits.limiter import Limiter
 from serve_app.observability.metrics import Metrics
 
-OPEN = ("/health", "/v1/health", "/ready", "/v1/ready", "/docs", "/openapi.json", "/web")
-"""Beginnings of paths that need no key."""
-
 
 class LimitsMiddleware:
     """ASGI middleware."""
@@ -33,7 +30,7 @@ class LimitsMiddleware:
         if caller is None:
             return await self._app(scope, receive, send)
         try:
-            self._limiter.request(caller)
+            await self._limiter.requested(caller)
         except ClientError as error:
             self._metrics.count_error(error.code)
             headers = {**error_headers(error), "Connection": "close"}
@@ -45,9 +42,7 @@ class LimitsMiddleware:
         caller: Principal | None = scope.get("caller")
         if scope["type"] != "http" or caller is None or scope["path"].startswith(self._free):
             return None
-        if scope["path"].startswith(OPEN) or not self._limiter.limits(caller):
-            return None
-        return caller
+        return caller if self._limiter.limits(caller) else None
 
     def _telling(self, send: Send, caller: Principal) -> Send:
         async def answer(message: Message) -> None:

@@ -1,5 +1,6 @@
 """Everything that the routes and sockets of one ingress replica use, built in one place."""
 
+import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
@@ -35,8 +36,10 @@ from serve_app.jobs.live_recording import LiveRecordings
 from serve_app.jobs.recogniser import Recogniser
 from serve_app.jobs.submission import Jobs
 from serve_app.lanes.pool import LanePool, LaneTimings
+from serve_app.limits.known_settings import KnownSettings
 from serve_app.limits.limiter import Limiter
 from serve_app.limits.settings import TenantSettings
+from serve_app.limits.shared_store import SharedStore
 from serve_app.live.driver import LiveSessions, watch_lanes
 from serve_app.live.takeovers import Takeovers
 from serve_app.observability.audit import audited, lost
@@ -46,6 +49,7 @@ from serve_app.observability.table import (
     CERTIFICATE_EXPIRES,
     DRAINING,
     LEVEL_CHANGES,
+    LIMITS_UNSHARED,
     REPLIES,
     TABLE,
     USAGE_UNWRITTEN,
@@ -100,6 +104,7 @@ class Server:
         _begin_counters(metrics)
         metrics.watch(DRAINING, lambda: drain.begun.is_set())
         metrics.watch(AUDIT_LOST, lost)
+        metrics.watch(LIMITS_UNSHARED, lambda: self.limiter.is_unshared)
         self.tenants = TenantSettings(config.tenants)
         weights = Weights(self.tenants)
         self.admission = Admission(
@@ -107,8 +112,11 @@ class Server:
         )
         self.pause = Pause()
         self.admission.follow(lambda level, _: self.pause.set(level >= Level.RECORDINGS_PAUSE))
-        self.limiter = Limiter(self.tenants, metrics, self.retry_after_s)
+        redis = config.storage.redis_url
+        store = SharedStore(redis, uuid.uuid4().hex) if redis else None
+        self.limiter = Limiter(self.tenants, metrics, self.retry_after_s, store=store)
         self.meter.follow(self.limiter.used)
+        self._known_settings = KnownSettings(jobs.database, self.tenants)
         self.sessions = LiveSessions(
             config.limits,
             config.vad,
@@ -182,6 +190,7 @@ class Server:
             tasks.start_soon(self.histories.run)
             tasks.start_soon(self.ledger.run)
             tasks.start_soon(self.limiter.run, self.ledger)
+            tasks.start_soon(self._known_settings.run)
             if self.certificate:
                 tasks.start_soon(self.certificate.follow)
             if self.config.tcp.port:

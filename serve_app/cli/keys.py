@@ -3,36 +3,27 @@
 A key is printed once, alone on stdout; everything else goes to stderr.
 """
 
-import asyncio
-import getpass
 import json
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from serve_app.cli import Failure, WrongUsage, console
-from serve_app.cli.config_file import settings, validated
+from serve_app.cli.database import Result, ask, configuration, record
 from serve_app.cli.duration import seconds_of, seconds_or_never
 from serve_app.config import Config
 from serve_app.config.auth import AuthConfig
-from serve_app.errors import ClientError
-from serve_app.extras import MissingExtra
 from serve_app.identity.api_key import Peppers, parsed_key
 from serve_app.identity.api_keys import ApiKey, ApiKeys, NewKey, NoSuchKey, Order
 from serve_app.identity.peppers import peppers_of
 from serve_app.identity.principal import ALL, EVERYBODY, Scope
 from serve_app.identity.tenant import tenant_name
-from serve_app.jobs.database import Database
-from serve_app.observability.audit import entry
-from serve_app.observability.audit_file import append
-
-Result = TypeVar("Result")
 
 MOST_NAME = 80
 
@@ -46,7 +37,7 @@ def order(tenant: str, scopes: str, expires: str, name: str) -> Order:
 
 
 def create_key(file: Path, wanted: Order) -> None:
-    config = _config(file)
+    config = configuration(file)
     peppers = _peppers(config.auth)
     new = _ask(config, lambda keys: keys.create(wanted, peppers))
     _tell_created(config, new)
@@ -56,7 +47,7 @@ def create_key(file: Path, wanted: Order) -> None:
 
 
 def list_keys(file: Path, as_json: bool) -> None:
-    keys = _ask(_config(file), lambda keys: keys.all())
+    keys = _ask(configuration(file), lambda keys: keys.all())
     if as_json:
         print(json.dumps([_plain(key) for key in keys]))
     else:
@@ -64,14 +55,14 @@ def list_keys(file: Path, as_json: bool) -> None:
 
 
 def revoke_key(file: Path, id_: str) -> None:
-    config = _config(file)
+    config = configuration(file)
     key = _ask(config, lambda keys: keys.revoke(_id(id_)))
     _record(config, "key_revoked", id=key.id, tenant=key.tenant)
     console.print(f"revoked: {_described(key)}; servers refuse it within 5 s")
 
 
 def rotate_key(file: Path, id_: str, overlap: str, expires: str) -> None:
-    config = _config(file)
+    config = configuration(file)
     peppers = _peppers(config.auth)
     try:
         overlap_s = seconds_of(overlap)
@@ -105,24 +96,10 @@ def print_first_key(config: Config) -> None:
 
 def _ask(config: Config, do: Callable[[ApiKeys], Awaitable[Result]]) -> Result:
     """Raises `Failure`."""
-
-    async def ask() -> Result:
-        database = Database(config.storage.database_url)
-        try:
-            return await do(ApiKeys(database))
-        finally:
-            await database.close()
-
     try:
-        return asyncio.run(ask())
+        return ask(config, lambda database: do(ApiKeys(database)))
     except NoSuchKey as none:
         raise Failure(f"there is no valid key {str(none)!r}; see: voxray keys list") from none
-    except (ClientError, MissingExtra) as error:
-        raise Failure(str(error)) from error
-
-
-def _config(file: Path) -> Config:
-    return validated(file, settings(file, None, None, None)[0])
 
 
 def _peppers(auth: AuthConfig) -> Peppers:
@@ -202,14 +179,4 @@ def _tell_created(config: Config, new: NewKey) -> None:
 
 
 def _record(config: Config, event: str, **fields: Any) -> None:
-    try:
-        append(config.audit_file, entry(event, {**fields, "by": f"voxray keys, {_person()}"}))
-    except OSError as error:
-        console.print(f"[yellow]warning: {config.audit_file} was not written: {error.strerror}")
-
-
-def _person() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a container's user may have no name
-        return "unknown"
+    record(config, "voxray keys", event, **fields)

@@ -15,6 +15,7 @@ from serve_app.cli.main_jobs import jobs_app
 from serve_app.cli.main_keys import keys_app
 from serve_app.cli.main_models import models_app
 from serve_app.cli.main_storage import storage_app
+from serve_app.cli.main_tenants import tenants_app
 from serve_app.cli.options import (
     DEFAULT_SERVER,
     AsJson,
@@ -267,6 +268,7 @@ app.add_typer(models_app, name="models")
 app.add_typer(jobs_app, name="jobs")
 app.add_typer(keys_app, name="keys")
 app.add_typer(storage_app, name="storage")
+app.add_typer(tenants_app, name="tenants")
 
 
 @app.command()

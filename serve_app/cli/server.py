@@ -28,7 +28,7 @@ from serve_app.cli.supervisor import hold_signals, supervise
 from serve_app.cluster.environment import CLUSTER, ONE_MACHINE, serve_environment
 from serve_app.config import Config
 from serve_app.config.sources import settings_in
-from serve_app.extras import OTEL, S3, MissingExtra, check_driver, module_of
+from serve_app.extras import OTEL, REDIS, S3, MissingExtra, check_driver, module_of
 from serve_app.models.gpu_plan import DoesNotFit
 from serve_app.models.weights import Absent, check_plan, ensure
 from serve_app.observability.log_pipe import LOG_PIPE, PipeWriter, relayed
@@ -120,6 +120,8 @@ def _check_secrets(config: Config) -> None:
 def _check_extras(config: Config) -> None:
     """Raises `MissingExtra` if the configuration needs a package that is not installed."""
     check_driver(config.storage.database_url)
+    if config.storage.redis_url:
+        module_of(REDIS)
     if "://" in config.storage.objects_url:
         module_of(S3)
     if is_configured(os.environ):

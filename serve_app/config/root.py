@@ -31,7 +31,7 @@ from serve_app.config.logs import LoggingConfig
 from serve_app.config.model import ConfigModel
 from serve_app.config.network import NetworkConfig, TlsConfig
 from serve_app.config.resume import ResumeConfig
-from serve_app.config.tenants import TenantConfig, TenantName, tenant_config
+from serve_app.config.tenants import TenantConfig, TenantName
 from serve_app.config.uploads import UploadsConfig
 from serve_app.config.voices import VOICES
 from serve_app.config.weighted import (
@@ -80,10 +80,6 @@ class WorkerConfig(NamedTuple):
     history_s: float
     audit_file: Path
     tenants: Mapping[str, TenantConfig]
-
-    def retention_s(self, tenant: str) -> float:
-        """0 for a tenant that has none of its own."""
-        return tenant_config(self.tenants, tenant).retention_s
 
 
 class Config(ConfigModel):

@@ -124,6 +124,17 @@ api_keys = sa.Table(
     sa.Column("changed", sa.Double, nullable=False),
 )
 
+tenants = sa.Table(
+    "tenants",
+    metadata,
+    sa.Column("tenant", Plain(80), primary_key=True),
+    sa.Column("key", Plain(80), primary_key=True),
+    sa.Column("settings", sa.Text, nullable=False),
+    sa.Column("revision", sa.Integer, nullable=False),
+    sa.Column("changed", sa.Double, nullable=False),
+)
+"""What overrides the configuration: a JSON object of names and numbers."""
+
 usage = sa.Table(
     "usage",
     metadata,

@@ -30,6 +30,7 @@ from serve_app.jobs.storage_keys import private_of
 from serve_app.jobs.sweeping import Retention, Sweeping
 from serve_app.jobs.webhooks.delivery import Webhooks
 from serve_app.lanes.pool import LanePool, LaneTimings, ReplicaSet
+from serve_app.limits.known_settings import KnownSettings
 from serve_app.limits.settings import TenantSettings
 from serve_app.live.driver import watch_lanes
 from serve_app.observability import tracing
@@ -73,13 +74,14 @@ class Worker:
         self._objects = Objects(config.storage)
         private = private_of(config.storage)
         self._tenants = TenantSettings(config.tenants)
+        self._known_settings = KnownSettings(self._database, self._tenants)
         self._queue = Queue(self._database, jobs.lease_s, private, self._weight_of)
         self._cache = ResultCache(self._database, private)
         self._webhooks = Webhooks(self._database, jobs.webhook, private)
         self._sweeping = Sweeping(
             jobs,
             config.max_session_s,
-            Retention(jobs.retention_s, config.history_s, config.retention_s),
+            Retention(jobs.retention_s, config.history_s, self._retention_s),
             partial(tidy, self._database, config.storage.usage_days),
             self._database,
             self._queue,
@@ -118,6 +120,7 @@ class Worker:
             tasks.create_task(self._diarizer.run())
             tasks.create_task(self._webhooks.run())
             tasks.create_task(self._sweeping.run())
+            tasks.create_task(self._known_settings.run())
             tasks.create_task(self._count())
             tasks.create_task(self._give_way())
             for _ in range(self._config.scale.sessions_per_replica):
@@ -151,6 +154,9 @@ class Worker:
 
     def _weight_of(self, tenant: str) -> float:
         return self._tenants.of(tenant).weight
+
+    def _retention_s(self, tenant: str) -> float:
+        return self._tenants.of(tenant).retention_s
 
     async def _give_way(self) -> None:
         """Send no windows while an ingress replica has too much to do."""

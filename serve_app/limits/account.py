@@ -50,6 +50,8 @@ class Account:
         "limits",
         "requests",
         "tenant",
+        "untold",
+        "was_asked",
     )
 
     def __init__(self, tenant: str, key: str, limits: TenantLimits) -> None:
@@ -60,6 +62,10 @@ class Account:
         self.elsewhere: dict[Open, int] = dict.fromkeys(Open, 0)
         """Open on other replicas."""
         self.days = {what: Day() for what in QUOTAS}
+        self.was_asked = True
+        """Since the other replicas were last asked what they use."""
+        self.untold = 0
+        """Requests that the other replicas do not know of."""
 
     def limit(self, limits: TenantLimits) -> None:
         self.limits = limits
@@ -69,6 +75,13 @@ class Account:
     def is_idle(self) -> bool:
         """Nothing is lost if it is forgotten, except what the database knows, too."""
         return not any(self.leases.values()) and not any(it.reserved for it in self.days.values())
+
+    def forget_others(self) -> None:
+        """Nobody knows what other replicas use."""
+        self.elsewhere = dict.fromkeys(Open, 0)
+        self.requests.forget_others()
+        for day in self.days.values():
+            day.elsewhere = 0.0
 
     @property
     def has_quotas(self) -> bool:

@@ -1,9 +1,8 @@
 """Asks the limits of tenants and keys before work begins, and counts what is used of them.
 
 Every question is answered at once, from what this replica knows: a handshake cannot wait. What the
-other replicas use comes in the background (`shared`, `run`), so together they may let in a little
-too much: what came to the others since. A session that turns out to be one too many is ended with
-an error.
+other replicas use comes in the background (`Sharing`, and the database), so together they may let
+in a little too much. A session that turns out to be one too many is ended with an error.
 """
 
 import asyncio
@@ -11,7 +10,7 @@ import itertools
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -25,6 +24,7 @@ from serve_app.limits.account import QUOTAS, Account, Now, Open
 from serve_app.limits.day import Reservation
 from serve_app.limits.lease import Lease
 from serve_app.limits.settings import TenantSettings
+from serve_app.limits.sharing import Held, Sharing, Store
 from serve_app.limits.standing import Left, headers, rate_limits, standings
 from serve_app.observability.metrics import Metrics
 from serve_app.observability.table import LIMITED
@@ -59,19 +59,30 @@ class Limiter:
         metrics: Metrics,
         retry_after_s: Callable[[], int],
         clock: Callable[[], Now] | None = None,
+        store: Store | None = None,
     ) -> None:
+        """`store`: where all ingress replicas share what they use; None if there is none."""
         self._settings = settings
         self._metrics = metrics
         self._retry_after_s = retry_after_s
         self._clock = clock or self._now
         self._accounts: dict[tuple[str, str], Account] = {}
         self._numbers = itertools.count()
-        self.replicas = 1
-        """Among which the limits are divided while they do not share what they use."""
+        self._sharing = Sharing(store, self._accounts_known, self._one_too_many) if store else None
         settings.follow(self._changed)
 
     def _now(self) -> Now:
-        return Now(time.monotonic(), int(time.time() // DAY_S), self.replicas)
+        return Now(time.monotonic(), int(time.time() // DAY_S), self.parts)
+
+    @property
+    def is_unshared(self) -> bool:
+        """Whether other replicas should know what is used here, and do not."""
+        return self._sharing is not None and not self._sharing.answers
+
+    @property
+    def parts(self) -> int:
+        """Among how many replicas the limits are divided, because they cannot share them."""
+        return self._sharing.parts if self._sharing else 1
 
     # For the doors.
 
@@ -81,12 +92,39 @@ class Limiter:
 
     def request(self, caller: Principal) -> None:
         """Count a request. Raises `ClientError` for one too many, which is not counted."""
+        for account in self._let_in(caller):
+            account.untold += 1
+
+    async def requested(self, caller: Principal) -> None:
+        """The same for who can wait a moment: other replicas know of it at once."""
+        accounts = self._let_in(caller)
+        if not accounts or self._sharing is None:
+            return
+        try:
+            full = await self._sharing.full(accounts)
+        except Exception:  # of any kind: they are told later
+            for account in accounts:
+                account.untold += 1
+        else:
+            if full:
+                raise self._full(full, accounts)
+
+    def _let_in(self, caller: Principal) -> list[Account]:
+        """Counts a request here. Raises `ClientError`."""
         accounts = self._limited(caller)
         if accounts:
             now = self._clock()
             self._check_request(accounts, now)
             for account in accounts:
                 account.requests.add(now.at)
+        return accounts
+
+    def _full(self, full: Account, accounts: Sequence[Account]) -> ClientError:
+        for account in accounts:
+            account.requests.take_back()
+        now = self._clock()
+        full.requests.observed(full.limits.requests_per_minute, now.at)
+        return self._refused(refusals.too_fast(full, now), "requests_per_minute", *accounts)
 
     def session(self, caller: Principal, kinds: Sequence[Open], is_request: bool = True) -> Lease:
         """What a session holds until it ends. Its handshake is a request, too. Raises `ClientError`
@@ -191,7 +229,16 @@ class Limiter:
                 lease.reserve(Reservation(day, min(AHEAD_S, day.free(most, now.day))))
             if is_request:
                 account.requests.add(now.at)
+                account.untold += 1
+        if self._sharing and any(account.is_limited for account in accounts):
+            self._sharing.soon()
         return lease
+
+    def _one_too_many(self, held: Held, lease: Lease) -> None:
+        """Another replica was first."""
+        if lease in held.account.leases[held.kind] and lease.end:
+            error = refusals.too_many_open(held.account, held.kind, self._retry_after_s())
+            lease.refuse(self._refused(error, held.kind, held.account))
 
     # Accounts.
 
@@ -206,8 +253,12 @@ class Limiter:
         """Those that have a limit."""
         return [it for it in self._of(caller) if it.is_limited]
 
+    def _accounts_known(self) -> Collection[Account]:
+        return self._accounts.values()
+
     def _account(self, tenant: str, key: str) -> Account:
         if account := self._accounts.get((tenant, key)):
+            account.was_asked = True
             return account
         if len(self._accounts) >= MOST_ACCOUNTS:
             self._accounts = {name: it for name, it in self._accounts.items() if not it.is_idle}
@@ -224,6 +275,8 @@ class Limiter:
     async def run(self, ledger: Used) -> None:
         """Until cancelled: end who has nothing left, read what other processes have used."""
         async with anyio.create_task_group() as tasks:
+            if self._sharing:
+                tasks.start_soon(self._sharing.run)
             tasks.start_soon(self._tick)
             tasks.start_soon(self._read, ledger)
 

@@ -11,7 +11,8 @@ EVERY_KEY = "*"
 """In the database, the row of a tenant's `key_limits`; "" is the tenant's own."""
 
 Rows = Mapping[tuple[str, str], Mapping[str, float]]
-"""What the database has, by tenant and key: the names of settings and their values."""
+"""What the database has, by tenant and key: names of settings and their values. A tenant's own
+come before those of all its keys, and those before single keys'."""
 
 
 class TenantSettings:

@@ -20,6 +20,12 @@ REALTIME = (REQUESTS, "tokens")
 """What `rate_limits.updated` may name."""
 
 
+_HEADERS = {
+    name: tuple(f"x-ratelimit-{what}-{name}" for what in ("limit", "remaining", "reset"))
+    for name in (REQUESTS, *NAMES.values())
+}
+
+
 class Left(NamedTuple):
     name: str
     limit: int
@@ -32,8 +38,9 @@ def standings(accounts: Sequence[Account], now: Now, rest_of_day_s: int) -> list
     nearest: dict[str, Left] = {}
     for account in accounts:
         for it in _standings(account, now, rest_of_day_s):
-            known = nearest.setdefault(it.name, it)
-            nearest[it.name] = min(known, it, key=lambda one: one.remaining)
+            known = nearest.get(it.name)
+            if known is None or it.remaining < known.remaining:
+                nearest[it.name] = it
     return list(nearest.values())
 
 
@@ -49,9 +56,10 @@ def _standings(account: Account, now: Now, rest_of_day_s: int) -> Iterator[Left]
 def headers(found: Sequence[Left]) -> dict[str, str]:
     named: dict[str, str] = {}
     for it in found:
-        named[f"x-ratelimit-limit-{it.name}"] = str(it.limit)
-        named[f"x-ratelimit-remaining-{it.name}"] = str(it.remaining)
-        named[f"x-ratelimit-reset-{it.name}"] = duration(it.reset_s)
+        limit, remaining, reset = _HEADERS[it.name]
+        named[limit] = str(it.limit)
+        named[remaining] = str(it.remaining)
+        named[reset] = duration(it.reset_s)
     return named
 
 

@@ -1,11 +1,12 @@
 """Counts requests in a sliding window of one minute. Pure.
 
 The count of the minute before fades out while the present minute passes, as with the strategy of
-the same kind in the library `limits`, which counts in Redis for all replicas. The library counts in
-memory, too, but needs a thread for it, or awaits: a handshake can do neither.
+the same kind in the library `limits`, which counts in Redis for all replicas. In memory, the
+library takes ten times as long, and needs a thread, or awaits: a handshake can do neither.
 """
 
 import bisect
+import math
 
 WINDOW_S = 60.0
 
@@ -35,25 +36,34 @@ class RequestWindow:
             self._began, self._before, self._count = self._began + WINDOW_S, self._count, 0
         self._count += 1
 
+    def take_back(self) -> None:
+        """The last one was not let in after all."""
+        self._count = max(0, self._count - 1)
+
     def observed(self, all_: float, now: float) -> None:
         """So much has been used by all replicas."""
         self._elsewhere = 0.0
         self._elsewhere, self._seen = max(0.0, all_ - self.used(now)), now
+
+    def forget_others(self) -> None:
+        self._elsewhere = 0.0
 
     def fits(self, most: int, now: float) -> bool:
         return self.used(now) + 1 <= most
 
     def wait_s(self, most: int, now: float) -> int:
         """Whole seconds until one more fits."""
-        return self._until(most - 1, now)
+        seconds = range(int(2 * WINDOW_S))
+        return bisect.bisect_left(seconds, True, key=lambda s: self.fits(most, now + s))
 
     def reset_s(self, now: float) -> int:
         """Whole seconds until nothing is used."""
-        return self._until(0, now)
-
-    def _until(self, used: int, now: float) -> int:
-        seconds = range(int(2 * WINDOW_S))
-        return bisect.bisect_left(seconds, True, key=lambda s: self.used(now + s) <= used)
+        ends = [now]
+        if self._count or self._before:
+            ends.append(self._began + (2 if self._count else 1) * WINDOW_S)
+        if self._elsewhere:
+            ends.append(self._seen + WINDOW_S)
+        return math.ceil(max(ends) - now)
 
 
 def _rest(age_s: float) -> float:

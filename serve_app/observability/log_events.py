@@ -101,6 +101,19 @@ _event("error", "reply_failed", "Work for a conversation failed in an unexpected
 _event("warning", "live_recording_lost", "The transcript of a session was not stored.", "cause")
 
 # Limits of tenants.
+_event(
+    "warning",
+    "tenants_unavailable",
+    "The tenants' settings in the database cannot be read; those known so far apply.",
+    "cause",
+)
+_event("info", "limits_shared", "Ingress replicas share their limits in Redis.", "replicas")
+_event(
+    "warning",
+    "limits_not_shared",
+    "Redis does not answer: limits hold, but replicas cannot tell each other what is used.",
+    "cause",
+)
 _event("warning", "limits_not_read", "What was used today cannot be read; tried again.", "cause")
 
 # Uploads.

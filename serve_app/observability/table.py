@@ -118,6 +118,11 @@ LIMITED = _counter(
     "Requests, sessions and other work refused because of a limit of their tenant or key.",
     "limit",
 )
+LIMITS_UNSHARED = _gauge(
+    "limits_unshared",
+    "replicas",
+    "Ingress replicas that cannot share limits, because Redis does not answer.",
+)
 LEVEL = _gauge(
     "quality_level",
     "level",

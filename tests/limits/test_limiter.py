@@ -173,7 +173,7 @@ def test_rows_of_the_database_override_the_configuration_setting_by_setting() ->
     settings = TenantSettings(Config(tenants=tenants).tenants)
     settings.override(
         {
-            ("acme", ""): {"sessions": 7, "retention_s": 60},
+            ("acme", ""): {"sessions": 7},
             ("acme", "*"): {"sessions": 2},
             ("acme", "vx_1"): {"conversations": 1},
             ("default", ""): {"conversations": 8},
@@ -181,7 +181,7 @@ def test_rows_of_the_database_override_the_configuration_setting_by_setting() ->
         }
     )
     acme = settings.of("acme")
-    assert (acme.weight, acme.retention_s) == (2, 60)
+    assert acme.weight == 2
     assert (acme.limits.sessions, acme.limits.conversations) == (7, 4)
     assert settings.limits("acme", "vx_2").sessions == 2
     assert settings.limits("acme", "vx_1").conversations == 1

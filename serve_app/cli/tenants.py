@@ -60,7 +60,7 @@ def check_names(whose: Whose, names: Collection[str]) -> None:
 def set_settings(file: Path, whose: Whose, changed: Mapping[str, float]) -> None:
     config = configuration(file)
     now = ask(config, lambda database: TenantTable(database).set(whose, changed))
-    _record(config, whose, _words(changed))
+    _tell_changed(config, whose, _words(changed))
     console.print(f"{_name(whose)}: {_words(now)}; {SOON}", markup=False)
 
 
@@ -69,13 +69,16 @@ def delete_settings(file: Path, whose: Whose, names: Sequence[str]) -> None:
     config = configuration(file)
     if not ask(config, lambda database: TenantTable(database).delete(whose, names)):
         raise Failure(f"the database has no such settings of {_name(whose)}")
-    _record(config, whose, ", ".join(f"no {name}" for name in names) or "none")
+    _tell_changed(config, whose, ", ".join(f"no {name}" for name in names) or "none")
     console.print(f"{_name(whose)}: the configuration applies again; {SOON}", markup=False)
 
 
-def _record(config: Config, whose: Whose, words: str) -> None:
-    fields = {"id": whose.key, "settings": words, "tenant": whose.tenant}
-    record(config, "voxray tenants", "tenant_changed", **fields)
+def _tell_changed(config: Config, whose: Whose, words: str) -> None:
+    _record(config, "tenant_changed", id=whose.key, settings=words, tenant=whose.tenant)
+
+
+def _record(config: Config, event: str, **fields: Any) -> None:
+    record(config, "voxray tenants", event, **fields)
 
 
 def list_settings(file: Path, as_json: bool) -> None:

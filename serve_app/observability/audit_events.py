@@ -40,8 +40,6 @@ AUDIT_EVENTS: dict[str, AuditEvent] = {
         "Settings of a tenant were set or removed by `voxray tenants`; `id`: those of a key, or "
         "`*` for each of its keys.",
     ),
-    "job_deleted": AuditEvent(("id", "by"), "A recording was deleted with its results."),
-    "tenant_deleted": AuditEvent(("by",), "All data of a tenant was deleted."),
     "entries_lost": AuditEvent(
         ("count",), "Entries are missing here: the file could not be written for too long."
     ),

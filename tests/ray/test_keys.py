@@ -36,7 +36,7 @@ def test_from_the_first_key_to_a_revoked_one(
     refused = voxray(*status)
     assert refused.returncode == 1 and "VOXRAY_API_KEY" in refused.stderr
     monkeypatch.setenv("VOXRAY_API_KEY", first)
-    assert json.loads(voxray(*status).stdout)["status"] == "ready"
+    assert json.loads(voxray(*status).stdout)["status"] == "healthy"
 
     made = voxray("keys", "create", "--tenant", "acme", "--scopes", "transcribe", *config)
     key = {"x-api-key": made.stdout.strip()}

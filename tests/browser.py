@@ -6,7 +6,9 @@ what a script of that page gets. Each tab has cookies and caches of its own.
 
 import itertools
 import json
+import os
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -134,12 +136,12 @@ def running() -> Iterator[Browser]:
         command = [program(), *OPTIONS, f"--user-data-dir={folder}", "about:blank"]
         log = Path(folder) / "log"
         with log.open("wb") as out:
-            process = subprocess.Popen(command, stdout=out, stderr=out)
+            process = subprocess.Popen(command, stdout=out, stderr=out, start_new_session=True)
         try:
             with connect(_address(process, log, folder), max_size=None) as socket:
                 yield Browser(socket)
         finally:
-            process.terminate()
+            os.killpg(process.pid, signal.SIGTERM)  # Debian's program is a script that starts it
             process.wait(20)
 
 

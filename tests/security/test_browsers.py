@@ -113,7 +113,7 @@ def keyed_server(tmp_path_factory: pytest.TempPathFactory, elsewhere: int) -> It
 
 
 def jobs(address: str) -> list[Any]:
-    listed: list[Any] = httpx.get(f"http://{address}/v1/jobs").json()["data"]
+    listed: list[Any] = httpx.get(f"http://{address}/v1/jobs", timeout=30).json()["data"]
     return listed
 
 
@@ -233,7 +233,7 @@ def test_a_socket_with_a_client_secret_comes_from_anywhere(
         ({"type": "transcription"}, "/v1/transcribe/stream", "voxray"),
         ({"type": "realtime"}, "/ws", "voxray"),
     ):
-        secret = httpx.post(url, json={"session": session}).json()["value"]
+        secret = httpx.post(url, json={"session": session}, timeout=30).json()["value"]
         offered = f'["{protocol}", "openai-insecure-api-key.{secret}"]'
         opened = f'{OUTCOME} return outcome("ws://{open_server}{path}", {offered})'
         assert tab.run(opened) == f"open {protocol}"
@@ -355,7 +355,7 @@ def encrypted(folder: Path, address: str) -> Iterator[str]:
 
 
 def answers(url: str) -> bool:
-    return httpx.get(url, verify=False).status_code == 200
+    return httpx.get(url, verify=False, timeout=30).status_code == 200
 
 
 def port_of(address: str) -> int:

@@ -33,6 +33,6 @@ def test_jobs_are_those_of_all_machines(cluster: Cluster, marked: tuple[bytes, s
     talk, words = marked
     first, second = (Client(cluster.address(node)) for node in cluster.nodes[1:])
     id_ = first.submit(wav(talk)).json()["id"]
-    assert second.until(id_, "completed", "failed")["state"] == "completed"
+    assert second.until(id_, "completed", "failed", seconds=90)["state"] == "completed"
     assert second.get(f"/v1/jobs/{id_}/results").json()["full_text"] == words
     assert cluster.postgres.ask(f"SELECT state FROM jobs WHERE id = '{id_}'") == "completed"

@@ -15,7 +15,7 @@ from tests.cluster.sessions import Session, during
 from tests.jobs.test_jobs import Client
 from tests.waiting import timed, wait_for
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(480)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(720)]
 
 
 def up_to_three(sessions_per_replica: int) -> dict[str, object]:
@@ -48,7 +48,7 @@ ARGS = {
 }
 SESSIONS = 12
 STAY = 2
-UPDATED_S = 180
+UPDATED_S = 300
 AT_ONCE = 4
 
 
@@ -160,11 +160,13 @@ def test_every_deployment_scales_up_and_down_under_load(
 
         def load() -> None:
             with requests(cluster, talk):
-                during(leaving, talk, lambda: wait_for(lambda: up.all_at(3), READY_S, every_s=0.2))
+                during(
+                    leaving, talk, lambda: wait_for(lambda: up.all_at(3), UPDATED_S, every_s=0.2)
+                )
 
         def grow_and_shrink() -> None:
             load()
-            wait_for(lambda: up.all_at(1), READY_S, every_s=0.2)
+            wait_for(lambda: up.all_at(1), UPDATED_S, every_s=0.2)
 
         during(staying, talk, grow_and_shrink)
     print({name: up.steps(name) for name in DEPLOYMENTS})

@@ -1,5 +1,6 @@
 # voxray in a container: `docker build -t voxray .`, or with `--target gpu` for NVIDIA GPUs.
-# docs/deployment.md says how to run it; deploy/containers/prove.sh builds it and tries it out.
+# docs/deployment.md says how to run it; deploy/containers/prove.sh builds it and tries it out. It listens on all
+# addresses, so it starts only with keys: `--env VOXRAY_API_KEY=…`, or as docs/keys.md says.
 ARG PYTHON=docker.io/library/python:3.11-slim-bookworm
 
 # A user without rights. Its home is the volume: settings, jobs, weights, Ray's token.
@@ -12,7 +13,7 @@ WORKDIR /data
 VOLUME /data
 EXPOSE 8000
 STOPSIGNAL SIGTERM
-HEALTHCHECK --interval=10s --timeout=5s --start-period=120s CMD ["python3", "/opt/voxray/ready.py"]
+HEALTHCHECK --interval=10s --timeout=5s --start-period=120s CMD ["python3", "/opt/voxray/ready.py", "8000"]
 ENTRYPOINT ["voxray"]
 CMD ["run", "--host", "0.0.0.0"]
 

@@ -6,7 +6,7 @@ RUN ?=
 # `--no-compile` leaves alone what nothing imports; what is imported is compiled once, so let it be kept.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: run test test-models test-container check bench-live bench-overload bench-talk bench-jobs bench-idle bench-engines docs lock clean
+.PHONY: run test test-models test-container check bench-live bench-overload bench-talk bench-jobs bench-idle bench-fair bench-engines docs lock clean
 
 run: $(VENV)/run.done
 	@PATH="$(abspath $(BIN)):$$PATH" exec $(BIN)/voxray run $(RUN)
@@ -20,7 +20,7 @@ test-models: $(VENV)/models.done
 
 # Builds the image without a registry and runs it: minutes, as root, with Debian's buildah, mmdebstrap and runc.
 test-container: $(VENV)/test.done
-	$(BIN)/python -m pytest -m container -o faulthandler_timeout=2000 tests/deploy
+	$(BIN)/python -m pytest -m container tests/deploy
 
 check: $(VENV)/test.done
 	$(BIN)/ruff format --check .
@@ -38,6 +38,9 @@ bench-talk: $(VENV)/test.done
 
 bench-idle: $(VENV)/test.done
 	$(BIN)/python -m loadtest.bench_idle $(BENCH)
+
+bench-fair: $(VENV)/test.done
+	$(BIN)/python -m loadtest.bench_fair $(BENCH)
 
 bench-engines: $(VENV)/models.done
 	$(VENV)/models/bin/python -m loadtest.bench_engines $(BENCH)

@@ -12,6 +12,7 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
+from deployments.fairness import PAYER, FairShares
 from deployments.interfaces import EngineFailed
 
 log = logging.getLogger("voxray.batcher")
@@ -48,25 +49,31 @@ class Batcher(Generic[Item, Result]):
         self._work = work
         self._most = most
         self._order = itertools.count()
-        self._waiting: list[tuple[int, int, BatchItem[Item, Result]]] = []
+        self._shares = FairShares()
+        self._waiting: list[tuple[int, float, int, BatchItem[Item, Result]]] = []
         self._filled = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self.batches = 0
 
     async def do(self, item: Item, size: int = 1, rank: int = 0) -> Result:
-        """The result for one item; lower ranks go first. Raises what the work raises."""
+        """The result for one item; lower ranks go first, and then the `PAYER` who has had the
+        least. Raises what the work raises."""
         job: BatchItem[Item, Result] = BatchItem(item, size)
-        heapq.heappush(self._waiting, (rank, next(self._order), job))
+        ticket = self._shares.ticket(PAYER.get(), size)
+        heapq.heappush(self._waiting, (rank, ticket.rank, next(self._order), job))
         self._filled.set()
         if self._task is None:
             self._task = asyncio.create_task(self._run())
-        return await job.answer
+        try:
+            return await job.answer
+        finally:
+            self._shares.end(ticket)
 
     async def stop(self) -> None:
         if self._task:
             self._task.cancel()
             self._task = None
-        for _, _, job in self._waiting:
+        for *_, job in self._waiting:
             job.answer.cancel()
         self._waiting.clear()
 
@@ -84,7 +91,7 @@ class Batcher(Generic[Item, Result]):
         left = []
         while self._waiting and len(taken) < self._most:
             entry = heapq.heappop(self._waiting)
-            job = entry[2]
+            job = entry[-1]
             if job.cancelled():
                 continue
             if not taken or 1 / ALIKE <= job.size / taken[0].size <= ALIKE:

@@ -2,10 +2,19 @@
 dropped when they leave. What the lanes carry is up to subclasses."""
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from contextlib import contextmanager
 from typing import Generic, Protocol, TypeVar
 
+from deployments.fairness import NOBODY, Payer
 from deployments.interfaces import ENGINE_FAILED, EngineDied, EngineFailed, LaneLost
 from deployments.once import Once
 from deployments.outbox import Outbox
@@ -30,6 +39,11 @@ class Lane(Generic[Work, Answer]):
         self.name = name
         self.out: Outbox[Answer] = Outbox(max_unsent)
         self.sessions: dict[int, Work] = {}
+        self.payers: dict[int, Payer] = {}
+        """Until the session leaves."""
+
+    def payer(self, session: int) -> Payer:
+        return self.payers.get(session, NOBODY)
 
     def work(self, session: int) -> Work:
         """Raises `LaneLost` for a session that did not begin in this lane."""
@@ -78,8 +92,14 @@ class LaneModel(Generic[Item, Work, Answer]):
         """Drop the work of the sessions that have left, and take the batch of the others."""
         here = self._lanes[lane]
         await self._leave(here, left)
+        for session in left:
+            here.payers.pop(session, None)
         gone = set(left)
         return await self.take(here, [item for item in batch if item.session not in gone])
+
+    def pay(self, lane: str, payers: Mapping[int, Payer]) -> None:
+        """See `interfaces.Lanes`."""
+        self._lanes[lane].payers.update(payers)
 
     def waiting(self) -> int:
         """Work that the engine has not begun; 0 for an engine that does not say."""

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from typing import Any, Generic, Protocol, TypeVar
 
+from deployments.fairness import PAYER
 from deployments.lanes import Lane, LaneModel, reporting_failures
 
 Task = asyncio.Task[None]
@@ -55,6 +56,7 @@ class RequestModel(LaneModel[Any, Task, Any], Generic[E_]):
 
     async def take(self, here: Lane[Task, Any], batch: Sequence[Any]) -> Sequence[Any]:
         for request in batch:
+            PAYER.set(here.payer(request.session))  # the new task gets a copy
             here.sessions[request.session] = asyncio.create_task(self._run(here, request))
         return ()
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import psutil
 
+from deployments.fairness import LEAST, PAYER, FairShares
 from deployments.frozen import stopped
 from deployments.gpu import exclusive_gpu
 from deployments.interfaces import EngineDied, EngineFailed
@@ -21,6 +22,9 @@ from deployments.interfaces import EngineDied, EngineFailed
 log = logging.getLogger("voxray.vllm")
 
 STOP_LOOK_S = 1.0
+
+BATCH = 1 << 40
+"""Added to the priority of parts of recordings."""
 
 MISTRAL = {
     "tokenizer_mode": "mistral",
@@ -37,6 +41,7 @@ class Vllm:
     def __init__(self, stall_s: float, settings: dict[str, Any]) -> None:
         self._stall_s = stall_s
         self._settings = settings
+        self._shares = FairShares()
         self._processes: list[psutil.Process] = []
         self._death: str | None = None
         self._dead = asyncio.Event()
@@ -61,13 +66,27 @@ class Vllm:
             asyncio.create_task(self._watch_stops()),
         ]
 
-    def generate(
-        self, prompt: Any, params: Any, name: str, batch: bool = False
+    async def generate(
+        self, prompt: Any, params: Any, name: str, batch: bool = False, cost: float = 1.0
     ) -> AsyncIterator[Any]:
-        """vLLM's outputs for a prompt or a stream of inputs; closing it aborts the request.
+        """vLLM's outputs for a prompt or a stream of inputs; closing it aborts the request."""
+        with self.priority(cost, batch) as first:
+            request = self.stream(
+                lambda: self.engine.generate(prompt, params, name, priority=first)
+            )
+            async with contextlib.aclosing(request) as outputs:  # type: ignore[type-var]
+                async for output in outputs:
+                    yield output
 
-        Requests with `batch` are scheduled after live ones."""
-        return self.stream(lambda: self.engine.generate(prompt, params, name, priority=int(batch)))
+    @contextlib.contextmanager
+    def priority(self, cost: float = 1.0, batch: bool = False) -> Iterator[int]:
+        """Of a request, while it is open: lower ones are scheduled first. Live requests go before
+        those with `batch`, and the `PAYER` who has had the least before others."""
+        ticket = self._shares.ticket(PAYER.get(), cost)
+        try:
+            yield int(ticket.rank / LEAST) + batch * BATCH
+        finally:
+            self._shares.end(ticket)
 
     async def stream(self, call: Callable[[], Any]) -> AsyncIterator[Any]:
         """Iterate over the generator that `call` returns; closing this closes it.

@@ -71,6 +71,7 @@ LIVE = [
         {"utterances": rate("utterances_total"), "words": rate("words_total")},
     ),
     Panel("Errors a second", "ops", {"{{code}}": rate("errors_total", "code")}),
+    Panel("Refused by limits a second", "ops", {"{{limit}}": rate("limited_total", "limit")}),
 ]  # fmt: skip
 
 CONVERSATIONS = [
@@ -98,6 +99,8 @@ CONVERSATIONS = [
         "short",
         {"{{deployment}}": total("model_sessions", "deployment")},
     ),
+    Panel("Used a second", "short", {"{{tenant}}: {{kind}}": rate("usage_total", "tenant, kind")}),
+    Panel("Use that is not stored", "s", {"oldest": "max(ray_voxray_usage_unwritten_seconds)"}),
     Panel("Opened a second", "ops", {"conversations": rate("conversations_total")}),
     Panel(
         "Histories not stored a second", "ops", {"histories": rate("histories_not_written_total")}
@@ -156,7 +159,28 @@ CLUSTER = [
     Panel("Machines that Prometheus reaches", "short", {"up": "sum(up)"}),
 ]  # fmt: skip
 
-BOARDS = {"live": LIVE, "conversations": CONVERSATIONS, "jobs": JOBS, "cluster": CLUSTER}
+ACCESS = [
+    Panel(
+        "Logins refused a minute",
+        "short",
+        {"{{reason}}": f"60 * {rate('logins_refused_total', 'reason')}"},
+    ),
+    Panel("Limits not shared", "short", {"replicas": total("limits_unshared")}),
+    Panel("Audit entries lost", "short", {"entries": total("audit_entries_lost_total")}),
+    Panel(
+        "Certificate is valid for",
+        "s",
+        {"left": "min(ray_voxray_certificate_expires_timestamp_seconds) - time()"},
+    ),
+]
+
+BOARDS = {
+    "access": ACCESS,
+    "live": LIVE,
+    "conversations": CONVERSATIONS,
+    "jobs": JOBS,
+    "cluster": CLUSTER,
+}
 
 
 def board(name: str) -> dict[str, Any]:

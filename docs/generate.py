@@ -9,7 +9,10 @@ from pydantic.fields import FieldInfo
 
 from docs.boards import write_boards
 from serve_app.config import Config
+from serve_app.config.tenants import NO_LIMITS, TenantConfig, TenantName
 from serve_app.errors import CODES
+from serve_app.identity.routes import ROUTES, TCP, Access
+from serve_app.observability.audit_events import AUDIT_EVENTS
 from serve_app.observability.log_events import LOG_EVENTS
 from serve_app.observability.table import TABLE
 
@@ -57,6 +60,7 @@ and prints them with the others.
 | `--log-format` | `json` or `text`: print the log lines of all replicas on stdout |
 | `--profile` | `cpu`, `gpu` or `sim`; overrides `profile` of the file |
 | `--dashboard` | start Ray's dashboard, too: eleven processes, 300 MB |
+| `--insecure` | let other machines in without a key ([keys.md](keys.md)) |
 
 Ray Serve reads HAProxy mode and some other settings from the environment of the processes that start it. `voxray run`
 sets them; `voxray env` prints them for a cluster.
@@ -69,21 +73,25 @@ that may change while the server runs.
 def _rows(model: type[BaseModel], prefix: str, given: BaseModel | None = None) -> Iterator[str]:
     for name, field in model.model_fields.items():
         default = getattr(given, name) if given else field.get_default(call_default_factory=True)
-        if isinstance(default, BaseModel):
+        if isinstance(default, BaseModel) and not field.description:
             yield from _rows(type(default), f"{prefix}{name}.", default)
         else:
             yield f"| `{prefix}{name}` | {_shown(default)} | {_described(field)} |"
+        if field.annotation == dict[TenantName, TenantConfig]:
+            yield from _rows(TenantConfig, f"{prefix}{name}.NAME.")
 
 
 def _shown(default: object) -> str:
-    return f"`{default!r}`".replace("'", '"') if default not in ("", {}) else "-"
+    return f"`{default!r}`".replace("'", '"') if default not in ("", {}, NO_LIMITS) else "-"
 
 
 BOUNDS = {"ge": "at least", "gt": "over", "le": "at most", "multipleof": "in steps of"}
 
 
 def _described(field: FieldInfo) -> str:
-    bounds = [f"{type(m).__name__.lower()} {next(iter(vars_of(m)))}" for m in field.metadata]
+    bounds = [
+        f"{type(m).__name__.lower()} {bound}" for m in field.metadata for bound in vars_of(m)[:1]
+    ]
     said = [re.sub(r"^\w+", lambda found: BOUNDS[found[0]], bound) for bound in bounds]
     return (field.description or "") + (f" ({', '.join(said)})" if said else "")
 
@@ -124,6 +132,31 @@ def log_events() -> str:
     return f"| event | level | fields | what |\n|---|---|---|---|\n{rows}\n"
 
 
+def scopes() -> str:
+    """What a key needs for each path."""
+    paths: dict[Access, list[str]] = {}
+    for path, access in ROUTES.items():
+        paths.setdefault(access, []).append("TCP" if path == TCP else f"`{path}`")
+    rows = "\n".join(f"| {_needed(it)} | {', '.join(them)} |" for it, them in paths.items())
+    return f"| needs | for |\n|---|---|\n{rows}\n"
+
+
+def _needed(access: Access) -> str:
+    if access.public:
+        return "no key"
+    words = " or ".join(f"`{scope}`" for scope in sorted(access.scopes)) or "any key"
+    return f"{words}; a client secret will do" if access.secrets else words
+
+
+def audit_events() -> str:
+    """Every event of the audit log."""
+    rows = "\n".join(
+        f"| `{name}` | {', '.join(f'`{field}`' for field in it.fields)} | {it.help} |"
+        for name, it in AUDIT_EVENTS.items()
+    )
+    return f"| event | fields | what |\n|---|---|---|\n{rows}\n"
+
+
 def updated(page: str, name: str, table: str) -> str:
     """The page with a new table between its two comments of that name."""
     begin, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
@@ -139,6 +172,9 @@ def main() -> None:
     observability = DOCS / "observability.md"
     page = updated(observability.read_text(), "metrics", metrics())
     observability.write_text(updated(page, "events", log_events()))
+    keys = DOCS / "keys.md"
+    page = updated(keys.read_text(), "scopes", scopes())
+    keys.write_text(updated(page, "audit", audit_events()))
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ generator shares the machine; a run in which it was late itself is marked.
 import argparse
 import json
 import os
+import secrets
 import subprocess
 import sys
 import time
@@ -88,8 +89,11 @@ def main() -> None:
     parser.add_argument("--warm-up", type=float, default=6)
     parser.add_argument("--config", type=Path, default=HERE / "bench.yaml")
     parser.add_argument("--no-echo", action="store_true", help="voxray alone: no ratio")
+    parser.add_argument("--with-key", action="store_true", help="the server asks for a key")
     parser.add_argument("--json", type=Path, help="write everything measured here")
     args = parser.parse_args()
+    if args.with_key:
+        os.environ["VOXRAY_API_KEY"] = secrets.token_hex(32)  # of the server and the generator
     rows: dict[str, list[dict[str, Any]]] = {"echo": [], "voxray": []}
     print(
         f"{os.cpu_count()} cores, {args.chunk_ms} ms chunks, {args.seconds:g} s a row; "

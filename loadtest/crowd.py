@@ -16,6 +16,7 @@ from picows import WSError, WSTransport, ws_connect
 
 from loadtest.generator import LATE_MS, Client, Load, Plan
 from loadtest.percentile import percentile
+from serve_app.client.key import key_headers
 
 QUIET_S = 0.5
 """The latencies of this long together say whether all is normal again."""
@@ -119,7 +120,7 @@ class Crowd(Load):
     async def ask_now(self, guest: Guest) -> None:
         asked_at = self.loop.time()
         try:
-            await ws_connect(lambda: guest, self.plan.url)
+            await ws_connect(lambda: guest, self.plan.url, extra_headers=key_headers())
             self.seen.admitted += 1
         except WSError as error:
             took_ms = (self.loop.time() - asked_at) * 1000

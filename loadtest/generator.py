@@ -17,6 +17,7 @@ from picows import WSCloseCode, WSFrame, WSListener, WSMsgType, WSTransport, ws_
 
 from loadtest.percentile import percentile
 from loadtest.speech import conversation
+from serve_app.client.key import key_headers
 
 LATE_MS = 20.0
 """A generator whose own sends are later than this at p99 measures itself."""
@@ -141,7 +142,7 @@ class Load:
         async def open_(client: Client) -> None:
             async with gate:
                 try:
-                    await ws_connect(lambda: client, self.plan.url)
+                    await ws_connect(lambda: client, self.plan.url, extra_headers=key_headers())
                 except Exception:
                     self.result.refused += 1
 

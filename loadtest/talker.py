@@ -20,6 +20,7 @@ from websockets.asyncio.client import ClientConnection, connect
 
 from deployments.interfaces import RATE, VOICE_RATE
 from loadtest.speech import SENTENCES, speak
+from serve_app.client.key import key_headers
 
 CHUNK_MS = 20
 CHUNK_BYTES = VOICE_RATE * CHUNK_MS // 1000 * 2
@@ -93,7 +94,9 @@ class Talker:
         self.last_audio = 0.0
 
     async def run(self, start: asyncio.Event, offset_s: float) -> None:
-        async with connect(self.plan.url, compression=None, max_size=None) as socket:
+        async with connect(
+            self.plan.url, additional_headers=key_headers(), compression=None, max_size=None
+        ) as socket:
             tasks = [asyncio.create_task(work) for work in (self.send(socket), self.hear(socket))]
             await start.wait()
             await asyncio.sleep(offset_s)

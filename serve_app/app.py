@@ -35,6 +35,7 @@ def build(args: dict[str, Any]) -> Application:
 
 def application(config: Config) -> Application:
     """The application that `voxray run` starts, too."""
+    config = config.model_copy(update={"auth": config.auth.decided})
     for kind, (name, _) in config.engines.items():
         engine_class(kind, name)
     weights.check_plan(config)

@@ -65,6 +65,8 @@ CODES: dict[str, Code] = {
     "head_unavailable": Code(503, None, "Ray's head is away; live sessions are not affected."),
     "not_ready": Code(503, None, "The server is still starting; see Retry-After."),
     "too_many_recordings": Code(503, None, "Too many recordings in progress; see Retry-After."),
+    "upload_refused": Code(422, None, "The server's scanner refuses the file."),
+    "scan_failed": Code(503, None, "The file could not be scanned; see Retry-After."),
     "upload_too_large": Code(413, None, "The recording is larger than allowed."),
     "unreadable_audio": Code(400, None, "The body is not audio in a supported format."),
     "recording_too_long": Code(413, None, "The recording is longer than allowed."),
@@ -90,9 +92,33 @@ CODES: dict[str, Code] = {
     "understanding_unavailable": Code(400, None, "The engine cannot answer questions about audio."),
     "translation_unavailable": Code(400, None, "No engine supports translation."),
     "model_not_found": Code(404, None, "There is no such model; GET /v1/models lists them."),
-    "invalid_api_key": Code(401, 1008, "The key is not valid or has expired."),
+    "client_certificate_required": Code(403, None, "The server asks for a client's certificate."),
+    "address_not_allowed": Code(403, None, "The server does not serve the client's address."),
+    "too_many_connections": Code(
+        429, None, "Too many connections from the client's address; see Retry-After."
+    ),
+    "origin_not_allowed": Code(
+        403, 1008, "A page of another origin, without a key; see `browser.origins`."
+    ),
+    "host_not_allowed": Code(
+        403, 1008, "`Host` is not a known name of this server; see `browser.hosts`."
+    ),
+    "missing_api_key": Code(401, 1008, "The server needs a key, and there is none."),
+    "invalid_api_key": Code(
+        401, 1008, "The key is not valid, has expired, was revoked, or stands where none may."
+    ),
+    "auth_unavailable": Code(
+        503, 1013, "Tokens cannot be checked yet: the identity provider's keys are not known."
+    ),
+    "missing_scope": Code(403, 1008, "The key may not be used for this; the message says why."),
     "too_many_conversations": Code(503, 1013, "Too many conversations; see Retry-After."),
     "too_many_requests": Code(429, None, "Too many requests in progress; see Retry-After."),
+    "rate_limit_exceeded": Code(
+        429, 1008, "Too many requests, or too much open, for a tenant or key; see Retry-After."
+    ),
+    "quota_exceeded": Code(
+        429, 1008, "A tenant or key has used what it may use in a day, or may store."
+    ),
     "message_too_large": Code(413, None, "The body or message is larger than allowed."),
     "reply_failed": Code(502, None, "The chat engine could not reply."),
     "speech_failed": Code(502, None, "The speaker engine could not speak."),
@@ -159,6 +185,9 @@ def reason(fault: Any) -> str:
     return message.removeprefix("Value error, ")
 
 
+TYPES = {401: "authentication_error", 403: "permission_error"}
+
+
 class ClientError(Exception):
     """An error for the client: what was wrong and what is allowed."""
 
@@ -175,6 +204,8 @@ class ClientError(Exception):
         self.retry_after_s = retry_after_s
         self.param = param
         """The wrong field, such as `tools.0.name`."""
+        self.headers: dict[str, str] = {}
+        """More of an answer with it."""
 
     @property
     def status(self) -> int:
@@ -186,7 +217,8 @@ class ClientError(Exception):
 
     def body(self) -> dict[str, Any]:
         """The error in OpenAI's shape."""
-        kind = "server_error" if self.status >= 500 else "invalid_request_error"
+        other = "server_error" if self.status >= 500 else "invalid_request_error"
+        kind = TYPES.get(self.status, other)
         shown = {"message": self.message, "type": kind, "param": self.param, "code": self.code}
         return {"error": shown}
 
@@ -206,6 +238,13 @@ def server_restarting() -> ClientError:
     """A refusal during a drain; another server, or this one after its start, can be asked at
     once."""
     return ClientError("server_restarting", "this server is stopping; connect again", 1)
+
+
+def key_revoked() -> ClientError:
+    """Ends what is open with a key."""
+    return ClientError(
+        "invalid_api_key", "the key was revoked or has expired: connect with another"
+    )
 
 
 class ProtocolViolation(Exception):

@@ -28,6 +28,7 @@ OTEL = Extra(
     "opentelemetry.exporter.otlp.proto.http.trace_exporter",
     "sending traces",
 )
+REDIS = Extra("redis", "limits and redis", "redis", "sharing limits in Redis")
 SOCKET_IO = Extra("socketio", "python-socketio", "socketio", "Socket.IO")
 
 ENGINES = {

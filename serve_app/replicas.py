@@ -44,6 +44,7 @@ from serve_app.cluster.serve_handles import (
     signing_keys,
     stored_settings,
 )
+from serve_app.cluster.serve_ports import listen_only_on
 from serve_app.cluster.serve_shutdown import shutdown_sign
 from serve_app.config import Config
 from serve_app.config.logs import LoggingConfig
@@ -51,7 +52,7 @@ from serve_app.config.runtime import RuntimeSettings
 from serve_app.engines import MODELS, configured_engines, new_engine
 from serve_app.garbage import collect_rarely
 from serve_app.lanes.wire import Address, LaneServer
-from serve_app.live.fence import Claim
+from serve_app.live.fence import Claim, SessionElsewhere
 from serve_app.models import weights
 from serve_app.models.weights import Absent
 from serve_app.observability import node, otlp, tracing
@@ -98,6 +99,8 @@ class Replica:
     """What replicas of all deployments have: metrics, and the state of their node."""
 
     def __init__(self, deployment: str, logging_: LoggingConfig) -> None:
+        if host := os.environ.get(LANES_HOST):
+            listen_only_on(host)
         replica = serve.get_replica_context().replica_id.unique_id
         _start_logging(logging_, deployment, replica)
         log.info("replica_started", extra={"version": __version__})
@@ -318,6 +321,7 @@ class Ingress(Replica):
         )
 
         super().__init__("Ingress", config.logging)
+        warn_if_open(config)
         self._config = config
         self._settings = RuntimeSettings(config)
         self._settings.apply(stored_settings())
@@ -365,16 +369,17 @@ class Ingress(Replica):
         await broadcast(self._ingresses, "reconfigure", changes)
         return changes
 
-    async def fence(self, claims: Sequence[Claim]) -> Sequence[str]:
+    async def fence(self, claims: Sequence[Claim]) -> Sequence[SessionElsewhere]:
         """Tell every ingress replica that these sessions go on at a new connection."""
         told = [tuple(claim) for claim in claims]
         answers = await broadcast(self._ingresses, "yield_sessions", told)
-        return [origin for answer in answers for origin in answer]
+        return [answer for replica in answers for answer in replica]
 
-    async def yield_sessions(self, claims: Sequence[tuple[str, int, float]]) -> list[str]:
-        """End older connections to these sessions. Returns those of which a newer one is here."""
-        fence = self._backend.fence
-        return [claim[0] for claim in claims if not fence.admits(Claim(*claim))]
+    async def yield_sessions(
+        self, claims: Sequence[tuple[str, int, float]]
+    ) -> list[SessionElsewhere]:
+        """End older connections to these sessions. Returns what is known here of each."""
+        return [self._backend.fence.answer(Claim(*claim)) for claim in claims]
 
     async def _catch_up(self) -> None:
         """Apply settings that were changed while this replica could not be reached."""
@@ -442,6 +447,12 @@ def _sum(counts: list[dict[str, int]]) -> dict[str, int]:
         for name, value in count.items():
             total[name] = total.get(name, 0) + value
     return total
+
+
+def warn_if_open(config: Config) -> None:
+    """On a cluster, where nobody has checked the address, as `voxray run` does."""
+    if not config.auth.required and LANES_HOST not in os.environ:
+        log.warning("keys_not_needed")
 
 
 def _lanes_host() -> str:

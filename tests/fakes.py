@@ -17,6 +17,7 @@ from deployments.chat import Chat
 from deployments.chat.sim import SimChat
 from deployments.diarizer import Diarizer
 from deployments.diarizer.sim import SimDiarizer
+from deployments.fairness import Payer
 from deployments.interfaces import Hypothesis, Speech, Word
 from deployments.speaker import Speaker
 from deployments.speaker.sim import SimSpeaker
@@ -61,6 +62,9 @@ class FakeTranscriber:
     def waiting(self) -> int:
         return 0
 
+    def pay(self, lane: str, payers: Any) -> None:
+        """It has no order."""
+
     def stalled(self) -> bool:
         return False
 
@@ -80,6 +84,7 @@ class LocalConnection:
         self.exchanges = 0
         self.load = Load()
         self.level = self.announced = 0
+        self.payers: dict[int, Payer] = {}
         self.dead = False
         self.frozen = False
 
@@ -100,6 +105,8 @@ class LocalConnection:
         if self.frozen:
             await asyncio.Event().wait()
         self.exchanges += 1
+        payers, self.payers = self.payers, {}
+        self._model.pay(self._lane, payers)
         if answers := await self._model.exchange(self._lane, batch, left):
             self._answers.put_nowait(answers)
 
@@ -269,17 +276,25 @@ class Serving(NamedTuple):
     address: str
     drain: Drain
     begin_drain: Callable[[], object]
+    call: Callable[..., object]
+    """Calls something on the server's loop, soon."""
 
 
 @contextmanager
-def served(config: Config | None = None, given: Backend | None = None) -> Iterator[str]:
+def served(
+    config: Config | None = None,
+    given: Backend | None = None,
+) -> Iterator[str]:
     """The application on a real socket, with real WebSockets: `host:port`."""
     with serving(config, given) as here:
         yield here.address
 
 
 @contextmanager
-def serving(config: Config | None = None, given: Backend | None = None) -> Iterator[Serving]:
+def serving(
+    config: Config | None = None,
+    given: Backend | None = None,
+) -> Iterator[Serving]:
     import threading
 
     there, config = given or models(), not_measured(config or Config(profile="sim"))
@@ -293,7 +308,10 @@ def serving(config: Config | None = None, given: Backend | None = None) -> Itera
         wait_for(lambda: server.started)
         port = server.servers[0].sockets[0].getsockname()[1]
         yield Serving(
-            f"127.0.0.1:{port}", drain, lambda: server.loop.call_soon_threadsafe(drain.begin)
+            f"127.0.0.1:{port}",
+            drain,
+            lambda: server.loop.call_soon_threadsafe(drain.begin),
+            server.loop.call_soon_threadsafe,
         )
     finally:
         server.should_exit = True

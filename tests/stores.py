@@ -32,7 +32,7 @@ class Postgres:
     """A server of its own, which can be stopped and started again."""
 
     def __init__(self, folder: Path, binaries: Path, host: str = LOOPBACK) -> None:
-        self._folder = folder
+        self.folder = folder
         self._binaries = binaries
         self._host = host
         self.port = free_port()
@@ -50,17 +50,17 @@ class Postgres:
         return f"postgresql+asyncpg://voxray@{self._host}:{self.port}/postgres"
 
     def start(self) -> None:
-        command = ["postgres", "-D", str(self._folder / "db"), "-p", str(self.port)]
+        command = ["postgres", "-D", str(self.folder / "db"), "-p", str(self.port)]
         options = [
             "-c",
             f"listen_addresses={self._host}",
             "-c",
-            f"unix_socket_directories={self._folder}",
+            f"unix_socket_directories={self.folder}",
         ]
         self._process = subprocess.Popen(
             [str(self._binaries / command[0]), *command[1:], *options],
             user=self._user,
-            cwd=self._folder,
+            cwd=self.folder,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
@@ -87,7 +87,7 @@ class Postgres:
         done = subprocess.run(
             [str(self._binaries / command[0]), *command[1:]],
             user=self._user,
-            cwd=self._folder,
+            cwd=self.folder,
             check=True,
             capture_output=True,
             text=True,
@@ -153,17 +153,45 @@ def s3(host: str = LOOPBACK) -> Iterator[S3]:
             server.stop()
 
 
+class Redis:
+    """A server that keeps nothing on disk; it can be killed, frozen and started again."""
+
+    def __init__(self, binary: str, host: str = LOOPBACK) -> None:
+        self._binary, self._host = binary, host
+        self.port = free_port()
+        self.start()
+
+    @property
+    def url(self) -> str:
+        return f"redis://{self._host}:{self.port}/0"
+
+    def start(self) -> None:
+        where = ("--bind", self._host, "--port", str(self.port))
+        options = (*where, "--protected-mode", "no", "--save", "")
+        self._process = subprocess.Popen([self._binary, *options], stdout=subprocess.DEVNULL)
+        await_listening(self.port, self._process, host=self._host)
+
+    def freeze(self, frozen: bool) -> None:
+        self._process.send_signal(19 if frozen else 18)  # SIGSTOP, SIGCONT
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+
 @contextmanager
-def redis(host: str) -> Iterator[str]:
-    """The address of a Redis that keeps nothing on disk."""
+def redis_server(host: str = LOOPBACK) -> Iterator[Redis]:
     if not (binary := shutil.which("redis-server")):
         absent("Redis is not installed: apt-get install redis-server")
-    port = free_port()
-    options = ("--bind", host, "--port", str(port), "--protected-mode", "no", "--save", "")
-    process = subprocess.Popen([str(binary), *options], stdout=subprocess.DEVNULL)
+    server = Redis(str(binary), host)
     try:
-        await_listening(port, process, host=host)
-        yield f"{host}:{port}"
+        yield server
     finally:
-        process.kill()
-        process.wait()
+        server.kill()
+
+
+@contextmanager
+def redis(host: str) -> Iterator[str]:
+    """The address of one."""
+    with redis_server(host) as server:
+        yield f"{host}:{server.port}"

@@ -15,6 +15,7 @@ MAY_IMPORT_RAY = {
     "serve_app/app.py",
     "serve_app/replicas.py",
     "serve_app/cluster/serve_handles.py",
+    "serve_app/cluster/serve_ports.py",
     "serve_app/cluster/serve_shutdown.py",
 }
 HEAVY = {
@@ -32,17 +33,26 @@ LAYERS = {"deployments/speaker/kokoro_batch.py"}  # subclasses of PyTorch's; imp
 PURE = [
     "deployments/audio.py",
     "deployments/diarizer/cepstra.py",
+    "deployments/fairness.py",
     "deployments/diarizer/gaussians.py",
     "deployments/speaker/blend.py",
     "deployments/speaker/phonemes.py",
     "deployments/transcriber/token_clock.py",
     "deployments/transcriber/windows.py",
     *(f"serve_app/admission/{name}.py" for name in ("budget", "ladder", "places", "pressure")),
+    "serve_app/identity/client_address.py",
     *(
         f"serve_app/client/{name}.py"
         for name in ("continuity", "errors", "events", "options", "retained_audio")
     ),
+    *(
+        f"serve_app/identity/{name}.py"
+        for name in ("api_key", "login_refused", "principal", "subject", "tenant", "token_keys")
+    ),
+    "serve_app/observability/audit_events.py",
     "serve_app/live/backlog.py",
+    "serve_app/identity/origins.py",
+    "serve_app/jobs/webhooks/addresses.py",
     "serve_app/security/client_secret.py",
     "serve_app/security/keys.py",
     "serve_app/security/resume_token.py",
@@ -61,8 +71,10 @@ PURE = [
             "keyring",
             "media",
             "music",
+            "private",
             "quality",
             "report",
+            "retention",
             "result",
             "encryption",
             "tables",
@@ -91,6 +103,12 @@ PURE = [
     "serve_app/conversation/events.py",
     "serve_app/conversation/turn.py",
     "serve_app/conversation/replies.py",
+    "serve_app/usage/meter.py",
+    *(
+        f"serve_app/limits/{name}.py"
+        for name in ("account", "day", "lease", "refusals", "settings", "standing", "window")
+    ),
+    *(f"serve_app/identity/{name}.py" for name in ("credentials", "routes")),
 ]
 IMPURE = {"asyncio", "time", "logging", "threading", "random", "os", "anyio", "datetime"}
 EMPTY_NAMES = {"utils", "util", "helpers", "helper", "manager", "handler", "common", "misc"}

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from docs.generate import configuration, errors, log_events, metrics
+from docs.generate import audit_events, configuration, errors, log_events, metrics, scopes
 from serve_app.dialects.native import TYPES, Start
 
 ROOT = Path(__file__).parent.parent
@@ -34,6 +34,11 @@ def test_the_table_of_metrics_is_current() -> None:
 
 def test_the_table_of_events_is_current() -> None:
     assert log_events() in (ROOT / "docs/observability.md").read_text(), "run `make docs`"
+
+
+def test_the_tables_of_scopes_and_of_the_audit_log_are_current() -> None:
+    page = (ROOT / "docs/keys.md").read_text()
+    assert scopes() in page and audit_events() in page, "run `make docs`"
 
 
 def test_the_protocol_page_knows_every_message_and_field() -> None:

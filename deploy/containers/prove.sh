@@ -11,6 +11,7 @@ state=${STATE:-$(mktemp -d /var/tmp/voxray-prove.XXXXXX)}
 mkdir -p "$state"
 certificates=/etc/ssl/certs/ca-certificates.crt
 sentence="the weather in paris will be sunny and warm tomorrow"
+key=$(od -An -N32 -tx1 /dev/urandom | tr -d ' \n')
 step="find what is needed"
 container= server= inside=
 
@@ -33,7 +34,7 @@ image() { buildah --root "$state/images" --runroot "$state/run" --storage-driver
 
 in_container() { # as `docker exec` does it
   nsenter --target "$inside" --mount --pid --net --ipc --uts --root --wd --setuid 10001 --setgid 10001 \
-    env -i HOME=/data PATH=/opt/voxray/bin:/usr/bin:/bin "$@"
+    env -i HOME=/data PATH=/opt/voxray/bin:/usr/bin:/bin VOXRAY_API_KEY="$key" "$@"
 }
 
 await() { # SECONDS COMMAND...
@@ -110,14 +111,14 @@ config = json.load(sys.stdin)["Docker"]["config"]
 assert config["User"] == "10001" and config["StopSignal"] == "SIGTERM" and config["Healthcheck"], config
 print(*config["Entrypoint"], *config["Cmd"], sep="\n")')
 echo "command: ${command[*]}"
-image run --isolation oci --runtime "$runtime" --env VOXRAY__CHAT__ENGINE=sim \
+image run --isolation oci --runtime "$runtime" --env VOXRAY__CHAT__ENGINE=sim --env VOXRAY_API_KEY="$key" \
   "$container" -- "${command[@]}" >"$state/server.log" 2>&1 &
 server=$!
 await 20 container_process || { cat "$state/server.log"; exit 1; }
 container_process
 
 step "wait until /v1/ready answers 200, with the command of HEALTHCHECK"
-await 120 in_container python3 /opt/voxray/ready.py || { cat "$state/server.log"; exit 1; }
+await 120 in_container python3 /opt/voxray/ready.py 8000 || { cat "$state/server.log"; exit 1; }
 cat "$state/server.log"
 echo "first process: $(in_container cat /proc/1/cmdline | tr '\0' ' '), user $(in_container id -u)"
 

@@ -138,6 +138,7 @@ class OpenAI:
 
 async def deltas(session: int, chunks: AsyncIterator[Any]) -> AsyncIterator[ChatDelta]:
     """Deltas from OpenAI's chunks. The last one waits for the usage, which comes after the finish.
+    Until a server tells it, a chunk counts as one token.
 
     Raises `EngineFailed` when the chunks end without a finish.
     """
@@ -150,7 +151,8 @@ async def deltas(session: int, chunks: AsyncIterator[Any]) -> AsyncIterator[Chat
             calls = _calls(choice.delta.tool_calls or ())
             if choice.delta.content or calls:
                 count += 1
-                yield ChatDelta(session, choice.delta.content or "", calls)
+                so_far = tokens if tokens[1] else (tokens[0], count)
+                yield ChatDelta(session, choice.delta.content or "", calls, tokens=so_far)
     if finish is None:
         raise EngineFailed("the chat server ended the stream in the middle of a reply")
     yield ChatDelta(session, finish=finish, tokens=tokens if tokens[1] else (0, count))

@@ -58,11 +58,13 @@ class VllmChat:
         return self._generated
 
     async def reply(self, request: ChatRequest) -> AsyncIterator[ChatDelta]:
-        async with aclosing(self._vllm.stream(lambda: self._chunks(request))) as chunks:  # type: ignore[type-var]
-            async with aclosing(deltas(request.session, chunks)) as pieces:  # type: ignore[type-var]
-                async for piece in pieces:
-                    self._generated += bool(piece.text or piece.calls)
-                    yield piece
+        with self._vllm.priority() as first:
+            stream = self._vllm.stream(lambda: self._chunks(request, first))
+            async with aclosing(stream) as chunks:  # type: ignore[type-var]
+                async with aclosing(deltas(request.session, chunks)) as pieces:  # type: ignore[type-var]
+                    async for piece in pieces:
+                        self._generated += bool(piece.text or piece.calls)
+                        yield piece
 
     async def _warm_up(self) -> None:
         self._plain = self._new_serving(None)
@@ -72,12 +74,14 @@ class VllmChat:
         async for _ in self.reply(hello):
             pass
 
-    async def _chunks(self, request: ChatRequest) -> AsyncIterator[Any]:
+    async def _chunks(self, request: ChatRequest, priority: int) -> AsyncIterator[Any]:
         """OpenAI's chunks. Closing it aborts the request in the engine."""
         from openai.types.chat import ChatCompletionChunk
         from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
 
-        asked = ChatCompletionRequest.model_validate({"model": self._model} | completion(request))
+        usage = {"include_usage": True, "continuous_usage_stats": True}
+        fields = {"model": self._model, "priority": priority, "stream_options": usage}
+        asked = ChatCompletionRequest.model_validate(completion(request) | fields)
         # vLLM builds its tool parser again for each reply: 130 ms for Mistral's
         serving = self._with_tools if request.options.tools else self._plain
         answer = await serving.create_chat_completion(asked)

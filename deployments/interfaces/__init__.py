@@ -45,7 +45,9 @@ from deployments.interfaces.transcription import (
     SpeechOptions,
     TranscriberEngine,
     Utterance,
+    UtteranceKey,
     Word,
+    payer_of,
 )
 from deployments.interfaces.vad import (
     RECALL,
@@ -99,9 +101,11 @@ __all__ = [
     "TranscriberEngine",
     "Transition",
     "Utterance",
+    "UtteranceKey",
     "VadInput",
     "VadResult",
     "Voice",
     "Word",
     "options_of",
+    "payer_of",
 ]

@@ -1,8 +1,10 @@
 """What all engines have in common: options and failures."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from enum import StrEnum
 from typing import Any, Protocol, runtime_checkable
+
+from deployments.fairness import Payer
 
 
 class LaneLost(Exception):
@@ -100,6 +102,9 @@ class Lanes(Protocol):
 
     async def exchange(self, lane: str, batch: Sequence[Any], left: Sequence[int]) -> Sequence[Any]:
         """Returns the answers that are available at once; `listen` streams later ones."""
+
+    def pay(self, lane: str, payers: Mapping[int, Payer]) -> None:
+        """Whose the work of these sessions is, before the first of it comes."""
 
     def waiting(self) -> int:
         """Utterances or requests that the engine has not begun."""

@@ -3,6 +3,7 @@
 from collections.abc import Hashable, Sequence
 from typing import NamedTuple, Protocol
 
+from deployments.fairness import NOBODY, Payer
 from deployments.interfaces.engine import Options
 
 
@@ -56,8 +57,21 @@ class Hypothesis(NamedTuple):
     """The language that the engine detected, on a final; None if it does not detect it."""
 
 
+class UtteranceKey(NamedTuple):
+    lane: str
+    session: int
+    utterance: int
+    payer: Payer = NOBODY
+
+
+def payer_of(key: Hashable) -> Payer:
+    """Whose utterance it is."""
+    return key.payer if isinstance(key, UtteranceKey) else NOBODY
+
+
 class Utterance(NamedTuple):
-    """The next piece of an utterance, for an engine; `key` is unique in the replica."""
+    """The next piece of an utterance, for an engine; `key` is unique in the replica, and
+    `payer_of(key)` says whose it is."""
 
     key: Hashable
     pcm: bytes

@@ -11,12 +11,16 @@ from collections.abc import AsyncIterator, Sequence
 import msgspec
 
 from deployments.child import Child
+from deployments.fair_slots import FairSlots
+from deployments.fairness import PAYER
 from deployments.interfaces import EngineFailed, Option, SpeechRequest, Voice
 from deployments.speaker.clauses import split
 from deployments.speaker.espeak_library import FASTEST, NORMAL_PACE, SLOWEST
 
 START_TIMEOUT_S = 30.0
 SPEAK_TIMEOUT_S = 30.0
+LETTERS_A_SECOND = 15
+"""Of speech, about."""
 
 
 class Espeak:
@@ -27,7 +31,7 @@ class Espeak:
 
     def __init__(self) -> None:
         self._child: Child | None = None
-        self._lock = asyncio.Lock()
+        self._slot = FairSlots(1)
         self._generated = 0
         self._voices: tuple[Voice, ...] = ()
 
@@ -62,7 +66,7 @@ class Espeak:
         """All of its speech, within milliseconds. A process that is interrupted in an answer is
         killed, because its output is out of step; the next clause starts another."""
         command = {"text": text, "voice": voice, "words_per_minute": pace}
-        async with self._lock:
+        async with self._slot.slot(PAYER.get(), len(text) / LETTERS_A_SECOND):
             child = self._child or (await self._new_child())[0]
             self._child = None
             try:

@@ -1,8 +1,8 @@
 """The embedded engine: pocketsphinx decoders, each in a separate process.
 
 An utterance has a decoder from its start to its final, so no session waits for another's decoding
-while there are enough decoders. When more people speak at once, utterances queue in the order in
-which they began; no audio is lost.
+while there are enough decoders. When more people speak at once, utterances queue, and the tenant
+that has had the least goes first; no audio is lost.
 """
 
 import asyncio
@@ -12,16 +12,19 @@ from collections.abc import Hashable, Sequence
 import msgspec
 
 from deployments.child import Child
+from deployments.fair_slots import FairSlots
 from deployments.framing import frame
 from deployments.interfaces import (
     BYTES_PER_SAMPLE,
     ENGINE_FAILED,
+    RATE,
     Emit,
     EngineFailed,
     EngineHypothesis,
     Option,
     SpeechOptions,
     Utterance,
+    payer_of,
 )
 from deployments.transcriber.sphinx_decoder import DecoderAnswer, Piece, decode_answer, encode
 
@@ -68,7 +71,7 @@ class _Pool:
     """Decoder processes, started when first needed, and the slots that limit their use."""
 
     def __init__(self, decoders: int, gives_way: bool) -> None:
-        self.slots = asyncio.Semaphore(decoders)
+        self.slots = FairSlots(decoders)
         self._gives_way = gives_way
         self._free: list[_Process] = []
 
@@ -138,7 +141,8 @@ class PocketSphinx:
     async def _decode(self, key: Hashable, utterance: _Utterance) -> None:
         """Owned by `_decoding`; ends with the final, or with `forget`."""
         pool = self._batch if utterance.options.batch else self._live
-        async with pool.slots:
+        payer = payer_of(key)
+        async with pool.slots.slot(payer):
             utterance.begun = True
             try:
                 await self._use(await pool.take(), pool, key, utterance)
@@ -147,6 +151,8 @@ class PocketSphinx:
             except Exception:  # nothing else reports it, and the client would wait forever
                 log.exception("recognition_failed")
                 await self._fail(key, utterance, ENGINE_FAILED)
+            finally:
+                pool.slots.charge(payer, len(utterance.pcm) / (BYTES_PER_SAMPLE * RATE))
 
     async def _again(self, pool: _Pool, key: Hashable, utterance: _Utterance) -> None:
         """Tries once more, with a new process, because free ones may have died as well. Audio that

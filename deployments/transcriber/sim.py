@@ -6,6 +6,7 @@ For capacity planning and tests. Its name is in every answer.
 import asyncio
 import zlib
 from collections.abc import Hashable, Sequence
+from functools import partial
 
 from deployments.interfaces import (
     BYTES_PER_SAMPLE,
@@ -16,6 +17,7 @@ from deployments.interfaces import (
     Utterance,
     Word,
 )
+from deployments.transcriber.sim_processor import SimProcessor
 
 VOCABULARY = (
     "alpha bravo charlie delta echo foxtrot golf hotel india juliet kilo lima mike november "
@@ -42,7 +44,7 @@ class _Progress:
 class SimTranscriber:
     """Word k of an utterance covers samples [k, k+1) x RATE / words_per_second, and is chosen by
     the seed and the last bytes of that audio, however the audio was split into pieces. An utterance
-    fails with probability `error_rate`.
+    fails with probability `error_rate`. `capacity` is in seconds of audio in a second; 0: any.
     """
 
     name = "sim"
@@ -51,7 +53,12 @@ class SimTranscriber:
     options = frozenset({Option.LANGUAGE, Option.PROMPT})
 
     def __init__(
-        self, latency_ms: float, words_per_second: float, error_rate: float, seed: int
+        self,
+        latency_ms: float,
+        words_per_second: float,
+        error_rate: float,
+        seed: int,
+        capacity: float = 0.0,
     ) -> None:
         self._latency_s = latency_ms / 1000
         self.stall_s = SILENT_S + self._latency_s
@@ -59,20 +66,37 @@ class SimTranscriber:
         self._error_rate = error_rate
         self._seed = seed
         self._progress: dict[Hashable, _Progress] = {}
+        self._processor = SimProcessor(capacity) if capacity else None
 
     async def start(self, emit: Emit) -> None:
         self._emit = emit
 
     async def feed(self, batch: Sequence[Utterance]) -> None:
         hypotheses = [self._hypothesis(utterance) for utterance in batch]
-        loop = asyncio.get_running_loop()
-        loop.call_later(self._latency_s, self._emit, hypotheses)
+        if self._processor is None:
+            self._emit_later(hypotheses)
+            return
+        for utterance, hypothesis in zip(batch, hypotheses, strict=True):
+            seconds = len(utterance.pcm) / (BYTES_PER_SAMPLE * RATE)
+            done = partial(self._emit_later, [hypothesis])
+            self._processor.add(utterance.key, seconds, utterance.options.batch, done)
+
+    def _emit_later(self, hypotheses: Sequence[EngineHypothesis]) -> None:
+        asyncio.get_running_loop().call_later(self._latency_s, self._emit, hypotheses)
+
+    def waiting(self) -> int:
+        """See `Queued`."""
+        return 0 if self._processor is None else self._processor.waiting()
 
     async def forget(self, keys: Sequence[Hashable]) -> None:
         for key in keys:
             self._progress.pop(key, None)
+        if self._processor:
+            self._processor.forget(set(keys))
 
     async def stop(self) -> None:
+        if self._processor:
+            self._processor.stop()
         self._progress.clear()
 
     def _hypothesis(self, utterance: Utterance) -> EngineHypothesis:

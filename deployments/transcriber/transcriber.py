@@ -13,11 +13,9 @@ from deployments.interfaces import (
     SpeechOptions,
     TranscriberEngine,
     Utterance,
+    UtteranceKey,
 )
 from deployments.lanes import Lane, LaneModel
-
-Key = tuple[str, int, int]
-"""Lane, session, utterance."""
 
 
 class _Session:
@@ -25,7 +23,7 @@ class _Session:
 
     def __init__(self) -> None:
         self.options = SpeechOptions()
-        self.open: set[Key] = set()
+        self.open: set[UtteranceKey] = set()
 
 
 Here = Lane[_Session, Hypothesis]
@@ -41,7 +39,7 @@ class Transcriber(LaneModel[Speech, _Session, Hypothesis]):
     def __init__(self, engine: TranscriberEngine) -> None:
         super().__init__(lambda: engine.start(self._emit), engine.stop)
         self._engine = engine
-        self._owed: set[Key] = set()
+        self._owed: set[UtteranceKey] = set()
         """Utterances that have ended and have no final."""
         self._moved_at = 0.0
         """When the engine last answered, or began to owe."""
@@ -76,7 +74,7 @@ class Transcriber(LaneModel[Speech, _Session, Hypothesis]):
     def _emit(self, hypotheses: Sequence[EngineHypothesis]) -> None:
         self._moved_at = time.monotonic()
         for hypothesis in hypotheses:
-            lane, number, utterance = key = cast(Key, hypothesis.key)
+            lane, number, utterance, _ = key = cast(UtteranceKey, hypothesis.key)
             if hypothesis.final:
                 self._owed.discard(key)
             here = self._lanes.get(lane)
@@ -90,7 +88,7 @@ class Transcriber(LaneModel[Speech, _Session, Hypothesis]):
 
 def _utterance(here: Here, piece: Speech) -> Utterance:
     number, utterance, pcm, ended, options = piece
-    key = (here.name, number, utterance)
+    key = UtteranceKey(here.name, number, utterance, here.payer(number))
     if options is not None:
         session = here.sessions.setdefault(number, _Session())
         session.options = options

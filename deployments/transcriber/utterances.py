@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Hashable, Sequence
 from typing import Any, Generic, TypeVar
 
 from deployments.audio import pcm_to_float
+from deployments.fairness import PAYER
 from deployments.interfaces import (
     BYTES_PER_SAMPLE,
     ENGINE_FAILED,
@@ -15,6 +16,7 @@ from deployments.interfaces import (
     EngineHypothesis,
     SpeechOptions,
     Utterance,
+    payer_of,
 )
 
 log = logging.getLogger("voxray.utterances")
@@ -93,6 +95,7 @@ class Utterances(Generic[U]):
 
     async def _run(self, key: Hashable, utterance: U) -> None:
         """Owned by `_open`; ends with the final, or with `forget`."""
+        PAYER.set(payer_of(key))
         try:
             final = await self._recognise(key, utterance)
         except EngineDied:

@@ -17,6 +17,7 @@ from deployments.vllm_engine import MISTRAL, Vllm, gpu_settings, new_tokens
 
 Choices = tuple[list[int], dict[int, str]]
 
+TOKENS_A_SECOND = 12
 LANGUAGES = ("ar", "de", "en", "es", "fr", "hi", "it", "nl", "pt")
 
 
@@ -140,7 +141,8 @@ class Voxtral:
     ) -> tuple[list[int], list[float]]:
         """Tokens and their log-probabilities. Cancelling it aborts the request."""
         rendered = await self._vllm.rendered(prompt)
-        request = self._vllm.generate(rendered, params, f"window-{uuid.uuid4()}", batch)
+        cost = params.max_tokens / TOKENS_A_SECOND
+        request = self._vllm.generate(rendered, params, f"window-{uuid.uuid4()}", batch, cost)
         pairs: list[tuple[int, float]] = []
         async with aclosing(request) as outputs:  # type: ignore[type-var]
             async for output in outputs:
@@ -181,7 +183,7 @@ def choices(spelled: dict[str, list[int]]) -> Choices:
 
 def max_tokens(samples: int) -> int:
     """Speech has fewer than twelve tokens a second; beyond that the model repeats itself."""
-    return 16 + 12 * samples // RATE
+    return 16 + TOKENS_A_SECOND * samples // RATE
 
 
 def wav(audio: Any) -> bytes:

@@ -18,6 +18,8 @@ from typing import Any
 
 import numpy as np
 
+from deployments.fair_slots import FairSlots
+from deployments.fairness import PAYER
 from deployments.interfaces import (
     BYTES_PER_SAMPLE,
     NO_OPTIONS,
@@ -91,7 +93,7 @@ class VoxtralRealtime:
         self._stall_s = stall_s
         most_s = (max_model_len - PREFIX_TOKENS) * FRAME / RATE
         self._rotate_s = min(max_request_s, most_s / FORCED)
-        self._slots = asyncio.Semaphore(max_streams)
+        self._slots = FairSlots(max_streams)
         self._utterances = Utterances(_Utterance, self._recognise)
         self.feed = self._utterances.feed
         self.forget = self._utterances.forget
@@ -135,11 +137,13 @@ class VoxtralRealtime:
         await self._stream(None, silence, 0)
 
     async def _recognise(self, key: Hashable, utterance: _Utterance) -> EngineHypothesis:
-        async with self._slots:
+        payer = PAYER.get()
+        async with self._slots.slot(payer, batch=utterance.options.batch):
             start: int | None = 0
             while start is not None:
                 utterance.drop_before(start)
                 start = await self._stream(key, utterance, start)
+            self._slots.charge(payer, utterance.samples / RATE)
         return self._hypothesis(key, utterance, utterance.samples, True)
 
     async def _stream(self, key: Hashable, utterance: _Utterance, start: int) -> int | None:

@@ -2,6 +2,9 @@
 
 A place is reserved before a handshake is accepted, so that those who come at once are counted at
 once. `run` measures several times a second while there is something to measure.
+
+When the server is nearly full, it goes by shares: a tenant that has more than its share is refused
+first, and one that has less is let in a little longer.
 """
 
 import asyncio
@@ -15,11 +18,13 @@ from typing import Literal, NamedTuple
 
 from serve_app.admission.budget import Budget, Shares
 from serve_app.admission.gauges import Gauges
-from serve_app.admission.ladder import LOW, Ladder, Level
+from serve_app.admission.ladder import HIGH, LOW, Ladder, Level
 from serve_app.admission.places import Place, Places
 from serve_app.admission.pressure import Delays, Pressure
+from serve_app.admission.weights import Weights
 from serve_app.config.admission import AdmissionConfig
 from serve_app.errors import ClientError
+from serve_app.limits.settings import TenantSettings
 from serve_app.observability.metrics import Metrics
 from serve_app.observability.table import (
     ADMISSION_USED,
@@ -45,6 +50,21 @@ class LaneLoad(NamedTuple):
     busy: float
 
 
+class Threshold(NamedTuple):
+    """Up to where a tenant is let in."""
+
+    part: float
+    """Of what sessions may fill."""
+    pressure: float
+    level: Level
+
+
+ABOVE = Threshold(0.9, LOW, Level.NORMAL)
+EVEN = Threshold(1.0, LOW, Level.NORMAL)
+BELOW = Threshold(1.1, HIGH, Level.RECORDINGS_PAUSE)
+"""A tenant that has more than its share, just that, or less."""
+
+
 class Admission:
     """Of one ingress replica."""
 
@@ -54,7 +74,9 @@ class Admission:
         guess: Shares,
         metrics: Metrics,
         retry_after_s: Callable[[], int],
+        weights: Weights | None = None,
     ) -> None:
+        self.weights = weights or Weights(TenantSettings({}))
         self._config = config
         self._metrics = metrics
         self._retry_after_s = retry_after_s
@@ -79,11 +101,6 @@ class Admission:
     def reason(self) -> str:
         return self._pressure.reason if self.level else ""
 
-    @property
-    def reserved(self) -> int:
-        """Places whose session has not begun."""
-        return self._places.reserved
-
     def _share_of(self, what: Literal["used", "cost"], at: int) -> float:
         shares: Shares = getattr(self._budget, what)
         return shares[at]
@@ -91,9 +108,18 @@ class Admission:
     def follow(self, follower: Follower) -> None:
         self._followers.append(follower)
 
-    def reserve(self) -> Place:
+    def has_room(self, tenant: str, most: int) -> bool:
+        """Whether one of `most` places is for the tenant."""
+        return self.weights.has_room(tenant, self._places.held, most)
+
+    def reserve(self, tenant: str) -> Place:
         """Raises `ClientError` when the measured budget has no room."""
-        if not self._is_open():
+        self._check(tenant, BELOW)
+        return self._places.reserve(time.monotonic(), tenant)
+
+    def _check(self, tenant: str, widest: Threshold) -> None:
+        self.weights.asks(tenant, time.monotonic())
+        if not self._is_open(tenant, widest):
             self._metrics.count(SESSIONS_REFUSED)
             base = self._retry_after_s()
             raise ClientError(
@@ -102,7 +128,6 @@ class Admission:
                 random.randint(base, 2 * base),  # so that those refused together come back apart
             )
         self._came.set()
-        return self._places.reserve(time.monotonic())
 
     def take(self, place: Place, heard_s: Callable[[], float]) -> bool:
         """See `Places.take`."""
@@ -112,17 +137,24 @@ class Admission:
         """Safe to call twice."""
         self._places.leave(place)
 
-    def request(self) -> None:
+    def request(self, tenant: str) -> None:
         """Reserve a place, for a moment, for work that is no session. Raises `ClientError`."""
-        self._places.take(self.reserve(), time.monotonic())
+        self._check(tenant, EVEN)
+        self._places.pass_by(time.monotonic())
 
-    def _is_open(self) -> bool:
-        if not self._config.enabled:
+    def _is_open(self, tenant: str, widest: Threshold) -> bool:
+        if not self._config.enabled or self._fits(ABOVE):
             return True
-        if self.level or self._pressure.value >= LOW:
+        due = self.weights.due(tenant, self._places.held)
+        return due >= 0 and self._fits(widest if due > 0 else EVEN)
+
+    def _fits(self, until: Threshold) -> bool:
+        if self.level > until.level or self._pressure.value >= until.pressure:
             return False
         here = max(self.sessions() + self._places.reserved, self._places.unseen)
-        return here < self._config.min_sessions or self._budget.has_room(self._places.unseen)
+        return here < self._config.min_sessions * until.part or self._budget.has_room(
+            self._places.unseen, until.part
+        )
 
     async def run(self, lanes: Callable[[], LaneLoad]) -> None:
         """Measure until cancelled."""

@@ -67,11 +67,11 @@ class Budget:
         recent = [base for at, base in self._bases if at >= since]
         self._base = Shares(*map(min, zip(*recent, strict=True)))
 
-    def has_room(self, unseen: int) -> bool:
-        """For one more beside `unseen` admitted ones."""
+    def has_room(self, unseen: int, part: float = 1.0) -> bool:
+        """For one more beside `unseen` admitted ones, in this part of what may be used."""
         expected = self._seen + unseen + 1
         return all(
-            base + expected * cost <= self._share
+            base + expected * cost <= min(1.0, self._share * part)
             for base, cost in zip(self._base, self.cost, strict=True)
         )
 

@@ -11,6 +11,7 @@ from serve_app.api import (
     catalog,
     chat,
     configuration,
+    deletion,
     docs_page,
     errors,
     jobs,
@@ -18,11 +19,14 @@ from serve_app.api import (
     speech,
     status,
     transcriptions,
+    usage,
     web,
 )
 from serve_app.api.backend import Backend
 from serve_app.api.drain import Drain, DrainGate
+from serve_app.api.gate import GateMiddleware
 from serve_app.api.legacy import paths, streaming
+from serve_app.api.limits import LimitsMiddleware
 from serve_app.api.methods import HeadRequests
 from serve_app.api.openapi import Api
 from serve_app.api.server import Server
@@ -31,9 +35,12 @@ from serve_app.api.sockets.socketio import PATH as SOCKET_IO
 from serve_app.api.sockets.socketio import endpoint as socket_io
 from serve_app.config import Config
 from serve_app.config.runtime import RuntimeSettings
+from serve_app.jobs.deletion import Deletion
 from serve_app.observability.metrics import Metrics
 from serve_app.observability.requests import WatchRequests
 from serve_app.security.middleware import RequestMiddleware
+from serve_app.security.request_id import RequestIds
+from serve_app.usage.requests import CountRequests
 
 
 def create_app(
@@ -62,15 +69,22 @@ def create_app(
         limits=config.limits,
         jobs=config.jobs,
         metrics=server.metrics,
-        adds_id=not serve_adds_id,
     )
+    app.add_middleware(CountRequests, meter=server.meter, free=SOCKET_IO)
+    app.add_middleware(
+        LimitsMiddleware, limiter=server.limiter, metrics=server.metrics, free=SOCKET_IO
+    )
+    app.add_middleware(GateMiddleware, gate=server.gate, metrics=server.metrics)
     app.add_middleware(DrainGate, drain=server.drain, metrics=server.metrics, open_paths=SOCKET_IO)
+    if not serve_adds_id:
+        app.add_middleware(RequestIds)
     app.add_middleware(WatchRequests, metrics=server.metrics)  # the outermost, to see everything
     errors.install(app, server.metrics)
     docs_page.install(app)
     web.install(app)
     app.mount(
-        SOCKET_IO, socket_io(backend, server.sessions, server.metrics, server.close_last.append)
+        SOCKET_IO,
+        socket_io(backend, server.gate, server.sessions, server.metrics, server.close_last.append),
     )
     _add_status_routes(app, server)
     _add_recording_routes(app, server)
@@ -86,6 +100,9 @@ def _app(server: Server) -> Api:
             yield
 
     return Api(
+        server.known_origins,
+        server.config.browser.hsts_s,
+        server.gate.needs_keys,
         title="voxray",
         version=__version__,
         lifespan=lifespan,
@@ -104,6 +121,7 @@ def _add_status_routes(app: FastAPI, server: Server) -> None:
     app.include_router(routes.router())
     app.include_router(status.conversation_router(backend, metrics))
     app.include_router(catalog.router(backend))
+    app.include_router(usage.router(server.ledger))
 
 
 def _add_recording_routes(app: FastAPI, server: Server) -> None:
@@ -114,6 +132,7 @@ def _add_recording_routes(app: FastAPI, server: Server) -> None:
         jobs.JobRoutes(submission, server.retry_after_s, server.drain.begun.is_set).router()
     )
     app.include_router(jobs.webhook_router(submission))
+    app.include_router(deletion.router(Deletion(submission.jobs.database, submission.jobs.objects)))
     app.include_router(paths.LegacyRoutes(submission, server.live_recordings).router())
     app.include_router(streaming.router(backend, sessions))
 
@@ -130,15 +149,16 @@ def _add_sockets(app: FastAPI, server: Server) -> None:
     sockets = {
         live_socket.PATH: live_socket.route(
             backend,
+            server.gate,
             server.sessions,
             metrics,
             server.live_recordings,
             server.takeovers,
             server.config.resume,
         ),
-        realtime.PATH: realtime.route(backend, conversations, metrics),
+        realtime.PATH: realtime.route(backend, server.gate, conversations, metrics),
         conversation_socket.PATH: conversation_socket.route(
-            backend, conversations, metrics, _keeping(server)
+            backend, server.gate, conversations, metrics, _keeping(server)
         ),
     }
     app.include_router(plain_http.router(sockets))

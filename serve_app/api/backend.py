@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from deployments.interfaces import Option, Voice
 from serve_app.lanes.pool import ReplicaSet
-from serve_app.live.fence import Claim, Fence
+from serve_app.live.fence import Claim, Fence, SessionElsewhere
 from serve_app.live.options import Engines
 from serve_app.observability.metrics import Snapshot
 from serve_app.security.keys import KEY_BYTES
@@ -33,9 +33,9 @@ class Cluster(Protocol):
         """Change settings on all ingress replicas, also on those that start later. Returns all
         changes since the start."""
 
-    async def fence(self, claims: Sequence[Claim]) -> Sequence[str]:
-        """At all ingress replicas, end older connections to these sessions. Returns the origins of
-        those that have a newer one."""
+    async def fence(self, claims: Sequence[Claim]) -> Sequence[SessionElsewhere]:
+        """At all ingress replicas, end older connections to these sessions. Returns what each knows
+        of them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,12 +27,22 @@ from serve_app.api.streamed import DONE, EVENT_STREAM, Streamed, begun, event, w
 from serve_app.config import Limits
 from serve_app.conversation.driver import Conversations
 from serve_app.errors import ClientError
-from serve_app.live.options import EngineInfo, check_tool_choice, listed, noted, unsupported
+from serve_app.identity.principal import Caller, Principal
+from serve_app.live.options import (
+    EngineInfo,
+    check_tool_choice,
+    listed,
+    noted,
+    unknown,
+    unsupported,
+)
 from serve_app.observability.tracing import current, traceparent
 from serve_app.security.concurrency import ConcurrencyLimit
 from serve_app.security.json_bounds import LARGEST
+from serve_app.usage.meter import Counted
 
 MAX_TOKENS = 1 << 31
+CHARS_A_TOKEN, SHORT_REPLY = 4, 64
 
 
 class _Shape(BaseModel):
@@ -100,11 +110,11 @@ def router(backend: Backend, conversations: Conversations, limit: ConcurrencyLim
     routes = APIRouter(prefix="/v1/chat", tags=["chat"])
 
     @routes.post("/completions")
-    async def completions(request: Request, asked: ChatAsked) -> Response:
+    async def completions(caller: Caller, request: Request, asked: ChatAsked) -> Response:
         """A reply to a conversation, whole or as server-sent events."""
         engine = backend.engines.chat
         ask = _ask(asked, conversations.sessions.limits, engine)
-        written = _written(conversations, ask, limit)
+        written = _written(conversations, ask, limit, caller)
         ignored = listed(_ignored(asked, engine))
         head = {
             "id": f"chatcmpl-{uuid.uuid4().hex}",
@@ -141,7 +151,7 @@ def _ignored(asked: ChatAsked, engine: EngineInfo) -> Iterator[str]:
     has_instructions = any(message.role in ("system", "developer") for message in asked.messages)
     if has_instructions and Option.INSTRUCTIONS not in engine.options:
         yield "messages.system"
-    yield from (name for name, value in (asked.model_extra or {}).items() if value is not None)
+    yield from unknown(asked.model_extra)
 
 
 def _check_format(format_: ResponseFormat | None, engine: EngineInfo) -> None:
@@ -218,15 +228,24 @@ def _choice(choice: str | ToolShape | None) -> str:
 
 
 async def _written(
-    conversations: Conversations, ask: ChatRequest, limit: ConcurrencyLimit
+    conversations: Conversations, ask: ChatRequest, limit: ConcurrencyLimit, caller: Principal
 ) -> AsyncIterator[ChatDelta]:
     trace = traceparent(current())
-    with limit.slot():
+    with (
+        limit.slot(caller.tenant),
+        conversations.limiter.quota(caller, Counted.TOKENS, _estimate(ask)),
+    ):
         async with aclosing(
-            conversations.chat.stream(ask.messages, ask.options, trace=trace)
+            conversations.chat.stream(ask.messages, ask.options, caller=caller, trace=trace)
         ) as pieces:  # type: ignore[type-var]
             async for written in pieces:
                 yield written
+
+
+def _estimate(ask: ChatRequest) -> int:
+    """Tokens to reserve; what is used is counted."""
+    read = sum(len(message.content) for message in ask.messages) // CHARS_A_TOKEN
+    return read + (ask.options.max_tokens or SHORT_REPLY)
 
 
 async def _whole(pieces: AsyncIterator[ChatDelta], head: dict[str, Any]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from fastapi import APIRouter, Body
 
 from serve_app.api.backend import Backend
 from serve_app.config.runtime import RuntimeSettings
+from serve_app.observability.audit import audit
 
 
 def router(backend: Backend, settings: RuntimeSettings) -> APIRouter:
@@ -21,6 +22,7 @@ def router(backend: Backend, settings: RuntimeSettings) -> APIRouter:
             all_changes = await backend.cluster.change_settings(changes)
         else:
             settings.apply(all_changes)
+        audit("settings_changed", settings=changes)
         return {section: values for section, values in all_changes.items() if values}
 
     return routes

@@ -8,7 +8,8 @@ from fastapi.staticfiles import StaticFiles
 
 CSP = (
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; "
-    "img-src 'self' data:; connect-src 'self'; frame-ancestors 'none'; base-uri 'none'"
+    "img-src 'self' data:; connect-src 'self'; form-action 'none'; frame-ancestors 'none'; "
+    "base-uri 'none'"
 )
 """Swagger UI writes styles into its elements, hence 'unsafe-inline' for them."""
 

@@ -11,7 +11,7 @@ import anyio
 from fastapi.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from serve_app.api.errors import retry_headers
+from serve_app.api.errors import error_headers
 from serve_app.errors import server_restarting
 from serve_app.observability.metrics import Metrics
 
@@ -71,5 +71,5 @@ class DrainGate:
     async def _refused(self, scope: Scope, receive: Receive, send: Send) -> None:
         error = server_restarting()
         self._metrics.count_error(error.code)
-        headers = {**retry_headers(error), "Connection": "close"}
+        headers = {**error_headers(error), "Connection": "close"}
         await JSONResponse(error.body(), error.status, headers)(scope, receive, send)

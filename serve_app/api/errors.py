@@ -10,7 +10,7 @@ from starlette.exceptions import HTTPException
 from serve_app.api.methods import allowed
 from serve_app.errors import ClientError, field, reason
 from serve_app.observability.metrics import Metrics
-from serve_app.observability.requests import route_of
+from serve_app.observability.requests import route_of, tenant_of
 
 log = logging.getLogger("voxray.api")
 
@@ -38,7 +38,8 @@ def install(app: FastAPI, metrics: Metrics) -> None:
         return _answer(_invalid(error), metrics)
 
     async def on_bug(request: Request, error: Exception) -> Response:
-        fields = {"method": request.method, "route": route_of(request.scope)}
+        scope = request.scope
+        fields = {"method": request.method, "route": route_of(scope), "tenant": tenant_of(scope)}
         log.error("request_failed", exc_info=error, extra=fields)
         return _answer(ClientError("internal_error", "Internal error; see the server log"), metrics)
 
@@ -70,8 +71,21 @@ def _invalid(error: RequestValidationError) -> ClientError:
     return ClientError("invalid_request", message, param=param or None)
 
 
-def retry_headers(error: ClientError) -> dict[str, str]:
-    return {"Retry-After": str(error.retry_after_s)} if error.retry_after_s is not None else {}
+SHOULD_RETRY = {"rate_limit_exceeded": "true", "quota_exceeded": "false"}
+"""What OpenAI's clients are told. Otherwise they would try every 429 again."""
+
+
+def error_headers(error: ClientError) -> dict[str, str]:
+    headers = dict(error.headers)
+    if error.retry_after_s is not None:
+        headers["Retry-After"] = str(error.retry_after_s)
+    if error.code in SHOULD_RETRY:
+        headers["x-should-retry"] = SHOULD_RETRY[error.code]
+    if error.status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    elif error.code == "missing_scope":
+        headers["WWW-Authenticate"] = 'Bearer error="insufficient_scope"'
+    return headers
 
 
 def _answer(
@@ -83,7 +97,7 @@ def _answer(
         status or error.status,
         {
             **(headers if isinstance(headers, dict) else {}),
-            **retry_headers(error),
+            **error_headers(error),
             **(UPGRADE if error.code == "upgrade_required" else {}),
         },
     )

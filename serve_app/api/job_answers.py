@@ -11,6 +11,8 @@ from serve_app.api.submission import Submission
 from serve_app.errors import ClientError
 from serve_app.jobs.export import FORMS, export
 from serve_app.jobs.job import Job
+from serve_app.jobs.media import download_name
+from serve_app.observability.audit import audit
 
 
 async def result_of(submission: Submission, job: Job) -> Response:
@@ -53,6 +55,7 @@ async def audio_of(submission: Submission, job: Job, range_header: str | None) -
 
 async def deletion_of(submission: Submission, job: Job) -> Response:
     after = await submission.jobs.delete(job)
+    audit("job_deleted", id=job.id)
     if after is None:
         return Response(status_code=204)
     (view,) = await submission.views(after)
@@ -64,7 +67,7 @@ def _audio_headers(job: Job, range_: Range, size: int) -> dict[str, str]:
         "Accept-Ranges": "bytes",
         "Content-Length": str(range_.end - range_.start),
         "X-Content-Type-Options": "nosniff",
-        **_attachment(job.filename),
+        **_attachment(download_name(job.filename, job.media_type)),
     }
     if range_.partial:
         headers["Content-Range"] = f"bytes {range_.start}-{range_.end - 1}/{size}"

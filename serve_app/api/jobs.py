@@ -10,10 +10,10 @@ from serve_app.api.job_answers import audio_of, deletion_of, export_of, result_o
 from serve_app.api.job_events import job_events
 from serve_app.api.streamed import EVENT_STREAM, Streamed, begun
 from serve_app.api.submission import BODY, Submission
+from serve_app.identity.principal import Caller
 from serve_app.jobs.job import Job, JobState
 from serve_app.jobs.queue import Filter
 from serve_app.security.concurrency import ConcurrencyLimit
-from serve_app.security.principal import Caller
 
 Id = Annotated[str, Path(alias="id", max_length=80)]
 PageSize = Annotated[int, Query(ge=1, le=100)]
@@ -97,7 +97,7 @@ class JobRoutes:
         return await deletion_of(self._submission, await self._submission.get(caller, id_))
 
     async def _watched(self, job: Job) -> AsyncGenerator[bytes, None]:
-        with self._watchers.slot():
+        with self._watchers.slot(job.tenant):
             async for piece in job_events(self._submission, job, self._is_draining):
                 yield piece
 

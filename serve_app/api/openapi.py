@@ -5,10 +5,15 @@ from http import HTTPStatus
 from typing import Any
 
 from fastapi import FastAPI
+from starlette.types import ASGIApp
 
 from deployments.encoding import MEDIA_TYPES
 from serve_app.api.recordings import MEDIA_TYPES as SUBTITLES
+from serve_app.identity.origins import KnownOrigins
+from serve_app.identity.routes import access_to
 from serve_app.jobs.export import FORMS
+from serve_app.security.cors import Cors
+from serve_app.security.headers import SecurityHeaders
 
 JSON, TEXT, EVENTS = "application/json", "text/plain", "text/event-stream"
 Contents = dict[int, tuple[str, ...]]
@@ -34,6 +39,7 @@ ANSWERS: dict[tuple[str, str], Contents] = {
     ("delete", "/api/transcription/{id}"): DELETION,
     ("get", "/api/export/{id}/{form}"): EXPORT,
     ("post", "/transcribe/stream"): {200: (EVENTS,)},
+    ("get", "/v1/usage"): {200: (JSON, "text/csv")},
 }
 """Content types that FastAPI does not know."""
 
@@ -63,9 +69,15 @@ REFUSALS: dict[tuple[str, str], set[int]] = {
 }
 """In addition to the statuses of every route."""
 
-EVERYWHERE = {401, 500, 503}
+EVERYWHERE = {401, 403, 500, 503}
 WITH_BODY = {400, 408, 413}
 
+ERROR_TYPES = [
+    "authentication_error",
+    "permission_error",
+    "invalid_request_error",
+    "server_error",
+]
 ERROR: dict[str, Any] = {
     "type": "object",
     "required": ["error"],
@@ -75,7 +87,7 @@ ERROR: dict[str, Any] = {
             "required": ["message", "type", "param", "code"],
             "properties": {
                 "message": {"type": "string"},
-                "type": {"enum": ["invalid_request_error", "server_error"]},
+                "type": {"enum": ERROR_TYPES},
                 "param": {"type": ["string", "null"], "description": "The wrong field."},
                 "code": {"type": "string", "description": "Stable; docs/protocol.md lists them."},
             },
@@ -85,11 +97,26 @@ ERROR: dict[str, Any] = {
 
 
 class Api(FastAPI):
-    """FastAPI with an OpenAPI document that has the errors and the answers that are not JSON."""
+    """FastAPI with what browsers need on every answer, and an OpenAPI document that has the errors
+    and the answers that are not JSON."""
+
+    def __init__(
+        self, known: KnownOrigins, hsts_s: int, needs_keys: bool = False, **options: Any
+    ) -> None:
+        super().__init__(**options)
+        self._needs_keys = needs_keys
+        self._known = known
+        self._hsts_s = hsts_s
+
+    def build_middleware_stack(self) -> ASGIApp:
+        """Starlette answers internal errors outside of all middleware that is added."""
+        return SecurityHeaders(Cors(super().build_middleware_stack(), self._known), self._hsts_s)
 
     def openapi(self) -> dict[str, Any]:
         if self.openapi_schema is None:
             describe(super().openapi())
+            if self._needs_keys:
+                describe_keys(super().openapi())
         return super().openapi()
 
 
@@ -103,6 +130,16 @@ def describe(document: dict[str, Any]) -> None:
         operation["responses"] = _answers(method, path, operation) | _refusals(
             method, path, operation
         )
+
+
+def describe_keys(document: dict[str, Any]) -> None:
+    """Where a key is needed, and with which scope, in place."""
+    document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+    for _, path, operation in _operations(document):
+        access = access_to(path)
+        if not access.public:
+            scopes = sorted(access.scopes)
+            operation["security"] = [{"key": [scope]} for scope in scopes] or [{"key": []}]
 
 
 def _operations(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:

@@ -14,6 +14,7 @@ from serve_app.api.hang_up import while_connected
 from serve_app.api.uploads import Uploads, form_body
 from serve_app.config import Limits
 from serve_app.errors import invalid
+from serve_app.identity.principal import Caller
 from serve_app.jobs.foreground import Recording, Recordings
 from serve_app.live.driver import LiveSessions
 from serve_app.live.options import check_options
@@ -44,15 +45,15 @@ def router(
     @routes.post("/v1/transcribe", response_model=Transcript, openapi_extra=BODY)
     @routes.post("/transcribe/file", response_model=Transcript, include_in_schema=False)
     async def transcribe(
-        request: Request, asked: Annotated[Asked, Query()]
+        caller: Caller, request: Request, asked: Annotated[Asked, Query()]
     ) -> Response | Transcript:
         """Transcribe an audio file: wav, flac, mp3, ogg, opus, webm, m4a. The body is the file
         itself, or multipart with a `file`."""
         began = time.monotonic()
-        async with uploads.received(request) as (path, form):
+        async with uploads.received(request, caller) as (path, form):
             asked = _options_of(form, asked)
             options = _options(asked, backend, limits)
-            async with recordings.open(path, limits) as found:
+            async with recordings.open(path, limits, caller) as found:
                 await while_connected(request, found.transcribe(options))
         result = _transcript(found, asked.language, backend.engines.transcriber.name, began)
         if asked.format == "json":

@@ -3,7 +3,7 @@
 import asyncio
 import base64
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing
+from contextlib import AbstractContextManager, aclosing
 from typing import Any, Literal
 
 from fastapi import APIRouter, Request
@@ -19,9 +19,11 @@ from serve_app.api.streamed import EVENT_STREAM, Streamed, begun, event, with_er
 from serve_app.conversation.driver import Conversations
 from serve_app.dialects.realtime_shapes import VoiceId
 from serve_app.errors import ClientError
-from serve_app.live.options import EngineInfo, listed, noted, noted_header, unsupported
+from serve_app.identity.principal import Caller, Principal
+from serve_app.live.options import EngineInfo, listed, noted, noted_header, unknown, unsupported
 from serve_app.observability.tracing import current, traceparent
 from serve_app.security.concurrency import ConcurrencyLimit
+from serve_app.usage.meter import Counted
 
 RAW = ("wav", "pcm")
 """Formats that need no encoder; the others are encoded in a thread."""
@@ -52,13 +54,13 @@ def router(backend: Backend, conversations: Conversations, limit: ConcurrencyLim
     max_chars = conversations.sessions.limits.max_speech_chars
 
     @routes.post("/speech", response_class=Response)
-    async def speech(request: Request, asked: SpeechAsked) -> Response:
+    async def speech(caller: Caller, request: Request, asked: SpeechAsked) -> Response:
         """Speak a text. The audio is sent clause by clause, as it is produced."""
         ignored = listed(_ignored(asked, backend.engines.speaker))
         clauses = _clauses(asked.input, max_chars)
         voice = conversations.voices.resolve(asked.voice_name, asked.style)
-        sounds = _sounds(conversations, clauses, voice, asked.speed)
-        audio = _encoded(sounds, asked.response_format, limit)
+        sounds = _sounds(conversations, clauses, voice, asked.speed, caller)
+        audio = _encoded(sounds, asked.response_format, limit.slot(caller.tenant))
         if asked.stream_format == "sse":
             events = with_errors(_events(audio, clauses, ignored))
             return Streamed(
@@ -91,7 +93,7 @@ def _ignored(asked: SpeechAsked, engine: EngineInfo) -> list[str]:
     """Raises `ClientError` for a speed that the engine does not support."""
     if asked.speed != 1 and Option.SPEED not in engine.options:
         raise unsupported("speed", engine)
-    more = [name for name, value in (asked.model_extra or {}).items() if value is not None]
+    more = unknown(asked.model_extra)
     return ["instructions", *more] if asked.instructions else more
 
 
@@ -111,21 +113,23 @@ def _clauses(text: str, max_chars: int) -> list[str]:
 
 
 async def _sounds(
-    conversations: Conversations, clauses: list[str], voice: str, speed: float
+    conversations: Conversations, clauses: list[str], voice: str, speed: float, caller: Principal
 ) -> AsyncIterator[bytes]:
     trace = traceparent(current())
-    for number, clause in enumerate(clauses):
-        asked = conversations.speaker.stream(clause, voice, speed, number, trace=trace)
-        async with aclosing(asked) as sounds:  # type: ignore[type-var]
-            async for sound in sounds:
-                if sound.pcm:
-                    yield sound.pcm
+    with conversations.limiter.quota(caller, Counted.CHARACTERS, sum(map(len, clauses))):
+        for number, clause in enumerate(clauses):
+            request = (clause, voice, speed, number)
+            asked = conversations.speaker.stream(*request, caller=caller, trace=trace)
+            async with aclosing(asked) as sounds:  # type: ignore[type-var]
+                async for sound in sounds:
+                    if sound.pcm:
+                        yield sound.pcm
 
 
 async def _encoded(
-    sounds: AsyncIterator[bytes], format_: SpeechFormat, limit: ConcurrencyLimit
+    sounds: AsyncIterator[bytes], format_: SpeechFormat, slot: AbstractContextManager[None]
 ) -> AsyncGenerator[bytes, None]:
-    with limit.slot():
+    with slot:
         async with aclosing(sounds) as pieces:  # type: ignore[type-var]
             encoder = Encoder(format_)
             async for pcm in pieces:

@@ -22,8 +22,7 @@ class Streamed(StreamingResponse):
         media_type: str,
         headers: Mapping[str, str] | None = None,
     ) -> None:
-        all_headers = {"Cache-Control": "no-cache", **(headers or {})}
-        super().__init__(body, media_type=media_type, headers=all_headers)
+        super().__init__(body, media_type=media_type, headers=headers)
         self._body = body
 
     async def stream_response(self, send: Send) -> None:

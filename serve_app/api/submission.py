@@ -8,18 +8,21 @@ from fastapi import Request
 from pydantic import ValidationError
 
 from deployments.interfaces import SpeechOptions
+from serve_app.admission.weights import Weights
 from serve_app.api.backend import Backend
 from serve_app.api.multipart import FileForm
 from serve_app.api.uploads import form_body
 from serve_app.config import Limits
 from serve_app.errors import ClientError, invalid
+from serve_app.identity.principal import Principal
 from serve_app.jobs.job import Job, JobOptions, view
 from serve_app.jobs.submission import Jobs, Particulars, Upload
 from serve_app.jobs.webhooks.delivery import check_webhook
+from serve_app.limits.limiter import Limiter
 from serve_app.live.options import check_options
 from serve_app.security.bodies import declared_bytes
 from serve_app.security.concurrency import ConcurrencyLimit
-from serve_app.security.principal import Principal
+from serve_app.usage.meter import Counted
 
 MAX_KEY_CHARS = 255
 HOTWORDS = ("hotwords", "hotwords[]")
@@ -41,13 +44,16 @@ class Submission:
         jobs: Jobs,
         limits: Limits,
         retry_after_s: Callable[[], int],
-        admit: Callable[[], None],
+        admit: Callable[[str], None],
+        limiter: Limiter,
+        weights: Weights,
     ) -> None:
         self.jobs = jobs
+        self._limiter = limiter
         self._backend = backend
         self._limits = limits
         self._uploads = ConcurrencyLimit(
-            jobs.config.max_uploads, "too_many_requests", "uploads", retry_after_s, admit
+            jobs.config.max_uploads, "too_many_requests", "uploads", retry_after_s, admit, weights
         )
 
     async def submit(
@@ -65,9 +71,11 @@ class Submission:
             key = _checked_key(request.headers.get("idempotency-key") or in_form)
             return Particulars(form.filename, self.checked(fields | (options or {})), key)
 
-        expected = declared_bytes(request.headers)
-        with self._uploads.slot():
-            return await self.jobs.submit(Upload(caller.tenant, form.file(), expected, particulars))
+        self._limiter.check_quota(caller, Counted.AUDIO)
+        expected, rooms = declared_bytes(request.headers), self._limiter.rooms(caller)
+        upload = Upload(caller, form.file(), expected, particulars, rooms)
+        with self._uploads.slot(caller.tenant):
+            return await self.jobs.submit(upload)
 
     def checked(self, fields: dict[str, Any]) -> JobOptions:
         """Raises `ClientError` for options that are unknown or that the engine does not support."""

@@ -18,10 +18,11 @@ from serve_app.api.streamed import DONE, EVENT_STREAM, Streamed, begun, event, w
 from serve_app.api.uploads import Uploads, form_body
 from serve_app.dialects.frames import token_usage
 from serve_app.errors import ClientError, invalid
+from serve_app.identity.principal import Caller
 from serve_app.jobs.alignment import assign, label, segments, tidied
 from serve_app.jobs.foreground import Recording, Recordings
 from serve_app.live.driver import LiveSessions
-from serve_app.live.options import EngineInfo, check_language, listed, noted, noted_header
+from serve_app.live.options import EngineInfo, check_language, listed, noted, noted_header, unknown
 from serve_app.live.transcript import Segment, WordOut, ms, render
 
 BODY = form_body(
@@ -89,7 +90,7 @@ class TranscriptionAsked(BaseModel):
             and self.response_format not in ("json", "text", "diarized_json"),
         }
         named = [name for name, is_unused in unused.items() if is_unused]
-        return listed([*named, *(self.model_extra or {})])
+        return listed([*named, *unknown(self.model_extra)])
 
 
 def router(
@@ -98,17 +99,17 @@ def router(
     routes = APIRouter(prefix="/v1/audio", tags=["transcriptions"])
 
     @routes.post("/transcriptions", openapi_extra=BODY)
-    async def transcriptions(request: Request) -> Response:
+    async def transcriptions(caller: Caller, request: Request) -> Response:
         """Transcribe an audio file (multipart, field `file`)."""
         async with AsyncExitStack() as held:
-            path, form = await held.enter_async_context(uploads.received(request))
+            path, form = await held.enter_async_context(uploads.received(request, caller))
             asked = TranscriptionAsked.of(form)
             engine = backend.engines.transcriber
             check_language(asked.language, engine)
             ignored = asked.ignored(engine)
             language = asked.language if engine.takes(asked.language) else None
             options = SpeechOptions(language, False, batch=True)
-            found = await held.enter_async_context(recordings.open(path, sessions.limits))
+            found = await held.enter_async_context(recordings.open(path, sessions.limits, caller))
             if asked.stream:
                 events = with_errors(
                     _events(found, options, asked, held.pop_all()),

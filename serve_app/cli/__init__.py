@@ -4,6 +4,8 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 3 no server. A command raises `Fail
 turns it into a message and an exit code.
 """
 
+import ssl
+
 from rich.console import Console
 from rich.text import Text
 
@@ -31,11 +33,25 @@ class NoServer(Failure):
     exit_code = NO_SERVER
 
     @classmethod
-    def at(cls, url: str) -> "NoServer":
+    def at(cls, url: str, error: BaseException) -> "NoServer":
+        if reason := _untrusted(error):
+            return cls(
+                f"the server at {url} is not trusted: {reason}. A certificate that the system does "
+                "not know is trusted with: export SSL_CERT_FILE=FILE"
+            )
         return cls(
             f"no voxray server at {url}; start one with `voxray run`, or wait if it is still "
             "starting"
         )
+
+
+def _untrusted(error: BaseException | None) -> str:
+    """Why its certificate is refused; "" if that is not the reason."""
+    while error:
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return error.verify_message
+        error = error.__cause__ or error.__context__
+    return ""
 
 
 def complain(message: str) -> None:

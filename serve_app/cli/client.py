@@ -5,7 +5,13 @@ from contextlib import contextmanager
 
 from serve_app.cli import Failure, NoServer
 from serve_app.cli.rest import Refused
-from serve_app.client.errors import GaveUp, HandshakeRefused, TranscriptionError, Unreachable
+from serve_app.client.errors import (
+    CertificateUnusable,
+    GaveUp,
+    HandshakeRefused,
+    TranscriptionError,
+    Unreachable,
+)
 
 
 @contextmanager
@@ -14,7 +20,9 @@ def reported(server: str) -> Iterator[None]:
     try:
         yield
     except Unreachable as error:
-        raise NoServer.at(server) from error
+        raise NoServer.at(server, error) from error
+    except CertificateUnusable as error:
+        raise Failure(str(error)) from error
     except GaveUp as error:
         raise NoServer(f"lost the server at {server}: {error}") from error
     except HandshakeRefused as error:

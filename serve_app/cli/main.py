@@ -12,7 +12,10 @@ from typer.core import TyperGroup
 from serve_app import __version__
 from serve_app.cli import Failure, complain
 from serve_app.cli.main_jobs import jobs_app
+from serve_app.cli.main_keys import keys_app
 from serve_app.cli.main_models import models_app
+from serve_app.cli.main_storage import storage_app
+from serve_app.cli.main_tenants import tenants_app
 from serve_app.cli.options import (
     DEFAULT_SERVER,
     AsJson,
@@ -82,12 +85,21 @@ def run(
     dashboard: Annotated[
         bool, typer.Option("--dashboard", help="Start Ray's dashboard, too (300 MB).")
     ] = False,
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="Let other machines in without a key.")
+    ] = False,
+    tls: Annotated[
+        Literal["self-signed"] | None,
+        typer.Option(help="TLS with a certificate of its own, for a first try."),
+    ] = None,
 ) -> None:
     """Start Ray and the server on this machine. Ctrl-C stops both."""
     from serve_app.cli.config_file import config_file
     from serve_app.cli.server import run_server
 
-    raise typer.Exit(run_server(config_file(config), host, port, profile, log_format, dashboard))
+    file = config_file(config)
+    own = tls is not None
+    raise typer.Exit(run_server(file, host, port, profile, log_format, dashboard, insecure, own))
 
 
 @app.command()
@@ -227,8 +239,36 @@ def status(
     show_status(server, as_json)
 
 
+@app.command()
+def usage(
+    server: Server = DEFAULT_SERVER,
+    first: Annotated[
+        str | None,
+        typer.Option("--from", metavar="DAY", help="As 2026-11-30; default: 30 days ago."),
+    ] = None,
+    last: Annotated[str | None, typer.Option("--to", metavar="DAY", help="Default: today.")] = None,
+    by: Annotated[
+        str, typer.Option("--by", metavar="NAMES", help="Some of day,tenant,key; empty: one sum.")
+    ] = "day,tenant,key",
+    tenant: Annotated[str | None, typer.Option(metavar="NAME", help="Only this tenant.")] = None,
+    limit: Annotated[
+        int, typer.Option(metavar="N", min=1, max=10_000, help="Rows at most.")
+    ] = 1000,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show what tenants and their keys have used: audio, characters, tokens, jobs, requests."""
+    from serve_app.cli.usage import show_usage
+
+    asked = {"from": first, "to": last, "group_by": by, "tenant": tenant, "limit": limit}
+    show_usage(server, asked, "csv" if as_csv else "json" if as_json else "table")
+
+
 app.add_typer(models_app, name="models")
 app.add_typer(jobs_app, name="jobs")
+app.add_typer(keys_app, name="keys")
+app.add_typer(storage_app, name="storage")
+app.add_typer(tenants_app, name="tenants")
 
 
 @app.command()

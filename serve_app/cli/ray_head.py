@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from serve_app.cli.supervisor import ignore_signals
+from serve_app.security.owner_only import tighten
 
 OBJECT_STORE_BYTES = 200_000_000
 
@@ -38,11 +39,19 @@ def start_ray(dashboard: bool) -> str | None:
             log_to_driver=False,
             logging_level=logging.ERROR,
         )
+    session = Path(context.address_info["session_dir"])
+    session.chmod(0o700)  # Ray lets everybody write there
+    tighten([_token_file()])  # an older Ray may have made it for everybody
     ignore_signals()  # again, because Ray has replaced the handlers
     if not dashboard:
         nodes = ray.nodes()  # type: ignore[no-untyped-call]
-        _tell_prometheus(nodes, Path(context.address_info["session_dir"]).parent)
+        _tell_prometheus(nodes, session.parent)
     return context.dashboard_url or None
+
+
+def _token_file() -> Path:
+    """With it, all of Ray's ports can be used."""
+    return Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or "~/.ray/auth_token").expanduser()
 
 
 @contextlib.contextmanager

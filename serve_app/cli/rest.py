@@ -1,6 +1,7 @@
 """REST requests to the server, and their errors."""
 
 import json
+import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -8,7 +9,10 @@ from typing import Any
 import httpx2 as httpx
 
 from serve_app.cli import Failure, NoServer
+from serve_app.client.errors import CertificateUnusable
 from serve_app.client.handshake import is_loopback
+from serve_app.client.key import VARIABLE, key_headers
+from serve_app.client.tls import tls
 
 TIMEOUT = httpx.Timeout(120, connect=10, write=600, read=600)
 
@@ -22,12 +26,16 @@ class Refused(Failure):
 
 
 class Rest:
-    """The REST API of the server at `url`. Raises `Refused` and `NoServer`."""
+    """The REST API of the server at `url`. Raises `Refused`, `NoServer` and `Failure`."""
 
     def __init__(self, url: str) -> None:
         self._url = url.rstrip("/")
         self._client = httpx.Client(
-            base_url=self._url, timeout=TIMEOUT, trust_env=not is_loopback(url)
+            base_url=self._url,
+            headers=key_headers(),
+            timeout=TIMEOUT,
+            trust_env=not is_loopback(url),
+            verify=_tls(),
         )
 
     def ask(self, method: str, path: str, **options: Any) -> Any:
@@ -43,12 +51,19 @@ class Rest:
             yield _accepted(answer)
 
 
+def _tls() -> ssl.SSLContext:
+    try:
+        return tls()
+    except CertificateUnusable as error:
+        raise Failure(str(error)) from error
+
+
 @contextmanager
 def _reached(url: str) -> Iterator[None]:
     try:
         yield
     except (httpx.ConnectError, httpx.ConnectTimeout) as error:
-        raise NoServer.at(url) from error
+        raise NoServer.at(url, error) from error
     except httpx.TimeoutException as error:
         raise NoServer(f"the server at {url} did not answer in time") from error
     except httpx.HTTPError as error:
@@ -63,6 +78,7 @@ def _accepted(answer: httpx.Response) -> httpx.Response:
 
 def _refusal(status: int, body: bytes) -> str:
     try:
-        return f"the server refused: {json.loads(body)['error']['message']}"
+        said = f"the server refused: {json.loads(body)['error']['message']}"
     except (ValueError, KeyError, TypeError):
         return f"the server answered HTTP {status}; is it a voxray server?"
+    return f"{said}; this command takes it from ${VARIABLE}" if status == 401 else said

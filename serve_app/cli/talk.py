@@ -21,6 +21,7 @@ from serve_app.cli.devices import Loudspeaker, NoDevice, microphone
 from serve_app.cli.output import output
 from serve_app.client import paced
 from serve_app.client.handshake import dial
+from serve_app.client.key import key_headers
 
 CHUNK_MS = 40
 CHUNK_BYTES = VOICE_RATE * CHUNK_MS // 1000 * 2
@@ -92,7 +93,7 @@ async def _talk(server: str, in_: Path | None, player: Out, voice: str | None) -
     pcm = paced(_file(in_), 2 * VOICE_RATE) if in_ else microphone(VOICE_RATE, CHUNK_MS)
     first = await anext(pcm)  # a missing microphone is reported before a missing server
     with reported(server):
-        socket = await dial(server, "/v1/realtime")
+        socket = await dial(server, "/v1/realtime", key_headers())
     try:
         async with socket:
             await _Talk(socket, player, bool(in_)).run(first, pcm, voice)

@@ -6,6 +6,7 @@ describes the rules that it follows, for clients in other languages.
 """
 
 from serve_app.client.errors import (
+    CertificateUnusable,
     GaveUp,
     HandshakeRefused,
     ResumeRefused,
@@ -33,6 +34,7 @@ from serve_app.client.pacing import paced
 from serve_app.client.transcription import LiveTranscription
 
 __all__ = [
+    "CertificateUnusable",
     "ConnectionResumed",
     "ErrorNotice",
     "Final",

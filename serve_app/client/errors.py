@@ -9,6 +9,10 @@ class Unreachable(TranscriptionError):
     """No server answers at the address."""
 
 
+class CertificateUnusable(TranscriptionError):
+    """The file with the client's own certificate cannot be used."""
+
+
 class GaveUp(TranscriptionError):
     """The connection was lost, or the server was full, for longer than the client waits."""
 

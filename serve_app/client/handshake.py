@@ -9,6 +9,7 @@ import websockets
 from websockets.asyncio.client import ClientConnection, connect
 
 from serve_app.client.errors import HandshakeRefused, Unreachable
+from serve_app.client.tls import tls
 
 OPEN_TIMEOUT_S = 10.0
 CLOSE_TIMEOUT_S = 1.0
@@ -27,6 +28,7 @@ async def dial(server: str, path: str, headers: Mapping[str, str] = {}) -> Clien
             open_timeout=OPEN_TIMEOUT_S,
             close_timeout=CLOSE_TIMEOUT_S,
             proxy=None if is_loopback(server) else True,
+            ssl=tls() if url.startswith("wss:") else None,
         )
     except websockets.InvalidStatus as error:
         raise _refused(error) from error

@@ -27,6 +27,7 @@ from serve_app.client.events import (
     started,
 )
 from serve_app.client.handshake import dial
+from serve_app.client.key import key_headers
 from serve_app.client.link import Frame, Link, greeted
 from serve_app.client.options import LiveOptions
 from serve_app.client.outage import Outage
@@ -50,7 +51,8 @@ class LiveTranscription:
     """`async with LiveTranscription(url) as live:`, then `stream` or `send`, and `async for`.
 
     At most `buffer_s` of audio that is not final is kept (or as much as the server's longest
-    utterance needs); at that, `send` waits. Raises `TranscriptionError`s.
+    utterance needs); at that, `send` waits. `api_key`: None is `VOXRAY_API_KEY` of the environment.
+    Raises `TranscriptionError`s.
     """
 
     def __init__(
@@ -58,19 +60,19 @@ class LiveTranscription:
         server: str,
         options: LiveOptions = LiveOptions(),  # noqa: B008 - it is frozen
         *,
+        api_key: str | None = None,
         headers: Mapping[str, str] = {},
         buffer_s: float = BUFFER_S,
         patience_s: float = PATIENCE_S,
     ) -> None:
         self._server = server
         self._options = options
-        self._headers = headers
+        self._headers = key_headers(api_key) | dict(headers)
         self._patience_s = patience_s
         self._audio = RetainedAudio(options.sample_rate, options.frame_bytes, int(buffer_s * 1000))
         self._seen = Continuity()
         self._events: deque[TranscriptionEvent] = deque()
         self._link: Link | None = None
-        self._connecting: asyncio.Task[None] | None = None
         self._outage: Outage | None = None
         self._retry_at = self._steady_at = 0.0
         self._move_at: float | None = None
@@ -140,7 +142,7 @@ class LiveTranscription:
             if self._link:
                 await self._receive(self._link)
             else:
-                await self._reconnect()
+                await self._connect()
         except TranscriptionError as error:
             self._failure = error
             await self._end()
@@ -199,13 +201,6 @@ class LiveTranscription:
         link, self._link = self._link, None
         if link:
             await link.close()
-
-    async def _reconnect(self) -> None:
-        """In a task of its own: a reader's time limit may be shorter than a handshake."""
-        task = self._connecting = self._connecting or asyncio.create_task(self._connect())
-        await asyncio.wait([task])
-        self._connecting = None
-        task.result()
 
     async def _connect(self) -> None:
         """Raises what makes it impossible."""
@@ -294,10 +289,9 @@ class LiveTranscription:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        tasks = [task for task in (self._streaming, self._connecting) if task]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        if self._streaming:
+            self._streaming.cancel()
+            await asyncio.gather(self._streaming, return_exceptions=True)
         await self._end()
 
     def _now(self) -> float:

@@ -14,6 +14,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from serve_app.cluster.front import Front, to_environment
 from serve_app.config import Config
 
 CLUSTER = {
@@ -37,6 +38,7 @@ reach for a node's own, even on loopback."""
 
 ONE_MACHINE = {
     LANES_HOST: "127.0.0.1",
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # else Ray's processes listen on every interface
     "RAY_event_stats": "0",  # times each of Ray's own events: 50 MB, and 5 % of what idling takes
     "RAY_raylet_report_resources_period_milliseconds": "1000",  # to itself
 }
@@ -54,10 +56,11 @@ CLOSING_S = 60.0
 
 
 def serve_environment(
-    config: Config, public: bool = False, any_ports: bool = False
+    config: Config, public: bool = False, any_ports: bool = False, host: str = ""
 ) -> dict[str, str]:
     """Variables for Ray. `public`: HAProxy's own pages (statistics, metrics) can be reached from
-    other machines. Its address for clients is `http_options.host` of the Serve config.
+    other machines. `host`: its address for clients, `http_options.host` of the Serve config unless
+    given.
 
     `any_ports`: those pages get ports that the system picks, so that servers which start together
     on one machine do not pick the same.
@@ -99,9 +102,26 @@ def serve_environment(
         "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.25",
         "RAY_worker_niceness": "0",
         "RAY_USAGE_STATS_ENABLED": "0",
-        "VOXRAY_HAPROXY_PUBLIC": "1" if public else "0",
-        "VOXRAY_HANDSHAKES_PER_S": str(config.admission.handshakes_per_s),
+        **to_environment(_front(config, public, host)),
     }
+
+
+def _front(config: Config, public: bool, host: str) -> Front:
+    tls, network = config.tls, config.network
+    return Front(
+        host=host,
+        public=public,
+        handshakes_per_s=config.admission.handshakes_per_s,
+        connections_per_address=network.connections_per_address,
+        handshakes_per_address=network.handshakes_per_address,
+        certificate=tls.certificate,
+        key=tls.key,
+        client_ca=tls.client_ca,
+        allow=network.allow,
+        deny=network.deny,
+        trusted_proxies=network.trusted_proxies,
+        origins=config.browser.origins,
+    )
 
 
 def _seconds(seconds: float) -> str:

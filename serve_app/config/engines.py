@@ -68,6 +68,12 @@ class SimConfig(ConfigModel):
     seed: int = Field(
         0, ge=0, le=(1 << 63) - 1, description="The same seed and audio give the same words."
     )
+    capacity: float = Field(
+        0.0,
+        ge=0,
+        le=1_000_000,
+        description="Seconds of audio that one replica recognises in a second; 0: any number.",
+    )
 
 
 class PocketSphinxConfig(ConfigModel):

@@ -26,6 +26,12 @@ class StorageConfig(ConfigModel):
         description="The environment variable with the URL of a PostgreSQL database, as "
         "`postgresql+asyncpg://user:password@host/voxray`; unset: SQLite in `directory`.",
     )
+    redis_variable: str = Field(
+        "VOXRAY_REDIS_URL",
+        description="The environment variable with the URL of a Redis in which all ingress "
+        "replicas share what tenants use, as `redis://:password@host:6379/0`; unset: each replica "
+        "counts by itself.",
+    )
     objects: str = Field(
         "",
         description="`s3://bucket/prefix`, `gs://bucket/prefix` or a folder; empty: in "
@@ -40,6 +46,9 @@ class StorageConfig(ConfigModel):
     key_file: str = Field(
         "", description="A file with these keys, one a line, used instead of the variable."
     )
+    usage_days: Count = Field(
+        800, description="Days for which the database keeps what tenants have used."
+    )
 
     @property
     def folder(self) -> Path:
@@ -50,6 +59,11 @@ class StorageConfig(ConfigModel):
     def database_url(self) -> str:
         lite = f"sqlite+aiosqlite:///{self.folder / 'voxray.db'}"
         return os.environ.get(self.database_variable) or lite
+
+    @property
+    def redis_url(self) -> str:
+        """Empty if there is none."""
+        return os.environ.get(self.redis_variable, "").strip()
 
     @property
     def objects_url(self) -> str:
@@ -71,7 +85,9 @@ class WebhookConfig(ConfigModel):
         5.0, description="Seconds before the second attempt; doubled each time."
     )
     allow_private: bool = Field(
-        False, description="Allow webhooks to loopback and private addresses."
+        False,
+        description="Allow webhooks to loopback and private addresses. Link-local ones, where "
+        "clouds have their metadata, are never allowed.",
     )
 
 

@@ -128,6 +128,9 @@ class Limits(ConfigModel):
     max_requests: Count = Field(
         256, description="Concurrent REST calls for speech or chat on one Ingress replica."
     )
+    client_secrets_per_minute: Count = Field(
+        60, description="Client secrets that a key may make on one Ingress replica in a minute."
+    )
     max_speech_chars: int = Field(
         4096, ge=1, le=10_000_000, description="Characters of text in one call for speech."
     )

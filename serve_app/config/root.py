@@ -4,11 +4,15 @@ Every field says its unit and purpose in its description; docs/configuration.md 
 here. A profile is a set of default engines; a setting in the file overrides it.
 """
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Literal, NamedTuple
 
 from pydantic import Field
 
 from serve_app.config.admission import AdmissionConfig
+from serve_app.config.auth import Auth, AuthConfig
+from serve_app.config.browser import BrowserConfig
 from serve_app.config.drain import CLOSE_TIMEOUT_S, DrainConfig
 from serve_app.config.engines import (
     ChatConfig,
@@ -25,7 +29,10 @@ from serve_app.config.jobs import JobsConfig, StorageConfig
 from serve_app.config.limits import Limits
 from serve_app.config.logs import LoggingConfig
 from serve_app.config.model import ConfigModel
+from serve_app.config.network import NetworkConfig, TlsConfig
 from serve_app.config.resume import ResumeConfig
+from serve_app.config.tenants import TenantConfig, TenantName
+from serve_app.config.uploads import UploadsConfig
 from serve_app.config.voices import VOICES
 from serve_app.config.weighted import (
     GpuConfig,
@@ -71,6 +78,8 @@ class WorkerConfig(NamedTuple):
     diarizer_engine: str
     max_session_s: float
     history_s: float
+    audit_file: Path
+    tenants: Mapping[str, TenantConfig]
 
 
 class Config(ConfigModel):
@@ -84,9 +93,13 @@ class Config(ConfigModel):
     models: ModelsConfig = ModelsConfig()
     gpu: GpuConfig = GpuConfig()
     logging: LoggingConfig = LoggingConfig()
+    tls: TlsConfig = TlsConfig()
+    network: NetworkConfig = NetworkConfig()
     limits: Limits = Limits()
+    browser: BrowserConfig = BrowserConfig()
     drain: DrainConfig = DrainConfig()
     resume: ResumeConfig = ResumeConfig()
+    auth: Auth = AuthConfig()
     admission: AdmissionConfig = AdmissionConfig()
     ingress: IngressConfig = IngressConfig()
     vad: VadConfig = VadConfig()
@@ -97,7 +110,13 @@ class Config(ConfigModel):
     tcp: TcpConfig = TcpConfig()
     diarizer: DiarizerConfig = DiarizerConfig()
     storage: StorageConfig = StorageConfig()
+    uploads: UploadsConfig = UploadsConfig()
     jobs: JobsConfig = JobsConfig()
+    tenants: dict[TenantName, TenantConfig] = Field(
+        {},
+        description="Tenants by name; `default` is for those that are not named. `voxray tenants` "
+        "overrides it while the server runs. See [tenants.md](tenants.md).",
+    )
 
     @property
     def transcriber_engine(self) -> str:
@@ -143,6 +162,10 @@ class Config(ConfigModel):
         }
 
     @property
+    def audit_file(self) -> Path:
+        return Path(self.auth.audit_file or self.storage.folder / "audit.log").expanduser()
+
+    @property
     def worker(self) -> WorkerConfig:
         return WorkerConfig(
             self.storage,
@@ -153,6 +176,8 @@ class Config(ConfigModel):
             self.diarizer_engine,
             self.max_session_s,
             self.resume.history_s,
+            self.audit_file,
+            self.tenants,
         )
 
     @property

@@ -7,7 +7,7 @@ the file.
 
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
@@ -105,9 +105,14 @@ def _path(name: str) -> list[str]:
 
 
 def _model_at(path: tuple[str, ...]) -> type[BaseModel]:
-    model: type[BaseModel] = Config
+    """The section at a place of the tree. In a section of named ones, a step is a name."""
+    at: Any = Config
     for step in path:
-        found = model.model_fields[step].annotation if step in model.model_fields else None
-        if isinstance(found, type) and issubclass(found, BaseModel):
-            model = found
-    return model
+        at = at.model_fields[step].annotation if _is_section(at) else get_args(at)[-1]
+    assert _is_section(at)
+    section: type[BaseModel] = at
+    return section
+
+
+def _is_section(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)

@@ -36,10 +36,12 @@ from serve_app.conversation.spans import turn_spans
 from serve_app.conversation.turn import Turn, TurnState
 from serve_app.conversation.voices import VoiceCatalog
 from serve_app.errors import ClientError
+from serve_app.identity.principal import Principal
 from serve_app.lanes.pool import LanePool, LaneTimings, ReplicaSet
-from serve_app.lanes.requests import Call, Calls
+from serve_app.lanes.requests import Call, Calls, Measure, PayerOf
+from serve_app.limits.account import Open
 from serve_app.live.backlog import ReaderTooSlow
-from serve_app.live.driver import NOBODY, Abandon, LiveSession, LiveSessions, watch_lanes
+from serve_app.live.driver import NO_ORIGIN, Abandon, LiveSession, LiveSessions, watch_lanes
 from serve_app.live.events import SERVICE_RESTART, Close, ErrorReport, Listening, ServerNotice
 from serve_app.live.events import Event as SessionEvent
 from serve_app.live.events import Fact as SessionFact
@@ -48,11 +50,15 @@ from serve_app.observability.metrics import Metrics
 from serve_app.observability.origin import Origin
 from serve_app.observability.table import CONVERSATIONS, SESSIONS_REFUSED
 from serve_app.observability.trace import Trace
+from serve_app.usage.meter import Counted, Meter
 
 log = logging.getLogger("voxray.conversation")
 
 AUDIO_AHEAD_S = 600.0
 """Must hold the audio of one message; reading the socket pauses long before this."""
+
+CONVERSATION = (Open.SESSIONS, Open.CONVERSATIONS)
+"""What it counts as."""
 
 Work = Generate | Speak | Cancel
 ConversationEvent = Event | ServerNotice | ErrorReport | Close
@@ -137,15 +143,29 @@ class Conversation:
     def _do(self, order: Work) -> None:
         match order:
             case Generate(reply, request):
-                thinking = tracing.begin(self._trace(reply))
-                trace = tracing.traceparent(thinking)
-                call = self._all.chat.start(request.messages, request.options, trace=trace)
-                self._start(reply, self._generate(reply, call, thinking))
-                self._work[reply].calls.append(call)
+                try:
+                    self._begin(reply, request)
+                except ClientError as error:
+                    self._all.start(self._refuse(reply, error), self._fail, self._origin.ids())
             case Speak():
                 self._work_for(order.reply).clauses.put_nowait(order)
             case Cancel(reply):
                 self._cancel(reply)
+
+    def _begin(self, reply: int, request: ChatRequest) -> None:
+        """Raises `ClientError` where there are no tokens left, or the request is quarantined."""
+        caller = self._origin.caller
+        self._all.limiter.check_quota(caller, Counted.TOKENS)
+        thinking = tracing.begin(self._trace(reply))
+        trace = tracing.traceparent(thinking)
+        asked = (request.messages, request.options)
+        call = self._all.chat.start(*asked, caller=caller, trace=trace)
+        self._start(reply, self._generate(reply, call, thinking))
+        self._work[reply].calls.append(call)
+
+    async def _refuse(self, reply: int, error: ClientError) -> None:
+        """After the events that come with the order."""
+        self._feed_turn(WorkFailed(reply, error))
 
     def _send(self, event: Event) -> None:
         if isinstance(event, ReplyEnded):
@@ -223,14 +243,15 @@ class Conversation:
 
     async def _speak_clause(self, order: Speak, trace: str) -> None:
         asked = (order.text, order.voice, order.speed, order.clause)
-        answers = self._all.speaker.stream(*asked, trace=trace)
-        async with aclosing(answers) as sounds:  # type: ignore[type-var]
-            async for sound in sounds:
-                await self.writable.wait()
-                if sound.pcm:
-                    self._feed_turn(
-                        AudioDeltaReceived(order.reply, order.clause, sound.pcm, sound.engine_ms)
-                    )
+        caller = self._origin.caller
+        with self._all.limiter.quota(caller, Counted.CHARACTERS, len(order.text)):
+            answers = self._all.speaker.stream(*asked, caller=caller, trace=trace)
+            async with aclosing(answers) as sounds:  # type: ignore[type-var]
+                async for sound in sounds:
+                    await self.writable.wait()
+                    if sound.pcm:
+                        spoken = (order.clause, sound.pcm, sound.engine_ms)
+                        self._feed_turn(AudioDeltaReceived(order.reply, *spoken))
 
     @contextmanager
     def _recorded(
@@ -256,6 +277,7 @@ class Conversations:
     ) -> None:
         self.config = config
         self.sessions = sessions
+        self.limiter = sessions.limiter
         self.voices = voices
         self.metrics = metrics
         self.chat = chat
@@ -283,10 +305,11 @@ class Conversations:
         assert self._tasks, "conversations are opened while `run` runs"
         return self._tasks.create_task(_guarded(work, fail, ids))
 
-    def admit(self) -> Place:
-        """Reserve a place for `open`. Raises `ClientError` when none is free."""
+    def admit(self, caller: Principal) -> Place:
+        """Reserve a place for `open`. Raises `ClientError` when none is free, here or within the
+        limits of the caller."""
         self._check()
-        return self.sessions.admit()
+        return self.sessions.admit(caller, CONVERSATION)
 
     def _check(self) -> None:
         limits = self.sessions.limits
@@ -328,7 +351,7 @@ class Conversations:
         listening: Listening,
         prefix: str,
         place: Place | None = None,
-        origin: Origin = NOBODY,
+        origin: Origin = NO_ORIGIN,
     ) -> Conversation:
         """A new conversation, at the `place` that `admit` reserved. The caller must always pass it
         to `close`.
@@ -339,7 +362,13 @@ class Conversations:
         turn = Turn(settings, self.sessions.limits.max_items, prefix)
         conversation = Conversation(self, turn, sink, origin)
         live = self.sessions.open(
-            conversation.on_event, abandon, self._limits(), listening, place, origin
+            conversation.on_event,
+            abandon,
+            self._limits(),
+            listening,
+            place,
+            origin,
+            CONVERSATION,
         )
         conversation.live = live
         self._open.add(conversation)
@@ -394,12 +423,21 @@ def _outcome(ended: ReplyEnded) -> dict[str, object]:
     }
 
 
-def chat_calls(replicas: ReplicaSet, config: ChatConfig) -> Calls:
-    return Calls(_lanes(replicas, config, ChatRequest), config.timeout_s, "reply_failed")
+def chat_calls(replicas: ReplicaSet, config: ChatConfig, meter: Meter, payer_of: PayerOf) -> Calls:
+    lanes = _lanes(replicas, config, ChatRequest)
+    measure = Measure(Counted.TOKENS, lambda request, delta: sum(delta.tokens))
+    return Calls(lanes, config.timeout_s, "reply_failed", meter, measure, payer_of)
 
 
-def speech_calls(replicas: ReplicaSet, config: SpeakerConfig) -> Calls:
-    return Calls(_lanes(replicas, config, SpeechRequest), config.timeout_s, "speech_failed")
+def speech_calls(
+    replicas: ReplicaSet, config: SpeakerConfig, meter: Meter, payer_of: PayerOf
+) -> Calls:
+    """A text is counted as soon as there is audio of it."""
+    lanes = _lanes(replicas, config, SpeechRequest)
+    measure = Measure(
+        Counted.CHARACTERS, lambda request, sound: len(request[0]) if sound.pcm else 0
+    )
+    return Calls(lanes, config.timeout_s, "speech_failed", meter, measure, payer_of)
 
 
 def _lanes(replicas: ReplicaSet, config: EngineConfig, request: type) -> LanePool:

@@ -21,6 +21,7 @@ from serve_app.errors import ClientError
 from serve_app.jobs.database import Database, now
 from serve_app.jobs.encryption import Damaged
 from serve_app.jobs.keyring import MAGIC, KeyMissing
+from serve_app.jobs.retention import Kept, is_over
 from serve_app.jobs.storage_keys import keys_of
 from serve_app.jobs.tables import histories
 from serve_app.observability.metrics import Metrics
@@ -120,7 +121,8 @@ class Histories:
             await self._write(owner, turn)
         except Exception as error:  # nothing of it may end the conversations
             self._metrics.count(HISTORIES_NOT_WRITTEN)
-            log.warning("history_not_written", extra={"cause": type(error).__name__})
+            fields = {"tenant": owner.tenant, "cause": type(error).__name__}
+            log.warning("history_not_written", extra=fields)
 
     async def _write(self, owner: Owner, turn: _Turn) -> None:
         known = (histories.c.id == owner.id) & (histories.c.tenant == owner.tenant)
@@ -149,10 +151,11 @@ class Histories:
         raise ClientError("storage_key_missing", "the stored history is encrypted")
 
 
-async def forget_histories(database: Database, age_s: float) -> None:
-    """Delete those without a turn for so long. Raises `ClientError`."""
+async def forget_histories(database: Database, kept: Kept) -> None:
+    """Delete those without a turn for longer than they are kept. Raises `ClientError`."""
     async with database.write() as connection:
-        await connection.execute(histories.delete().where(histories.c.updated < now() - age_s))
+        old = is_over(histories.c.tenant, histories.c.updated, kept)
+        await connection.execute(histories.delete().where(old))
 
 
 def packed(items: Sequence[Item]) -> bytes:

@@ -4,6 +4,7 @@ Event names and shapes as in the OpenAI API reference; docs/realtime.md lists wh
 here. Both session types are the same conversation: one of type `transcription` never replies.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from deployments.interfaces import SpeechOptions
@@ -51,9 +52,17 @@ class RealtimeDialect:
     """One connection's side of the protocol. Raises `ClientError` for an invalid session."""
 
     def __init__(
-        self, terms: DialectTerms, session_id: str, session: RealtimeSession, model: str, now: float
+        self,
+        terms: DialectTerms,
+        session_id: str,
+        session: RealtimeSession,
+        model: str,
+        now: float,
+        may_reply: bool = True,
     ) -> None:
+        """`may_reply`: else the session can only be one of type `transcription`."""
         self._terms = terms
+        self._may_reply = may_reply
         self.id = f"sess_{session_id}"
         self.prefix = session_id[:12]
         """Of every id that this session makes."""
@@ -66,6 +75,10 @@ class RealtimeDialect:
         self._write = EventWriter(self.prefix)
         self._replies = ReplyEvents(self._write, self.prefix, audio.output.format)
         self._events = ServerEvents(self._write, self._replies, terms.revises)
+
+    def tell_limits(self, rate_limits: Callable[[], list[Frame]]) -> None:
+        """After each reply."""
+        self._replies.rate_limits = rate_limits
 
     @property
     def listening(self) -> Listening:
@@ -132,6 +145,9 @@ class RealtimeDialect:
         if not isinstance(update, dict):
             raise ClientError("missing_required_parameter", "session must be an object")
         session = self._session.merged(update, self._terms.engines)
+        if session.type != "transcription" and not self._may_reply:
+            reason = "session.type: this key allows only transcription"
+            raise ClientError("invalid_value", reason, param="session.type")
         self.settings = self._checked(session)
         self._input.change_format(session.audio.input.format)
         self._replies.change_format(session.audio.output.format)

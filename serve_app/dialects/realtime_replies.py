@@ -1,6 +1,7 @@
 """The `response.*` events of the OpenAI Realtime dialect. Pure."""
 
 import base64
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from deployments.audio import OutputConverter
@@ -37,6 +38,8 @@ class ReplyEvents:
         self._format = format_
         self._converter = _converter(format_)
         self._message = _Message(0, True)
+        self.rate_limits: Callable[[], list[Frame]] = lambda: []
+        """The limits of the session's tenant, and what is left of them."""
 
     def change_format(self, format_: Format) -> None:
         if format_ != self._format:
@@ -74,7 +77,7 @@ class ReplyEvents:
                 self._converter = _converter(self._format)
                 return [
                     self._write("response.done", response=self._response(event)),
-                    self._write("rate_limits.updated", rate_limits=[]),
+                    self._write("rate_limits.updated", rate_limits=self.rate_limits()),
                 ]
         raise AssertionError(f"{type(event).__name__} has no frame")
 

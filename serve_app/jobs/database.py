@@ -2,7 +2,7 @@
 
 In SQLite, write transactions begin with `BEGIN IMMEDIATE`: a read transaction that later writes
 fails if another has written since. SQLite runs in WAL mode and syncs every commit: confirmed
-changes are on disk.
+changes are on disk. What is deleted is overwritten.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ import sqlite3
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import make_url
@@ -22,6 +22,7 @@ from sqlalchemy.sql.functions import FunctionElement
 
 from serve_app.errors import ClientError
 from serve_app.extras import check_driver
+from serve_app.security.owner_only import make_folder, owner_only, tighten
 
 RETRY_AFTER_S = 5
 CONNECT_TIMEOUT_S = 3.0
@@ -29,9 +30,14 @@ COMMAND_TIMEOUT_S = 10.0
 LOCK_TIMEOUT_S = 20.0
 """SQLite has one writer at a time; a writing worker has a lower priority than live speech."""
 
+PATIENCE = f"busy_timeout={LOCK_TIMEOUT_S * 1000:.0f}"
+
 MIGRATION_LOCK = 0x766F78  # "vox"
 FOREIGN = ("no such column", "no such table", "has no column")
 """SQLite errors for tables of another version of voxray."""
+
+OURS = ("objects", "audit.log")
+"""How the names of what else voxray keeps there begin."""
 
 FULL = ("disk is full", "no space left", "os error 28", "disk quota", "disk full")
 
@@ -95,7 +101,8 @@ class Database:
         self._url = make_url(url)
         self._lite = self._url.get_backend_name() == "sqlite"
         check_driver(url)
-        options: dict[str, Any] = {"pool_pre_ping": True}
+        # An error's text is for logs; parameters may be clients' words.
+        options: dict[str, Any] = {"pool_pre_ping": True, "hide_parameters": True}
         if self._lite:
             options["connect_args"] = {"timeout": LOCK_TIMEOUT_S, "factory": _Lite}
         else:
@@ -128,6 +135,17 @@ class Database:
             async with self._engine.begin() as connection:
                 yield connection
 
+    async def forget_deleted(self) -> None:
+        """Empties SQLite's log, which has what was deleted until then; its pages are overwritten
+        at once. Where others are reading or writing, the next call does it."""
+        if not self._lite:
+            return
+        with storage_errors("database"):
+            async with self._engine.connect() as connection:
+                await connection.execution_options(bare=True)
+                for pragma in ("busy_timeout=100", "wal_checkpoint(TRUNCATE)", PATIENCE):
+                    await connection.exec_driver_sql(f"PRAGMA {pragma}")
+
     async def migrate(self) -> None:
         """Bring the tables up to date, once; one process at a time."""
         async with self._migrating:
@@ -149,21 +167,38 @@ class Database:
             yield
             return
         file = Path(str(self._url.database))
-        file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with file.with_suffix(".lock").open("w") as lock:
+        await asyncio.to_thread(_make_private, file)
+        # Not in a thread: who is cancelled while it opens a file could not close it.
+        with _lock_file(file) as lock:
             await asyncio.to_thread(fcntl.flock, lock, fcntl.LOCK_EX)
             yield
 
 
+def _make_private(file: Path) -> None:
+    """SQLite's file and all beside it are their owner's only. SQLite gives its other files the mode
+    of the first."""
+    make_folder(file.parent)
+    open(file, "ab", opener=owner_only).close()
+    within = list(file.parent.iterdir())
+    tighten(it for it in within if it.name.startswith(f"{file.stem}."))
+    if all(it.name.startswith((f"{file.stem}.", *OURS)) for it in within):
+        tighten([file.parent])
+
+
+def _lock_file(file: Path) -> IO[str]:
+    return open(file.with_suffix(".lock"), "a", opener=owner_only)
+
+
 def _prepare_sqlite(connection: Any, _: Any) -> None:
     connection.isolation_level = None  # `_begin_sqlite` sends BEGIN
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "secure_delete=ON"):
         connection.execute(f"PRAGMA {pragma}")
 
 
 def _begin_sqlite(connection: sa.Connection) -> None:
-    reads = connection.get_execution_options().get("read")
-    connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
+    options = connection.get_execution_options()
+    if not options.get("bare"):
+        connection.exec_driver_sql("BEGIN" if options.get("read") else "BEGIN IMMEDIATE")
 
 
 def _upgrade(connection: sa.Connection) -> None:

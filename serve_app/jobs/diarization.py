@@ -1,9 +1,11 @@
 """Diarizes a recording over a lane: audio in order, and at most `AHEAD` unprocessed."""
 
 import asyncio
+import copy
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 
+from deployments.fairness import NOBODY, Payer
 from deployments.interfaces import (
     BYTES_PER_SAMPLE,
     RATE,
@@ -30,14 +32,14 @@ class _ReplicaLost(Exception):
 class _Recording:
     """One recording as a stream on a lane."""
 
-    def __init__(self, lanes: LanePool, timeout_s: float) -> None:
+    def __init__(self, lanes: LanePool, timeout_s: float, payer: Payer) -> None:
         self._timeout_s = timeout_s
         self._moved = asyncio.Event()
         self._attachments = 0
         self._answer: DiarizationResult | None = None
         self._quarantined = False
         self.sent = 0
-        self.stream = LaneStream(lanes, self)
+        self.stream = LaneStream(lanes, self, payer, batch=True)
         lanes.attach(self.stream)
 
     def attached(self) -> None:
@@ -106,12 +108,19 @@ class Diarization:
     def __init__(self, lanes: LanePool, timeout_s: float) -> None:
         self._lanes = lanes
         self._timeout_s = timeout_s
+        self._payer = NOBODY
+
+    def of(self, payer: Payer) -> "Diarization":
+        """The same, for the recordings of one tenant."""
+        its = copy.copy(self)
+        its._payer = payer
+        return its
 
     async def turns(
         self, open_: Open, speakers: SpeakerCount, on_progress: Callable[[int], None]
     ) -> list[SpeakerTurn]:
         """The turns of all speakers. Raises `TranscriptionFailed` if the engine fails."""
-        recording = _Recording(self._lanes, self._timeout_s)
+        recording = _Recording(self._lanes, self._timeout_s, self._payer)
         try:
             while True:
                 await recording.begin()

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from serve_app.extras import DOCX, module_of
 from serve_app.jobs.result import Result, SpokenSegment
-from serve_app.live.transcript import Segment, clock, render
+from serve_app.live.transcript import Segment, clock, one_line, render
 
 
 class Export(NamedTuple):
@@ -34,7 +34,7 @@ def _tsv(result: Result) -> bytes:
     """Whisper's format, start and end in ms, with an additional column for the speaker."""
     lines = ["start\tend\tspeaker\ttext"]
     lines += [
-        f"{it.start_ms}\t{it.end_ms}\t{it.speaker or ''}\t{it.text.replace(chr(9), ' ')}"
+        f"{it.start_ms}\t{it.end_ms}\t{it.speaker or ''}\t{one_line(it.text)}"
         for it in result.aligned_segments
     ]
     return ("\n".join(lines) + "\n").encode()
@@ -48,15 +48,10 @@ def _docx(result: Result) -> bytes:
         paragraph.add_run(f"{clock(it.start_ms, '.')[:8]}  ").italic = True
         if it.speaker:
             paragraph.add_run(f"{it.speaker}: ").bold = True
-        paragraph.add_run(_printable(it.text))
+        paragraph.add_run(one_line(it.text))  # XML does not allow control characters
     out = io.BytesIO()
     document.save(out)
     return out.getvalue()
-
-
-def _printable(text: str) -> str:
-    """XML does not allow control characters."""
-    return "".join(letter for letter in text if letter.isprintable())
 
 
 def _captioned(result: Result) -> list[Segment]:

@@ -14,6 +14,8 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import IO
 
+from serve_app.security.owner_only import make_folder, owner_only, tighten
+
 STAGED = re.compile(r"#\d+$")
 
 
@@ -21,7 +23,8 @@ class FolderStore:
     """Every method raises `OSError`; `FileNotFoundError` if there is no such object."""
 
     def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_folder(folder)
+        _tighten_ours(folder)
         self._folder = folder
 
     def free_bytes(self) -> int:
@@ -89,12 +92,20 @@ class FolderStore:
                 folder = folder.parent
 
 
+def _tighten_ours(folder: Path) -> None:
+    """A tenant's folder has jobs; with it, others lose what is below. The folder of a store that
+    has nothing else is ours, too."""
+    within = list(folder.iterdir())
+    tenants = [it for it in within if it.is_dir() and any(it.glob("job_*"))]
+    tighten(tenants if len(tenants) < len(within) else [*tenants, folder])
+
+
 def _create(file: Path) -> IO[bytes]:
     """A concurrent deletion may remove the folder before the file is created."""
     for _ in range(10):
         with contextlib.suppress(FileNotFoundError):
-            file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            return file.open("xb")
+            make_folder(file.parent)
+            return open(file, "xb", opener=owner_only)
     raise FileNotFoundError(file)
 
 

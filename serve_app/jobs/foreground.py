@@ -1,15 +1,16 @@
 """Recordings that a client waits for: the stages of a job, without storing anything."""
 
 import tempfile
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import IO
 
 from deployments.decoding import Bounds, Undecodable
-from deployments.interfaces import SpeakerCount, SpeakerTurn, SpeechOptions, Word
+from deployments.interfaces import RATE, SpeakerCount, SpeakerTurn, SpeechOptions, Word
 from serve_app.config import Limits
 from serve_app.errors import ClientError
+from serve_app.identity.principal import Principal
 from serve_app.jobs.diarization import Diarization
 from serve_app.jobs.joining import Joining, Transcribed, language_of
 from serve_app.jobs.prepare import Preparation, Stretch, audio
@@ -17,9 +18,12 @@ from serve_app.jobs.recogniser import Recogniser, TranscriptionFailed
 from serve_app.jobs.recognition import transcribed, transcribed_windows, windows
 from serve_app.jobs.result import segments_of
 from serve_app.jobs.windowing import Window
+from serve_app.lanes.requests import PayerOf
+from serve_app.limits.limiter import Limiter
 from serve_app.live.events import SessionMetrics
 from serve_app.live.transcript import Segment, WordOut, ms
 from serve_app.observability.metrics import Metrics
+from serve_app.usage.meter import Counted, Meter
 
 
 class _Blocks:
@@ -46,7 +50,10 @@ class Recording:
         blocks: _Blocks,
         recogniser: Recogniser,
         diarization: Diarization,
+        heard: Callable[[int], None],
     ) -> None:
+        """`heard` gets the number of samples as they are decoded."""
+        self._heard = heard
         self._preparation = preparation
         self._blocks = blocks
         self._recogniser = recogniser
@@ -120,6 +127,7 @@ class Recording:
     async def _stretches(self) -> AsyncGenerator[Stretch]:
         async with aclosing(self._preparation.seconds()) as seconds:
             async for second in seconds:
+                self._heard(second.samples - self.samples)
                 self.samples = second.samples
                 self._blocks.write(second.blocks)
                 yield second.stretch
@@ -128,16 +136,37 @@ class Recording:
 class Recordings:
     """Transcribes recordings over the lanes of this process."""
 
-    def __init__(self, recogniser: Recogniser, diarization: Diarization, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        recogniser: Recogniser,
+        diarization: Diarization,
+        metrics: Metrics,
+        meter: Meter,
+        limiter: Limiter,
+        payer_of: PayerOf,
+    ) -> None:
+        self._payer_of = payer_of
+        self._meter = meter
+        self._limiter = limiter
         self._recogniser = recogniser
         self._diarization = diarization
         self._metrics = metrics
 
     @asynccontextmanager
-    async def open(self, path: Path, limits: Limits) -> AsyncIterator[Recording]:
+    async def open(self, path: Path, limits: Limits, caller: Principal) -> AsyncIterator[Recording]:
+        """Raises `ClientError` where the caller has no audio left; while it is being transcribed,
+        too."""
+        self._limiter.check_quota(caller, Counted.AUDIO)
+
+        def heard(samples: int) -> None:
+            self._limiter.check_left(caller, Counted.AUDIO)
+            self._meter.add(caller, Counted.AUDIO, samples / RATE)
+
         preparation = Preparation(path, Bounds(limits.max_recording_s, limits.decode_timeout_s))
+        payer = self._payer_of(caller)
+        engines = self._recogniser.of(payer), self._diarization.of(payer)
         with tempfile.TemporaryFile(prefix="voxray-") as file:
-            it = Recording(preparation, _Blocks(file), self._recogniser, self._diarization)
+            it = Recording(preparation, _Blocks(file), *engines, heard)
             try:
                 yield it
             finally:

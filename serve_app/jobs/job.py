@@ -106,6 +106,10 @@ class Job(NamedTuple):
     idempotency_key: str | None
     kind: str
     """`file`, or `live` for a recorded live session."""
+    key: str = ""
+    """The id of the key that submitted it."""
+    heard_s: float = 0.0
+    """Seconds of the recording that have been transcribed."""
 
     @classmethod
     def of(cls, row: Any) -> "Job":

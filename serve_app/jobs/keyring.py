@@ -4,6 +4,8 @@ for random nonces.
     wrapped key = "VXK1" | key id (8) | nonce (12) | key, encrypted (48)     AAD key id | path
 """
 
+import hashlib
+import hmac
 from collections.abc import Sequence
 
 from serve_app.jobs.encryption import Damaged, unwrap, wrap
@@ -36,7 +38,7 @@ class Keyring:
     def seal(self, secret: bytes, path: str) -> bytes:
         """`secret` encrypted with the newest key, bound to `path`."""
         id_ = key_id(self._newest)
-        return MAGIC + bytes.fromhex(id_) + wrap(self._newest, secret, f"{id_}|{path}")
+        return self.prefix + wrap(self._newest, secret, f"{id_}|{path}")
 
     def open(self, sealed: bytes, path: str) -> bytes:
         """Raises `KeyMissing` and `Damaged`."""
@@ -44,6 +46,30 @@ class Keyring:
         if id_ not in self._keys:
             raise KeyMissing(id_)
         return unwrap(self._keys[id_], sealed[HEADER_BYTES:], f"{id_}|{path}")
+
+    @property
+    def prefix(self) -> bytes:
+        """How everything begins that the newest key encrypted."""
+        return MAGIC + bytes.fromhex(key_id(self._newest))
+
+    @property
+    def ids(self) -> list[str]:
+        """Of all keys, the newest first."""
+        return list(self._keys)
+
+    def rewrap(self, sealed: bytes, path: str) -> bytes:
+        """The same, encrypted with the newest key. Raises `KeyMissing` and `Damaged`."""
+        return self.seal(self.open(sealed, path), path)
+
+    def digests(self, text: str) -> list[str]:
+        """What finds `text` in the database without showing it: one for each key, the newest
+        first."""
+        return [_digest(key, text) for key in self._keys.values()]
+
+
+def _digest(key: bytes, text: str) -> str:
+    apart = hmac.digest(key, b"voxray digest", hashlib.sha256)  # the key itself only encrypts
+    return hmac.digest(apart, text.encode(), hashlib.sha256).hex()
 
 
 def id_of(sealed: bytes) -> str:

@@ -9,6 +9,7 @@ import anyio
 
 from deployments.interfaces import RATE
 from serve_app.errors import ClientError
+from serve_app.identity.principal import Principal
 from serve_app.jobs.job import Job, JobOptions, JobState
 from serve_app.jobs.persistence import persistently
 from serve_app.jobs.quality import Quality
@@ -17,7 +18,6 @@ from serve_app.jobs.result import Result, StageResults, result
 from serve_app.jobs.submission import Jobs
 from serve_app.live.events import Event
 from serve_app.live.recording import Collector
-from serve_app.security.principal import Principal
 
 log = logging.getLogger("voxray.jobs")
 
@@ -61,8 +61,10 @@ class LiveRecordings:
     async def open(self, owner: Principal, options: JobOptions) -> Job:
         """A transcription that waits for its session. Raises `ClientError`."""
         id_ = new_id()
-        key = self._jobs.objects.new_key(f"{owner.tenant}/{id_}")
-        asked = Submitted(id_, owner.tenant, options, "live", "", 0, "", None, key, "live")
+        sealed = self._jobs.objects.new_key(f"{owner.tenant}/{id_}")
+        asked = Submitted(
+            id_, owner.tenant, options, "live", "", 0, "", None, sealed, "live", owner.key
+        )
         job, _ = await self._jobs.queue.submit(asked, self._jobs.config.max_waiting)
         return job
 
@@ -114,7 +116,11 @@ class LiveRecordings:
         await persistently(lambda: self._jobs.objects.put(job, "result", body))
         changes: dict[str, Any] = {"engine": self._engine, "duration_s": audio_ms / 1000}
         ending = Ending(JobState.COMPLETED)
-        await persistently(lambda: self._jobs.queue.end(job, ending, **changes))
+        try:
+            await persistently(lambda: self._jobs.queue.end(job, ending, **changes))
+        except LeaseLost:  # it was deleted meanwhile
+            await self._jobs.objects.delete(f"{name.tenant}/{name.id}")
+            raise
 
     async def _waiting(self, name: _Name) -> Job:
         """The transcription, if it still waits for its session. Raises `ClientError`."""

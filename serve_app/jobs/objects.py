@@ -3,6 +3,7 @@
 An object appears whole or not at all. Objects of a job are under `tenant/job/`.
 """
 
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -20,6 +21,9 @@ from serve_app.jobs.storage_keys import keys_of
 PIECE_BYTES = 1 << 20
 SPARE_BYTES = 64 << 20
 """Left free on a local disk, because results are written there, too."""
+
+OF_A_JOB = re.compile(r"[^/]+/(?P<job>job_[0-9a-f]{32})(?=/)")
+"""Names of objects of jobs; nothing else in the store is deleted."""
 
 Store = FolderStore | RemoteStore
 
@@ -151,15 +155,17 @@ class Objects:
         time, in seconds since 1970."""
         await self._store.forget_unfinished(before)
 
-    async def delete(self, prefix: str) -> None:
-        """Everything under a prefix; no error if there is nothing."""
-        for name, _ in await self.names(prefix):
+    async def delete(self, prefix: str) -> int:
+        """Everything under a prefix; the number of objects."""
+        names = await self.names(prefix)
+        for name, _ in names:
             try:
                 await self._store.delete(name)
             except FileNotFoundError:
                 continue
             except OSError as error:
                 raise failure(error) from error
+        return len(names)
 
     async def _sealed(
         self, path: str, sealed_key: bytes | None, pieces: AsyncIterator[bytes]

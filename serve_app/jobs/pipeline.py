@@ -48,7 +48,7 @@ class Pipeline:
         self._setup = setup
         self._timing = StageTimer()
         self._resumed = 0
-        self.report = Report()
+        self.report = Report(job.heard_s)
         self._checkpoints = Checkpoints(job, objects, self.report)
 
     async def run(self, known: Callable[[Prepared], Awaitable[bytes | None]]) -> bytes:

@@ -7,18 +7,25 @@ with `LeaseLost`. So a job has one result, even if it was computed twice.
 import json
 import os
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
 from serve_app.errors import ClientError
+from serve_app.identity.principal import Principal
 from serve_app.jobs.database import Database, now
 from serve_app.jobs.job import CLAIMED, ENDED, Job, JobOptions, JobState, Standing
+from serve_app.jobs.private import Private
 from serve_app.jobs.result_cache import remember
+from serve_app.jobs.retention import WITH_DATA, Kept, is_over
+from serve_app.jobs.room import Room, check_room
+from serve_app.jobs.shares import charge, correct, forget_idle, lift, next_of
 from serve_app.jobs.standing import pace, standing_of
 from serve_app.jobs.tables import jobs
 from serve_app.jobs.webhooks.announcement import announce
+from serve_app.usage import table as usage
+from serve_app.usage.meter import Counted
 
 MOST_LOSSES = 2
 """A job that crashes this many workers without progress fails."""
@@ -41,6 +48,8 @@ class Submitted(NamedTuple):
     idempotency_key: str | None
     sealed_key: bytes | None
     kind: str = "file"
+    key: str = ""
+    """The id of the key that submitted it."""
 
 
 class Filter(NamedTuple):
@@ -64,37 +73,64 @@ def new_id() -> str:
     return f"job_{uuid.uuid4().hex}"
 
 
+def _conflict() -> ClientError:
+    reason = "this idempotency key was used for another request"
+    return ClientError("idempotency_conflict", reason)
+
+
+async def _count(connection: Any, ended: Job) -> None:
+    """A job counts once, in whatever state it ends, with the audio that has been transcribed."""
+    who = Principal(ended.tenant, ended.key)
+    await usage.add(connection, who, {Counted.JOBS: 1, Counted.AUDIO: ended.heard_s})
+
+
 class Queue:
     """All jobs of all tenants. Every method raises `ClientError` if the database is unavailable."""
 
-    def __init__(self, database: Database, lease_s: float) -> None:
+    def __init__(
+        self,
+        database: Database,
+        lease_s: float,
+        private: Private | None = None,
+        weight_of: Callable[[str], float] = lambda tenant: 1.0,
+    ) -> None:
+        self._weight_of = weight_of
         self._database = database
         self._lease_s = lease_s
+        self._private = private or Private()
 
     # For clients.
 
-    async def submit(self, asked: Submitted, most_waiting: int) -> tuple[Job, bool]:
+    async def submit(
+        self, asked: Submitted, most_waiting: int, rooms: Sequence[Room] = ()
+    ) -> tuple[Job, bool]:
         """The job, and whether it is new: the same idempotency key gives the same job.
 
-        Raises `ClientError` if the key was used for another request, or too many jobs wait.
+        Raises `ClientError` if the key was used for another request, too many jobs wait, or there
+        is no room.
         """
+        if asked.idempotency_key and (before := await self._submitted_before(asked)):
+            return before, False
         try:
-            return await self._insert(asked, most_waiting), True
-        except sa.exc.IntegrityError:
-            return await self._submitted_before(asked), False
+            return await self._insert(asked, [Room("", most_waiting, 0), *rooms]), True
+        except sa.exc.IntegrityError as error:
+            if before := await self._submitted_before(asked):
+                return before, False
+            raise _conflict() from error
 
-    async def _insert(self, asked: Submitted, most_waiting: int) -> Job:
+    async def free(
+        self, tenant: str, rooms: Sequence[Room], size: int
+    ) -> Sequence[tuple[int, Room]]:
+        """See `check_room`."""
+        if not rooms:
+            return ()
+        async with self._database.read() as connection:
+            return await check_room(connection, tenant, rooms, size)
+
+    async def _insert(self, asked: Submitted, rooms: Sequence[Room]) -> Job:
         live = asked.kind == "live"
         async with self._database.write() as connection:
-            waiting = await connection.scalar(
-                sa.select(sa.func.count())
-                .select_from(jobs)
-                .where(jobs.c.tenant == asked.tenant, jobs.c.state == JobState.QUEUED)
-            )
-            if (waiting or 0) >= most_waiting:
-                raise ClientError(
-                    "too_many_jobs", f"{most_waiting} jobs are already waiting; retry later", 60
-                )
+            await check_room(connection, asked.tenant, rooms, asked.size)
             fields = asked._asdict() | {
                 "options": asked.options.model_dump_json(),
                 "priority": asked.options.priority,
@@ -102,18 +138,21 @@ class Queue:
                 "started": now() if live else None,
                 "created": now(),
             }
-            row = await connection.execute(jobs.insert().values(fields).returning(*jobs.c))
-            return Job.of(row.mappings().one())
+            stored = self._private.new_job(fields)
+            if not live:
+                await lift(connection, asked.tenant)
+            row = await connection.execute(jobs.insert().values(stored).returning(*jobs.c))
+            return self._private.job(row.mappings().one())
 
-    async def _submitted_before(self, asked: Submitted) -> Job:
-        same = (jobs.c.tenant == asked.tenant) & (jobs.c.idempotency_key == asked.idempotency_key)
+    async def _submitted_before(self, asked: Submitted) -> Job | None:
+        """The job of the same key. Raises `ClientError` if that was another request."""
+        keys = self._private.stored_as(asked.tenant, asked.idempotency_key or "")
+        same = (jobs.c.tenant == asked.tenant) & jobs.c.idempotency_key.in_(keys)
         async with self._database.read() as connection:
             row = (await connection.execute(jobs.select().where(same))).mappings().first()
-        job = Job.of(row) if row else None
-        if job is None or (job.digest, job.options) != (asked.digest, asked.options):
-            raise ClientError(
-                "idempotency_conflict", "this idempotency key was used for another request"
-            )
+        job = self._private.job(row) if row else None
+        if job and (job.digest, job.options) != (asked.digest, asked.options):
+            raise _conflict()
         return job
 
     async def get(self, tenant: str, id_: str) -> Job:
@@ -123,7 +162,7 @@ class Queue:
             row = (await connection.execute(jobs.select().where(mine))).mappings().first()
         if row is None:
             raise ClientError("job_not_found", f"there is no job {id_[:80]!r}")
-        return Job.of(row)
+        return self._private.job(row)
 
     async def find(self, tenant: str, asked: Filter) -> tuple[list[Job], bool]:
         """The newest first, and whether there are more."""
@@ -138,7 +177,7 @@ class Queue:
         wanted = wanted.order_by(jobs.c.sequence.desc()).limit(asked.limit + 1)
         async with self._database.read() as connection:
             rows = (await connection.execute(wanted)).mappings().all()
-        return [Job.of(row) for row in rows[: asked.limit]], len(rows) > asked.limit
+        return [self._private.job(row) for row in rows[: asked.limit]], len(rows) > asked.limit
 
     async def standings(self, waiting: Sequence[Job]) -> dict[str, Standing]:
         """The queue positions of those jobs that wait."""
@@ -163,45 +202,49 @@ class Queue:
             )
             changed = row.mappings().first()
             if changed:
-                cancelled = Job.of(changed)
+                cancelled = self._private.job(changed)
                 if cancelled.ended:
-                    await announce(connection, cancelled)
+                    await announce(connection, cancelled, self._private)
+                    await _count(connection, cancelled)
                 return cancelled
             await connection.execute(jobs.delete().where(jobs.c.id == job.id))
         return None
 
     # For workers.
 
-    async def claim(self) -> Job | None:
-        """The next job that waits or whose worker is lost; the caller holds its `lease`."""
+    async def claim(self, beside: bool = False) -> Job | None:
+        """The next job that waits or whose worker is lost; the caller holds its `lease`. The tenant
+        that has had the least is first, and of its jobs that of the highest priority.
+
+        `beside`: only of tenants that have no job running.
+        """
         lost = jobs.c.state.in_(CLAIMED) & (jobs.c.lease_until < now()) & (jobs.c.kind == "file")
         free = (jobs.c.state == JobState.QUEUED) & (jobs.c.not_before <= now())
-        candidate = (
-            sa.select(jobs.c.sequence)
-            .where(free | lost)
-            .order_by(jobs.c.priority.desc(), jobs.c.sequence)
-            .limit(1)
-            .with_for_update(skip_locked=True)
-        )
-        was_lost = jobs.c.state.in_(CLAIMED)
-        values = {
+        async with self._database.write() as connection:
+            found = (await connection.execute(next_of(free | lost, beside))).first()
+            if found is None:
+                return None
+            row = await connection.execute(
+                jobs.update()
+                .where(jobs.c.sequence == found.sequence)
+                .values(self._claimed())
+                .returning(*jobs.c)
+            )
+            claimed = self._private.job(row.mappings().one())
+            if found.started is None:
+                await charge(connection, claimed, self._weight_of(claimed.tenant))
+        return claimed
+
+    def _claimed(self) -> dict[str, Any]:
+        return {
             "state": sa.case(
                 (jobs.c.state == JobState.CANCELLING, JobState.CANCELLING), else_="running"
             ),
             "lease": f"{os.getpid()}-{uuid.uuid4().hex[:24]}",
             "lease_until": now() + self._lease_s,
             "started": sa.func.coalesce(jobs.c.started, now()),
-            "losses": sa.case((was_lost, jobs.c.losses + 1), else_=jobs.c.losses),
+            "losses": sa.case((jobs.c.state.in_(CLAIMED), jobs.c.losses + 1), else_=jobs.c.losses),
         }
-        async with self._database.write() as connection:
-            row = await connection.execute(
-                jobs.update()
-                .where(jobs.c.sequence == candidate.scalar_subquery())
-                .values(values)
-                .returning(*jobs.c)
-            )
-            claimed = row.mappings().first()
-        return Job.of(claimed) if claimed else None
 
     async def renew(self, job: Job, **changes: Any) -> JobState:
         """Renew the lease and store the changes; returns the job's state. Raises `LeaseLost`."""
@@ -222,7 +265,8 @@ class Queue:
         await self._write(job, values)
 
     async def end(self, job: Job, ending: Ending, **changes: Any) -> None:
-        """Store the last state and the webhook in one transaction. Raises `LeaseLost`.
+        """Store the last state and the webhook, and count what was used, in one transaction.
+        Raises `LeaseLost`.
 
         If the job is being cancelled, it ends as cancelled, even with a result.
         """
@@ -242,16 +286,29 @@ class Queue:
             values["progress"] = 100.0
         async with self._database.write() as connection:
             ended = await self._write_on(connection, job, values)
-            await announce(connection, ended)
+            await announce(connection, ended, self._private)
+            await correct(connection, ended, self._weight_of(ended.tenant))
+            await _count(connection, ended)
             if ending.fingerprint and ended.state is JobState.COMPLETED:
-                await remember(connection, ended, ending.fingerprint)
+                found_by = self._private.digest(ended.tenant, ending.fingerprint)
+                await remember(connection, ended, found_by)
 
-    async def expired(self, retention_s: float) -> list[Job]:
-        """Jobs that ended more than `retention_s` ago."""
-        old = jobs.c.state.in_(ENDED) & (jobs.c.finished < now() - retention_s)
+    async def expired(self, kept: Kept) -> list[Job]:
+        """Some of the jobs that ended longer ago than they are kept."""
+        old = jobs.c.state.in_(ENDED) & is_over(jobs.c.tenant, jobs.c.finished, kept)
         async with self._database.read() as connection:
             rows = await connection.execute(jobs.select().where(old).limit(100))
-            return [Job.of(row) for row in rows.mappings().all()]
+            return [self._private.job(row) for row in rows.mappings().all()]
+
+    async def forget_shares(self) -> None:
+        """Of tenants that have no jobs and owe nothing."""
+        async with self._database.write() as connection:
+            await forget_idle(connection)
+
+    async def tenants(self) -> list[str]:
+        """All that have data."""
+        async with self._database.read() as connection:
+            return list((await connection.execute(WITH_DATA)).scalars())
 
     async def lost_sessions(self, longest_s: float) -> list[Job]:
         """Live sessions that lost their ingress replica."""
@@ -259,7 +316,7 @@ class Queue:
         lost = (jobs.c.kind == "live") & (jobs.c.state == JobState.RUNNING) & old
         async with self._database.read() as connection:
             rows = await connection.execute(jobs.select().where(lost).limit(100))
-            return [Job.of(row) for row in rows.mappings().all()]
+            return [self._private.job(row) for row in rows.mappings().all()]
 
     async def known(self, ids: Sequence[str]) -> set[str]:
         """Those of the ids that exist."""
@@ -295,14 +352,14 @@ class Queue:
 
     async def _write_on(self, connection: Any, job: Job, values: dict[str, Any]) -> Job:
         if "warnings" in values:
-            values["warnings"] = json.dumps(values["warnings"])
+            values = {**values, "warnings": json.dumps(values["warnings"])}
         row = await connection.execute(
             jobs.update()
             .where(jobs.c.id == job.id, jobs.c.lease == job.lease, jobs.c.state.not_in(ENDED))
-            .values(values)
+            .values(self._private.changed(job, values))
             .returning(*jobs.c)
         )
         written = row.mappings().first()
         if written is None:
             raise LeaseLost(job.id)
-        return Job.of(written)
+        return self._private.job(written)

@@ -1,8 +1,10 @@
 """Transcribes windows of recordings over lanes: many in parallel, on all Transcriber replicas."""
 
 import asyncio
+import copy
 from collections.abc import Awaitable, Callable
 
+from deployments.fairness import NOBODY, Payer
 from deployments.interfaces import Hypothesis, SpeechOptions, Word
 from serve_app.errors import ClientError
 from serve_app.lanes.lane import LaneStream
@@ -23,12 +25,12 @@ class _Window:
     """One window as a stream on a lane: one utterance, sent to another replica if its
     replica is lost."""
 
-    def __init__(self, lanes: LanePool, pcm: bytes, options: SpeechOptions) -> None:
+    def __init__(self, lanes: LanePool, pcm: bytes, options: SpeechOptions, payer: Payer) -> None:
         self._pcm = pcm
         self._options = options
         self._words: list[Word] = []
         self.answer: asyncio.Future[Hypothesis] = asyncio.get_running_loop().create_future()
-        self._stream = LaneStream(lanes, self)
+        self._stream = LaneStream(lanes, self, payer, batch=True)
         lanes.attach(self._stream)
 
     def attached(self) -> None:
@@ -78,6 +80,13 @@ class Recogniser:
         self._windows_at_once = windows_at_once
         self._timeout_s = timeout_s
         self._its_turn = its_turn
+        self._payer = NOBODY
+
+    def of(self, payer: Payer) -> "Recogniser":
+        """The same, for the recordings of one tenant."""
+        its = copy.copy(self)
+        its._payer = payer
+        return its
 
     @property
     def parallel_windows(self) -> int:
@@ -91,7 +100,7 @@ class Recogniser:
         `ClientError` if the audio crashed it twice.
         """
         await self._its_turn()
-        window = _Window(self._lanes, pcm, options)
+        window = _Window(self._lanes, pcm, options, self._payer)
         try:
             async with asyncio.timeout(self._timeout_s):
                 return await window.answer

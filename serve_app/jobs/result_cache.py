@@ -6,18 +6,21 @@ import sqlalchemy as sa
 
 from serve_app.jobs.database import Database, now
 from serve_app.jobs.job import Job
+from serve_app.jobs.private import Private
 from serve_app.jobs.tables import cache, jobs
 
 
 class ResultCache:
     """One for each tenant. Every method raises `ClientError` if the database is unavailable."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, private: Private | None = None) -> None:
         self._database = database
+        self._private = private or Private()
 
     async def remembered(self, tenant: str, fingerprint: str) -> Job | None:
         """The job that has the result."""
-        known = (cache.c.tenant == tenant) & (cache.c.fingerprint == fingerprint)
+        stored = self._private.stored_as(tenant, fingerprint)
+        known = (cache.c.tenant == tenant) & cache.c.fingerprint.in_(stored)
         async with self._database.write() as connection:
             row = await connection.execute(
                 jobs.select().join(cache, cache.c.job_id == jobs.c.id).where(known)
@@ -25,7 +28,7 @@ class ResultCache:
             found = row.mappings().first()
             if found:
                 await connection.execute(cache.update().where(known).values(used=now()))
-        return Job.of(found) if found else None
+        return self._private.job(found) if found else None
 
     async def forget(self, most: int) -> None:
         """Delete all but the `most` last used entries of each tenant."""

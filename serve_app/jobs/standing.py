@@ -1,4 +1,7 @@
-"""The queue position of a waiting job, and an estimate from the time that recent jobs took."""
+"""The queue position of a waiting job, and an estimate from the time that recent jobs took.
+
+Tenants are taken to have turns; who has had more than others, and how long jobs are, is left out.
+"""
 
 from typing import Any
 
@@ -28,12 +31,18 @@ async def pace(connection: Any) -> tuple[float | None, int]:
 
 async def standing_of(connection: Any, job: Job, mean_s: float | None, running: int) -> Standing:
     priority = job.options.priority
+    others = jobs.c.tenant != job.tenant
     before = sa.or_(
         jobs.c.priority > priority,
         (jobs.c.priority == priority) & (jobs.c.sequence < job.sequence),
     )
-    ahead = await connection.scalar(
-        sa.select(sa.func.count()).select_from(jobs).where(jobs.c.state == JobState.QUEUED, before)
+    counted = (
+        sa.select(jobs.c.tenant, sa.func.count())
+        .where(jobs.c.state == JobState.QUEUED, sa.or_(others, before))
+        .group_by(jobs.c.tenant)
     )
+    waiting = {tenant: count for tenant, count in await connection.execute(counted)}
+    own = waiting.pop(job.tenant, 0)
+    ahead = own + sum(min(count, own + 1) for count in waiting.values())
     estimate = None if mean_s is None else mean_s * (1 + (ahead + running) / max(1, running))
     return Standing(ahead + 1, estimate)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from serve_app.config import StorageConfig
 from serve_app.jobs.keyring import Keyring
+from serve_app.jobs.private import Private
 
 
 def keys_of(config: StorageConfig) -> Keyring | None:
@@ -22,3 +23,8 @@ def keys_of(config: StorageConfig) -> Keyring | None:
     except ValueError as error:
         reason = f"storage.encrypt needs keys of 32 bytes in base64 in {where}: {error}"
         raise ValueError(reason) from error
+
+
+def private_of(config: StorageConfig) -> Private:
+    """What seals and opens the words in rows. Raises `ValueError` as `keys_of`."""
+    return Private(keys_of(config), config.encrypt)

@@ -2,18 +2,23 @@
 
 import hashlib
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import aclosing
 from typing import NamedTuple
 
 from serve_app.config import JobsConfig, StorageConfig
 from serve_app.errors import ClientError
+from serve_app.identity.principal import Principal
 from serve_app.jobs.database import Database
 from serve_app.jobs.job import Job, JobOptions, JobState
 from serve_app.jobs.media import HEAD_BYTES, media_type
 from serve_app.jobs.objects import Objects
 from serve_app.jobs.queue import Queue, Submitted, new_id
 from serve_app.jobs.result import Result
+from serve_app.jobs.room import Room, check_size
+from serve_app.jobs.storage_keys import private_of
 from serve_app.jobs.webhooks.delivery import Webhooks
+from serve_app.security.scanning import Scanner
 
 log = logging.getLogger("voxray.jobs")
 
@@ -29,18 +34,23 @@ class Particulars(NamedTuple):
 class Upload(NamedTuple):
     """A recording being uploaded. Its particulars are known, and checked, after it was read."""
 
-    tenant: str
+    owner: Principal
     pieces: AsyncIterator[bytes]
     expected_bytes: int
     particulars: Callable[[], Particulars]
+    rooms: Sequence[Room] = ()
+    """What the tenant and the key may store."""
 
 
 class _Measured:
     """The pieces of an upload, with their size, digest and media type."""
 
-    def __init__(self, pieces: AsyncIterator[bytes], most: int) -> None:
+    def __init__(
+        self, pieces: AsyncIterator[bytes], most: int, free: Sequence[tuple[int, Room]]
+    ) -> None:
         self._pieces = pieces
         self._most = most
+        self._free = free
         self._hash = hashlib.sha256()
         self.size = 0
         self.media_type = ""
@@ -72,32 +82,39 @@ class _Measured:
             raise ClientError(
                 "upload_too_large", f"the recording is larger than the limit of {self._most} bytes"
             )
+        check_size(self.size, self._free)
 
 
 class Jobs:
     """What clients can do with jobs. All methods raise `ClientError`."""
 
-    def __init__(self, storage: StorageConfig, config: JobsConfig) -> None:
+    def __init__(
+        self, storage: StorageConfig, config: JobsConfig, scanner: Scanner | None = None
+    ) -> None:
         self.config = config
+        self._scanner = scanner or Scanner()
         self.database = Database(storage.database_url)
         self.objects = Objects(storage)
-        self.queue = Queue(self.database, config.lease_s)
-        self.webhooks = Webhooks(self.database, config.webhook)
+        private = private_of(storage)
+        self.queue = Queue(self.database, config.lease_s, private)
+        self.webhooks = Webhooks(self.database, config.webhook, private)
 
     async def submit(self, upload: Upload) -> tuple[Job, bool]:
         """The job, and whether it is new."""
         self.objects.check_room(upload.expected_bytes)
+        free = await self.queue.free(upload.owner.tenant, upload.rooms, upload.expected_bytes)
         id_ = new_id()
-        path = f"{upload.tenant}/{id_}"
+        owner = upload.owner
+        path = f"{owner.tenant}/{id_}"
         sealed_key = self.objects.new_key(path)
-        measured = _Measured(upload.pieces, self.config.max_upload_bytes)
-        pieces = aiter(measured)
-        await self.objects.put_stream(f"{path}/audio", sealed_key, pieces)
+        measured = _Measured(upload.pieces, self.config.max_upload_bytes, free)
+        async with aclosing(self._scanner.passed(aiter(measured))) as pieces:
+            await self.objects.put_stream(f"{path}/audio", sealed_key, pieces)
         try:
             filename, options, idempotency_key = upload.particulars()
             asked = Submitted(
                 id_,
-                upload.tenant,
+                owner.tenant,
                 options,
                 filename,
                 measured.media_type,
@@ -105,8 +122,9 @@ class Jobs:
                 measured.digest,
                 idempotency_key,
                 sealed_key,
+                key=owner.key,
             )
-            job, is_new = await self.queue.submit(asked, self.config.max_waiting)
+            job, is_new = await self.queue.submit(asked, self._waiting(upload), upload.rooms)
             if is_new:
                 fields = {"job": job.id, "tenant": job.tenant, "bytes": job.size}
                 log.info("job_submitted", extra=fields)
@@ -116,6 +134,11 @@ class Jobs:
         if not is_new:
             await self.objects.delete(path)
         return job, is_new
+
+    def _waiting(self, upload: Upload) -> int:
+        """The tenant's own limit, or everybody's."""
+        own = [room.waiting for room in upload.rooms if not room.key and room.waiting]
+        return own[0] if own else self.config.max_waiting
 
     async def delete(self, job: Job) -> Job | None:
         """The job, cancelled or being cancelled; None if it had ended and is now deleted."""

@@ -47,6 +47,9 @@ jobs = sa.Table(
     sa.Column("error_code", Plain(60)),
     sa.Column("error_message", Plain(1000)),
     sa.Column("sealed_key", sa.LargeBinary),
+    sa.Column("private", sa.LargeBinary),
+    sa.Column("key", Plain(80), nullable=False, default=""),
+    sa.Column("heard_s", sa.Double, nullable=False, default=0.0),
     sa.UniqueConstraint("tenant", "idempotency_key", name="jobs_idempotency"),
     sa.Index("jobs_waiting", "state", "priority", "sequence"),
     sa.Index("jobs_of_tenant", "tenant", "sequence"),
@@ -74,6 +77,7 @@ deliveries = sa.Table(
     sa.Column("due", sa.Double, nullable=False),
     sa.Column("created", sa.Double, nullable=False),
     sa.Column("outcome", Plain(200)),
+    sa.Column("private", sa.LargeBinary),
     sa.Index("deliveries_due", "state", "due"),
 )
 
@@ -86,4 +90,58 @@ histories = sa.Table(
     sa.Column("body", sa.LargeBinary, nullable=False),
     sa.Column("updated", sa.Double, nullable=False),
     sa.Index("histories_updated", "updated"),
+)
+
+deletions = sa.Table(
+    "deletions",
+    metadata,
+    sa.Column("tenant", Plain(80), primary_key=True),
+    sa.Column("before", sa.Double, nullable=False),
+)
+"""Tenants whose data of before that time is being deleted."""
+
+shares = sa.Table(
+    "shares",
+    metadata,
+    sa.Column("tenant", Plain(80), primary_key=True),
+    sa.Column("counter", sa.Double, nullable=False),
+)
+
+api_keys = sa.Table(
+    "api_keys",
+    metadata,
+    sa.Column("id", Plain(20), primary_key=True),
+    sa.Column("tenant", Plain(80), nullable=False),
+    sa.Column("name", Plain(80), nullable=False),
+    sa.Column("scopes", Plain(200), nullable=False),
+    sa.Column("digest", sa.LargeBinary, nullable=False),
+    sa.Column("pepper", Plain(20), nullable=False),
+    sa.Column("created", sa.Double, nullable=False),
+    sa.Column("expires", sa.Double),
+    sa.Column("revoked", sa.Double),
+    sa.Column("last_used", sa.Double),
+    sa.Column("revision", sa.Integer, nullable=False),
+    sa.Column("changed", sa.Double, nullable=False),
+)
+
+tenants = sa.Table(
+    "tenants",
+    metadata,
+    sa.Column("tenant", Plain(80), primary_key=True),
+    sa.Column("key", Plain(80), primary_key=True),
+    sa.Column("settings", sa.Text, nullable=False),
+    sa.Column("revision", sa.Integer, nullable=False),
+    sa.Column("changed", sa.Double, nullable=False),
+)
+"""What overrides the configuration: a JSON object of names and numbers."""
+
+usage = sa.Table(
+    "usage",
+    metadata,
+    sa.Column("day", sa.String(10), primary_key=True),
+    sa.Column("tenant", Plain(80), primary_key=True),
+    sa.Column("key", Plain(80), primary_key=True),
+    sa.Column("kind", sa.String(20), primary_key=True),
+    sa.Column("source", sa.String(40), primary_key=True),
+    sa.Column("amount", sa.Double, nullable=False),
 )

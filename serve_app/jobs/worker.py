@@ -8,12 +8,12 @@ from functools import partial
 from typing import Any
 
 from deployments.decoding import Undecodable
+from deployments.fairness import Payer
 from deployments.interfaces import DiarizationInput, Speech
 from serve_app.admission.ladder import Level
 from serve_app.admission.pause import Pause
 from serve_app.backoff import backoff_s
 from serve_app.config import WorkerConfig
-from serve_app.conversation.histories import forget_histories
 from serve_app.errors import ClientError
 from serve_app.jobs.checkpoints import FOLDER as CHECKPOINTS
 from serve_app.jobs.database import Database
@@ -26,14 +26,19 @@ from serve_app.jobs.prepare import Prepared
 from serve_app.jobs.queue import MOST_LOSSES, Ending, LeaseLost, Queue
 from serve_app.jobs.recogniser import Recogniser, TranscriptionFailed
 from serve_app.jobs.result_cache import ResultCache
-from serve_app.jobs.sweeping import Sweeping
+from serve_app.jobs.storage_keys import private_of
+from serve_app.jobs.sweeping import Retention, Sweeping
 from serve_app.jobs.webhooks.delivery import Webhooks
 from serve_app.lanes.pool import LanePool, LaneTimings, ReplicaSet
+from serve_app.limits.known_settings import KnownSettings
+from serve_app.limits.settings import TenantSettings
 from serve_app.live.driver import watch_lanes
 from serve_app.observability import tracing
+from serve_app.observability.audit import audited
 from serve_app.observability.ids import belonging
 from serve_app.observability.metrics import Metrics
 from serve_app.observability.table import JOB_SECONDS, JOBS, JOBS_ENDED, JOBS_OLDEST, JOBS_RETRIED
+from serve_app.usage.table import tidy
 
 log = logging.getLogger("voxray.jobs")
 
@@ -46,7 +51,8 @@ PASSED = ("engine_timeout", *PASSING)
 
 
 class Worker:
-    """Runs up to `scale.sessions_per_replica` jobs in parallel, while `run` runs."""
+    """Runs up to `scale.sessions_per_replica` jobs in parallel, while `run` runs; and beside them
+    as many of tenants that have none running, who need not wait for the end of others' jobs."""
 
     def __init__(
         self,
@@ -63,15 +69,21 @@ class Worker:
         }
         jobs = config.jobs
         self._setup = _setup(config)
+        self._audit_file = config.audit_file
         self._database = Database(config.storage.database_url)
         self._objects = Objects(config.storage)
-        self._queue = Queue(self._database, jobs.lease_s)
-        self._cache = ResultCache(self._database)
-        self._webhooks = Webhooks(self._database, jobs.webhook)
+        private = private_of(config.storage)
+        self._tenants = TenantSettings(config.tenants)
+        self._known_settings = KnownSettings(self._database, self._tenants)
+        self._queue = Queue(self._database, jobs.lease_s, private, self._weight_of)
+        self._cache = ResultCache(self._database, private)
+        self._webhooks = Webhooks(self._database, jobs.webhook, private)
         self._sweeping = Sweeping(
             jobs,
             config.max_session_s,
-            partial(forget_histories, self._database, config.history_s),
+            Retention(jobs.retention_s, config.history_s, self._retention_s),
+            partial(tidy, self._database, config.storage.usage_days),
+            self._database,
             self._queue,
             self._cache,
             self._objects,
@@ -90,36 +102,61 @@ class Worker:
         self._diarization = Diarization(self._diarizer, config.diarizer.timeout_s)
         for state in ENDED:
             self._metrics.begin(JOBS_ENDED, state.value)
+        self._free = jobs.scale.sessions_per_replica
         self.load = 0
         """Jobs of all workers that wait or run, as last counted."""
 
     async def run(self) -> None:
         """Runs until cancelled; its jobs then go back to the queue."""
         try:
-            async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._transcriber.run())
-                tasks.create_task(self._diarizer.run())
-                tasks.create_task(self._webhooks.run())
-                tasks.create_task(self._sweeping.run())
-                tasks.create_task(self._count())
-                tasks.create_task(self._give_way())
-                for _ in range(self._config.scale.sessions_per_replica):
-                    tasks.create_task(self._work())
+            async with audited(self._audit_file):
+                await self._run_all()
         finally:
             await self._database.close()
 
+    async def _run_all(self) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._transcriber.run())
+            tasks.create_task(self._diarizer.run())
+            tasks.create_task(self._webhooks.run())
+            tasks.create_task(self._sweeping.run())
+            tasks.create_task(self._known_settings.run())
+            tasks.create_task(self._count())
+            tasks.create_task(self._give_way())
+            for _ in range(self._config.scale.sessions_per_replica):
+                tasks.create_task(self._work())
+                tasks.create_task(self._work_beside())
+
     async def _work(self) -> None:
         while True:
-            try:
-                job = await self._queue.claim() if self.load else None
-            except ClientError as error:
-                log.warning("claim_failed", extra={"code": error.code})
-                job = None
-            if job is None:
+            if job := await self._claim(beside=False):
+                self._free -= 1
+                await self._run_job(job)
+                self._free += 1
+
+    async def _work_beside(self) -> None:
+        """While all others have work."""
+        while True:
+            if self._free:
                 await asyncio.sleep(self._config.poll_s)
-            else:
-                with belonging(job=job.id, tenant=job.tenant), tracing.of_job(job.id):
-                    await self._run_job(job)
+            elif job := await self._claim(beside=True):
+                await self._run_job(job)
+
+    async def _claim(self, beside: bool) -> Job | None:
+        """None after a while without one."""
+        try:
+            if self.load and (job := await self._queue.claim(beside)):
+                return job
+        except ClientError as error:
+            log.warning("claim_failed", extra={"code": error.code})
+        await asyncio.sleep(self._config.poll_s)
+        return None
+
+    def _weight_of(self, tenant: str) -> float:
+        return self._tenants.of(tenant).weight
+
+    def _retention_s(self, tenant: str) -> float:
+        return self._tenants.of(tenant).retention_s
 
     async def _give_way(self) -> None:
         """Send no windows while an ingress replica has too much to do."""
@@ -141,6 +178,10 @@ class Worker:
             await asyncio.sleep(self._config.poll_s)
 
     async def _run_job(self, job: Job) -> None:
+        with belonging(job=job.id, tenant=job.tenant), tracing.of_job(job.id):
+            await self._run_claimed(job)
+
+    async def _run_claimed(self, job: Job) -> None:
         """Run the job and store its outcome, also after failures."""
         log.info("job_claimed", extra={"attempt": job.attempts + 1})
         pipeline = self._pipeline(job)
@@ -263,11 +304,12 @@ class Worker:
 
     def _pipeline(self, job: Job) -> Pipeline:
         engines = self._engines if job.options.diarize else {**self._engines, "diarizer": None}
+        payer = Payer(job.tenant, self._weight_of(job.tenant))
         return Pipeline(
             job,
             self._objects,
-            self._recogniser,
-            self._diarization,
+            self._recogniser.of(payer),
+            self._diarization.of(payer),
             self._config,
             engines,
             self._setup,

@@ -17,11 +17,13 @@ A replica is given up when it has sent nothing for a while: a slow one still say
 """
 
 import asyncio
+import heapq
 import itertools
-from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+from deployments.fairness import NOBODY, FairShares, Payer, Ticket
+from deployments.interfaces import BYTES_PER_SAMPLE, RATE
 from serve_app.lanes.load import LaneSignals, Load, RecentMost
 
 HEARTBEAT_S = 2.0
@@ -33,6 +35,8 @@ VAD judges in about 10 ms. Live audio waits no longer than that."""
 
 BATCH_BYTES = 8 << 20
 """Of audio in a batch; what is more goes with the next one."""
+
+BYTES_A_SECOND = BYTES_PER_SAMPLE * RATE
 
 SIGNALS_S = 1.0
 """What `LaneSignals` covers."""
@@ -56,6 +60,8 @@ class Connection(Protocol):
     """The highest quality level of those who use the replica, in the same report."""
     announced: int
     """Our own, which goes with each batch."""
+    payers: dict[int, Payer]
+    """Of new streams; the next batch takes them along."""
 
     async def exchange(self, batch: Sequence[Any], left: Sequence[int], sessions: int) -> None:
         """Send; returns when the replica has taken it. `sessions`: streams on the lane."""
@@ -113,11 +119,16 @@ class BatchInterval:
 class LaneStream:
     """One owner's stream, on a lane or waiting for one; while it waits its items are dropped."""
 
-    __slots__ = ("_pool", "attached", "key", "lane", "owner", "suspect")
+    __slots__ = ("_pool", "attached", "batch", "key", "lane", "owner", "payer", "suspect")
 
-    def __init__(self, pool: Streams, owner: StreamOwner) -> None:
+    def __init__(
+        self, pool: Streams, owner: StreamOwner, payer: Payer = NOBODY, batch: bool = False
+    ) -> None:
+        """`batch`: part of a recording, after live speech."""
         self._pool = pool
         self.owner = owner
+        self.payer = payer
+        self.batch = batch
         self.lane: ReplicaLane | None = None
         self.attached = False
         """Its turn on the lane has come."""
@@ -147,10 +158,10 @@ class ReplicaLane:
         self.name = name
         self._connection = connection
         self._interval = interval
-        self._queue = _Queue(item_type)
-        self._keys = itertools.count()
         self.streams: dict[int, LaneStream] = {}
-        self._joining: deque[LaneStream] = deque()
+        self._queue = _Queue(item_type, self.streams)
+        self._keys = itertools.count()
+        self._joining = _Joining()
         self._ready = asyncio.Event()
         self._urgent = asyncio.Event()
         self.draining = False
@@ -179,7 +190,7 @@ class ReplicaLane:
         """Attach the stream, now or when its turn has come."""
         stream.lane, stream.key, stream.attached = self, next(self._keys), False
         self.streams[stream.key] = stream
-        self._joining.append(stream)
+        self._joining.add(stream)
         self._attach()
         if self._joining:
             self._ready.set()
@@ -269,8 +280,10 @@ class ReplicaLane:
     def _attach(self) -> None:
         """Those whose turn it is: while the next batch has room for what they send."""
         while self._joining and not self._doubts and self._queue.joined_bytes < JOINING_BYTES:
-            stream = self._joining.popleft()
+            stream = self._joining.next()
             stream.attached = True
+            if stream.payer is not NOBODY:
+                self._connection.payers[stream.key] = stream.payer
             before = len(self._queue)
             stream.owner.attached()
             self._queue.joined(before)
@@ -284,11 +297,43 @@ class ReplicaLane:
         raise Frozen
 
 
-class _Queue:
-    """What waits to be sent on a lane, in the order of `put`."""
+class _Joining:
+    """Streams whose turn has not come: live ones first, and tenants by their shares."""
 
-    def __init__(self, item_type: Any) -> None:
+    def __init__(self) -> None:
+        self._shares = FairShares()
+        self._count = itertools.count()
+        self._tickets: dict[LaneStream, Ticket] = {}
+        self._order: list[tuple[bool, float, int, LaneStream]] = []
+        """A heap; those that have left it early are passed over."""
+
+    def __len__(self) -> int:
+        return len(self._tickets)
+
+    def add(self, stream: LaneStream) -> None:
+        ticket = self._tickets[stream] = self._shares.ticket(stream.payer, 1.0)
+        entry = (stream.batch, ticket.rank, next(self._count), stream)
+        heapq.heappush(self._order, entry)
+
+    def next(self) -> LaneStream:
+        while (stream := heapq.heappop(self._order)[-1]) not in self._tickets:
+            continue
+        self.remove(stream)
+        return stream
+
+    def remove(self, stream: LaneStream) -> None:
+        self._shares.end(self._tickets.pop(stream))
+        if not self._tickets:
+            self._order.clear()
+
+
+class _Queue:
+    """What waits to be sent on a lane, in the order of `put`; if a batch does not hold all of it,
+    in the order of `_by_shares`."""
+
+    def __init__(self, item_type: Any, streams: Mapping[int, LaneStream]) -> None:
         self._item_type = item_type
+        self._streams = streams
         fields = item_type._fields
         self._pcm = fields.index("pcm") if "pcm" in fields else None
         self._items: list[Any] = []
@@ -314,6 +359,9 @@ class _Queue:
             gone = set(left)
             items = [item for item in items if item[0] not in gone]
         fits = self._fitting(items)
+        if fits < len(items):
+            items = self._by_shares(items)
+            fits = self._fitting(items)
         self._items = items[fits:]
         self.joined_bytes = JOINING_BYTES if self._items else 0
         return items[:fits], left
@@ -326,6 +374,18 @@ class _Queue:
             if size > BATCH_BYTES and number:
                 return number
         return len(items)
+
+    def _by_shares(self, items: list[Any]) -> list[Any]:
+        """Live audio first; each tenant gets its share of the batch. A stream's own order stays."""
+        shares = FairShares()
+        ranked = []
+        for item in items:
+            stream = self._streams.get(item[0])
+            payer, batch = (stream.payer, stream.batch) if stream else (NOBODY, True)
+            ticket = shares.ticket(payer, self._size(item) / BYTES_A_SECOND)
+            ranked.append((batch, ticket.rank, item))
+        ranked.sort(key=lambda it: it[:2])
+        return [item for _, _, item in ranked]
 
     def _size(self, item: Any) -> int:
         return 0 if self._pcm is None else len(item[self._pcm])

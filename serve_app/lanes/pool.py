@@ -212,7 +212,7 @@ class LanePool:
         for stream in list(lane.streams.values()):
             stream.lane = None
             if stream is culprit:
-                log.error("request_quarantined")
+                log.error("request_quarantined", extra={"tenant": stream.payer.tenant})
                 stream.owner.quarantined()
             self.attach(stream)
         if held := self._quarantine.next_trial():

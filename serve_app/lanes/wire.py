@@ -26,6 +26,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 import msgspec
 
+from deployments.fairness import Payer
 from deployments.framing import FrameTooLong, frame, read_frame
 from deployments.interfaces import Lanes
 from serve_app.lanes import tls
@@ -113,6 +114,8 @@ class Up(msgspec.Struct, Generic[Item], array_like=True):
     """Streams on this lane now, the silent ones included."""
     level: int = 0
     """The sender's quality level; see `admission.ladder`."""
+    payers: dict[int, Payer] = {}
+    """Of the streams that are new on this lane."""
 
 
 class Down(msgspec.Struct, Generic[Item], array_like=True):
@@ -226,6 +229,8 @@ class LaneServer:
         if not self._exchanges:
             self._moved_at = now
         self._exchanges += 1
+        if up.payers:
+            self._model.pay(lane, up.payers)
         try:
             return list(await self._model.exchange(lane, up.batch, up.left))
         finally:
@@ -261,6 +266,7 @@ class LaneConnection:
         self._taken = asyncio.Event()
         self.load = Load()
         self.level = self.announced = 0
+        self.payers: dict[int, Payer] = {}
 
     @classmethod
     async def open(
@@ -283,7 +289,8 @@ class LaneConnection:
     async def exchange(self, batch: Sequence[Any], left: Sequence[int], sessions: int) -> None:
         """Send, and return when the replica has taken it."""
         self._taken.clear()
-        _write(self._writer, Up(list(batch), list(left), sessions, self.announced))
+        payers, self.payers = self.payers, {}
+        _write(self._writer, Up(list(batch), list(left), sessions, self.announced, payers))
         await self._writer.drain()
         await self._taken.wait()
 

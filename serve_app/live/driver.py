@@ -7,22 +7,27 @@ socket or the collector of a recording.
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import anyio
 
-from deployments.interfaces import Hypothesis, Speech, VadInput, VadResult
+from deployments.fairness import NOBODY, Payer
+from deployments.interfaces import RATE, Hypothesis, Speech, VadInput, VadResult
 from serve_app.admission.admission import Admission, LaneLoad
 from serve_app.admission.ladder import Level
 from serve_app.admission.places import Place
 from serve_app.config import Limits
 from serve_app.config.drain import CLOSE_TIMEOUT_S
 from serve_app.config.engines import TranscriberConfig, VadConfig
-from serve_app.errors import ClientError, server_restarting
+from serve_app.errors import ClientError, key_revoked, server_restarting
+from serve_app.identity.principal import Principal
 from serve_app.lanes.lane import LaneStream
 from serve_app.lanes.pool import LanePool, LaneTimings, ReplicaSet
+from serve_app.limits.account import Open
+from serve_app.limits.limiter import Limiter, unlimited
 from serve_app.live.backlog import ReaderTooSlow
 from serve_app.live.events import (
+    ClientErred,
     ClientVanished,
     Close,
     DetectSpeech,
@@ -47,6 +52,7 @@ from serve_app.observability import tracing
 from serve_app.observability.metrics import Metrics
 from serve_app.observability.origin import Origin
 from serve_app.observability.table import LANES, LANES_LOST, SESSIONS, SESSIONS_REFUSED
+from serve_app.usage.meter import Counted, Meter
 
 log = logging.getLogger("voxray.live")
 
@@ -54,8 +60,14 @@ TICK_S = 1.0
 LARGER_BATCHES = 2.0
 """How much the batch interval grows under overload."""
 
+CHUNKED = "chunked"
+"""The kind of sessions that come as a HTTP request, which is counted as such."""
+
+SESSION = (Open.SESSIONS,)
+"""What a session counts as; a conversation counts as more."""
+
 NOTHING_COUNTED = SessionMetrics()
-NOBODY = Origin()
+NO_ORIGIN = Origin()
 
 Sink = Callable[[Event], None]
 """Gets a session's events as they happen; may raise `ReaderTooSlow`."""
@@ -96,6 +108,8 @@ class LiveSession:
     __slots__ = (
         "_abandon",
         "_count_final",
+        "_metered",
+        "_payer",
         "_session",
         "_sink",
         "_speech",
@@ -116,9 +130,11 @@ class LiveSession:
         sink: Sink,
         abandon: Abandon,
         count_final: Callable[[float], None] = lambda latency_s: None,
-        origin: Origin = NOBODY,
+        origin: Origin = NO_ORIGIN,
+        payer: Payer = NOBODY,
     ) -> None:
         self.origin = origin
+        self._payer = payer
         self.opened = time.monotonic()
         self.code = ""
         """The error that ended it early."""
@@ -132,6 +148,8 @@ class LiveSession:
         self.closed: SessionMetrics | None = None
         self.counted = NOTHING_COUNTED
         """The metrics that the replica's metrics already include."""
+        self._metered = 0
+        """The sample up to which the meter has counted."""
         self.progressed: Callable[[], None] | None = None
         """Called after each fact, if set."""
         self.unread_since: float | None = None
@@ -155,12 +173,28 @@ class LiveSession:
         """Seconds of audio received."""
         return self._session.received_s
 
+    @property
+    def heard(self) -> int:
+        """Samples received, by the connections before this one, too; each once."""
+        return self._session.heard
+
+    def heard_before(self, samples: int) -> None:
+        """The connections before this one have received so many, and have counted them."""
+        self._session.heard_before(samples)
+        self._metered = max(self._metered, samples)
+
+    def take_unmetered(self) -> int:
+        """Samples received that the meter has not counted. Audio that is sent again is none."""
+        new = max(0, self.heard - self._metered)
+        self._metered += new
+        return new
+
     def join(self, vad: LanePool, transcriber: LanePool) -> None:
         # Attaching feeds the session, which may put audio on either stream: both must exist first.
         vad_owner = _SessionStream(self, VadAttached(), lambda: False)  # no audio ends a VAD
-        self._vad = LaneStream(vad, vad_owner)
+        self._vad = LaneStream(vad, vad_owner, self._payer)
         transcriber_owner = _SessionStream(self, TranscriberAttached(), lambda: self.awaits_words)
-        self._speech = LaneStream(transcriber, transcriber_owner)
+        self._speech = LaneStream(transcriber, transcriber_owner, self._payer)
         vad.attach(self._vad)
         transcriber.attach(self._speech)
 
@@ -197,6 +231,10 @@ class LiveSession:
     def metrics(self) -> SessionMetrics:
         return self.closed or self._session.metrics()
 
+    def refuse(self, error: ClientError) -> None:
+        """End with this error, after the words of all audio so far."""
+        self.feed(ClientErred(error))
+
     def fail(self, code: str) -> None:
         """End at once; the client does not get events that it has not read yet."""
         if self.closed is None:
@@ -204,6 +242,13 @@ class LiveSession:
             self.closed = self._session.metrics()
             self._session.on(ClientVanished(), 0.0)
         self._abandon(code)
+
+    def revoke(self) -> None:
+        """The key is not valid any more. The client gets an error that says so."""
+        error = key_revoked()
+        self.feed(ClientErred(error))
+        if self.closed is None:
+            self.fail(error.code)
 
     def _do(self, order: Order) -> None:
         match order:
@@ -232,8 +277,12 @@ class LiveSessions:
         transcriber: ReplicaSet,
         metrics: Metrics,
         admission: Admission,
+        meter: Meter,
+        limiter: Limiter | None = None,
     ) -> None:
+        self._meter = meter
         self.limits = limits
+        self.limiter = limiter or unlimited(metrics)
         self.vad_config = vad_config
         self.admission = admission
         admission.sessions = lambda: self.count
@@ -265,17 +314,26 @@ class LiveSessions:
     def ready(self) -> bool:
         return self.vad.count > 0 and self.transcriber.count > 0
 
-    def admit(self) -> Place:
-        """Reserve a place for `open`. Raises `ClientError` when none is free."""
+    def admit(
+        self, caller: Principal, kinds: Sequence[Open] = SESSION, is_request: bool = True
+    ) -> Place:
+        """Reserve a place for `open`. Raises `ClientError` when none is free, here or within the
+        limits of the caller."""
         self._check_drain()
-        if self.count + self.admission.reserved >= self.limits.max_sessions:
+        if not self.admission.has_room(caller.tenant, self.limits.max_sessions):
             self._metrics.count(SESSIONS_REFUSED)
             raise ClientError(
                 "too_many_sessions",
-                f"this ingress already has {self.limits.max_sessions} sessions; retry later",
+                f"this ingress has room for {self.limits.max_sessions} sessions; retry later",
                 self.limits.retry_after_s,
             )
-        return self.admission.reserve()
+        place = self.admission.reserve(caller.tenant)
+        try:
+            place.lease = self.limiter.session(caller, kinds, is_request)
+        except ClientError:
+            self.admission.leave(place)
+            raise
+        return place
 
     def _check_drain(self) -> None:
         if self._draining:
@@ -289,7 +347,8 @@ class LiveSessions:
         limits: Limits | None = None,
         listening: Listening | None = None,
         place: Place | None = None,
-        origin: Origin = NOBODY,
+        origin: Origin = NO_ORIGIN,
+        kinds: Sequence[Open] = SESSION,
     ) -> LiveSession:
         """A new session, attached, at the `place` that `admit` reserved. The caller must always
         pass it to `close`.
@@ -300,10 +359,13 @@ class LiveSessions:
         vad = self.vad_config
         listening = listening or Listening(vad.endpoint(), vad.prefix_padding_ms)
         session = Session(limits or self.limits, listening, time.monotonic())
-        live = LiveSession(session, sink, abandon, self._metrics.count_final, origin)
-        live.place = self._taken(place, live)
+        payer = self.admission.weights.payer(origin.caller)
+        live = LiveSession(session, sink, abandon, self._metrics.count_final, origin, payer)
+        live.place = self._taken(place, live, kinds)
         self._open.add(live)
         self._metrics.count(SESSIONS)
+        if origin.kind != CHUNKED:
+            self._meter.add(origin.caller, Counted.REQUESTS, 1)
         log.info("session_opened", extra={"kind": origin.kind, **origin.ids()})
         self._metrics.active_sessions = self.count
         live.join(self.vad, self.transcriber)
@@ -311,11 +373,13 @@ class LiveSessions:
             live.feed(QualityChanged(level, self.admission.reason))
         return live
 
-    def _taken(self, place: Place | None, live: LiveSession) -> Place:
+    def _taken(self, place: Place | None, live: LiveSession, kinds: Sequence[Open]) -> Place:
         """The place, or another one where there is none or it has expired."""
         if place is None or not self.admission.take(place, live.heard_s):
-            place = self.admit()
+            place = self.admit(live.origin.caller, kinds)
             self.admission.take(place, live.heard_s)
+        if place.lease:
+            place.lease.end = live.refuse
         return place
 
     def close(self, live: LiveSession) -> None:
@@ -329,6 +393,12 @@ class LiveSessions:
         if live.place:
             self.admission.leave(live.place)
         self._metrics.active_sessions = self.count
+
+    def revoke(self, keys: Collection[str]) -> None:
+        """End the sessions of these keys at once: what is not final is lost."""
+        for live in list(self._open):
+            if live.origin.caller.key in keys:
+                live.revoke()
 
     async def drain(self, timeout_s: float) -> None:
         """Admit no session any more. Open ones get `timeout_s` to end, then they get the words of
@@ -384,6 +454,7 @@ class LiveSessions:
         )
         for live, metrics in zip(sessions, now, strict=True):
             live.counted = metrics
+            self._meter.add(live.origin.caller, Counted.AUDIO, live.take_unmetered() / RATE)
 
     async def _tick(self) -> None:
         while True:
@@ -394,12 +465,20 @@ class LiveSessions:
                 live.feed(Ticked())
                 if live.unread_since is not None and live.unread_since < latest:
                     live.fail("client_too_slow")
+            self._end_expired(time.time())
+
+    def _end_expired(self, now: float) -> None:
+        """End the sessions of tokens that have expired, as those of revoked keys."""
+        for live in list(self._open):
+            if live.origin.caller.has_expired(now):
+                live.revoke()
 
 
 def _record(live: LiveSession) -> None:
     origin = live.origin
     fields: dict[str, tracing.Value] = {
         "voxray.session": origin.session,
+        "voxray.tenant": origin.caller.tenant,
         "voxray.kind": origin.kind,
         "voxray.audio_s": live.metrics().audio_ms / 1000,
     }

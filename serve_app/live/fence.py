@@ -12,6 +12,9 @@ End = Callable[[str], None]
 
 REPLACED = "session_resumed"
 
+MOST_REMEMBERED = 10_000
+"""Sessions. Of older ones only the token says how much they have heard, which may be less."""
+
 
 class Claim(NamedTuple):
     """A connection continues a session; of two such claims the greater one is the newer."""
@@ -24,11 +27,29 @@ class Claim(NamedTuple):
     """Seconds since 1970; decides between two that came with the same token."""
 
 
+class SessionElsewhere(NamedTuple):
+    """What an ingress replica knows of a session that somebody continues."""
+
+    origin: str
+    newer: bool = False
+    """A newer connection than the one that was claimed is there."""
+    heard: int = 0
+    """Samples that older connections there have received."""
+
+    def and_of(self, other: "SessionElsewhere") -> "SessionElsewhere":
+        """What two replicas know of a session."""
+        return SessionElsewhere(
+            self.origin, self.newer or other.newer, max(self.heard, other.heard)
+        )
+
+
 class Fence:
     """The connections of this ingress replica."""
 
     def __init__(self) -> None:
         self._open: dict[str, tuple[Claim, End]] = {}
+        self._heard: dict[str, int] = {}
+        """Samples of sessions whose connections have ended, by origin; the latest last."""
 
     def enter(self, claim: Claim, end: End) -> bool:
         """Whether this is the newest connection to its session; if so, an older one ends."""
@@ -40,6 +61,22 @@ class Fence:
         """Of a connection that has ended; another one may have taken its place."""
         if claim.origin in self._open and self._open[claim.origin][0] == claim:
             del self._open[claim.origin]
+
+    def remember(self, origin: str, heard: int) -> None:
+        """A connection that ends has received so many samples of its session."""
+        if heard:
+            self._heard[origin] = max(heard, self._heard.pop(origin, 0))
+        if len(self._heard) > MOST_REMEMBERED:
+            del self._heard[next(iter(self._heard))]
+
+    def heard(self, origin: str) -> int:
+        """Samples that connections which have ended here had received."""
+        return self._heard.get(origin, 0)
+
+    def answer(self, claim: Claim) -> SessionElsewhere:
+        """To a connection elsewhere; an older one here ends."""
+        newer = not self.admits(claim)
+        return SessionElsewhere(claim.origin, newer, self.heard(claim.origin))
 
     def admits(self, claim: Claim) -> bool:
         """Of a connection here or elsewhere: no newer one is here, and an older one ends."""

@@ -14,6 +14,7 @@ from serve_app.errors import ClientError
 
 MAX_IGNORED = 32
 NAME = re.compile(r"[A-Za-z0-9_.\[\]=-]{1,80}")
+NEVER_GIVEN = {"tenant", "tenant_id", "owner", "key", "scopes", "status", "state"}
 IGNORED_HEADER = "x-voxray-ignored"
 """Lists the ignored options, separated by commas, for answers that are not JSON."""
 
@@ -92,6 +93,15 @@ def unsupported(param: str, engine: EngineInfo) -> ClientError:
 def not_in_force(asked: Mapping[str, Any], used: Mapping[str, Any], within: str = "") -> list[str]:
     """Paths of what was asked and is not used so, as `audio.input.noise_reduction`."""
     return listed(_differences(asked, used, within))
+
+
+def unknown(fields: Mapping[str, Any] | None) -> list[str]:
+    """Fields of a body that have no effect. Raises `ClientError` for one that nobody may believe to
+    have any: whose something is, and how far it is, do not come from a body."""
+    names = [name for name, value in (fields or {}).items() if value is not None]
+    for name in NEVER_GIVEN & set(names):
+        raise ClientError("invalid_request", f"{name} cannot be set by a request", param=name)
+    return names
 
 
 def listed(names: Iterable[str]) -> list[str]:

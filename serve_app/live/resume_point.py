@@ -32,6 +32,8 @@ class ResumePoint(NamedTuple):
     """Samples in all utterances so far."""
     words: int = 0
     failures: int = 0
+    heard: int = 0
+    """Samples received so far. They are counted as used: to send them again costs nothing."""
 
     @property
     def send_from(self) -> int:

@@ -138,7 +138,7 @@ class Session:
     @property
     def point(self) -> ResumePoint:
         """Where the session can be resumed."""
-        return self._utterances.point
+        return self._utterances.point._replace(heard=self._tally.heard)
 
     @property
     def ahead(self) -> int:
@@ -148,6 +148,15 @@ class Session:
     @property
     def awaits_words(self) -> bool:
         return self._utterances.awaits_words
+
+    @property
+    def heard(self) -> int:
+        """Samples received, by the connections before this one, too; each once."""
+        return self._tally.heard
+
+    def heard_before(self, samples: int) -> None:
+        """The connections before this one have received so many."""
+        self._tally.heard = max(self._tally.heard, samples)
 
     @property
     def received_s(self) -> float:
@@ -283,6 +292,7 @@ class Session:
         """To the VAD; or, where the client says what an utterance is, all of it is speech."""
         self.state = SessionState.ACTIVE
         self._audio.push(pcm)
+        self._tally.heard = max(self._tally.heard, self._audio.received)
         if self._listening.manual:
             self._on_vad_result(VadResult(0, self._audio.received, (), True))
         else:

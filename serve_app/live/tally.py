@@ -12,6 +12,8 @@ FIRST_ATTACHMENTS = 2
 
 @dataclass(slots=True)
 class Tally:
+    heard: int = 0
+    """Samples received, by the connections before this one, too; each once."""
     speech: int = 0
     """Samples in utterances that have finals."""
     utterances: int = 0
@@ -32,6 +34,7 @@ class Tally:
         """Count on. Partials, errors, replays and latencies are those of this connection."""
         self.before = self.utterances = self.finals = point.utterance
         self.speech, self.words, self.failures = point.speech, point.words, point.failures
+        self.heard = point.heard
 
     def count_final(self, words: int, samples: int, latency_s: float) -> None:
         self.finals += 1

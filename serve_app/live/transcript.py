@@ -4,6 +4,7 @@ SRT as SubRip writes it (`00:00:01,500 --> …`); WebVTT as in https://www.w3.or
 """
 
 from collections.abc import Sequence
+from html import escape
 from typing import Literal
 
 from pydantic import BaseModel
@@ -75,13 +76,26 @@ def render(form: Form, segments: Sequence[Segment]) -> str:
     spoken = [segment for segment in segments if segment.text]
     if form == "srt":
         return "".join(
-            f"{number}\n{_span(segment, ',')}\n{segment.text}\n\n"
+            f"{number}\n{_span(segment, ',')}\n{_unlike_a_time(one_line(segment.text))}\n\n"
             for number, segment in enumerate(spoken, 1)
         )
     if form == "vtt":
-        cues = "".join(f"{_span(segment, '.')}\n{segment.text}\n\n" for segment in spoken)
+        cues = "".join(
+            f"{_span(segment, '.')}\n{escape(one_line(segment.text), quote=False)}\n\n"
+            for segment in spoken
+        )
         return f"WEBVTT\n\n{cues}"
-    return "".join(f"{segment.text}\n" for segment in spoken)
+    return "".join(f"{one_line(segment.text)}\n" for segment in spoken)
+
+
+def one_line(text: str) -> str:
+    """An engine's words as one line, so that they cannot look like the form around them."""
+    return " ".join("".join(it if it.isprintable() else " " for it in text).split())
+
+
+def _unlike_a_time(text: str) -> str:
+    """SRT has no way to quote this."""
+    return text.replace("-->", "->")
 
 
 def _span(segment: Segment, point: str) -> str:

@@ -250,6 +250,7 @@ class SessionUtterances:
             speech=tally.speech,
             words=tally.words,
             failures=tally.failures,
+            heard=tally.heard,
         )
 
     def _attempted(self, attempt: int) -> SessionUtterance | None:

@@ -37,6 +37,28 @@ _event("warning", "lines_dropped", "Lines for stdout were dropped: nobody read t
 _event("warning", "head_silent", "Ray's head does not answer.", "cause")
 _event("info", "settings_changed", "Settings were changed at run time.", "keys")
 
+# The server's certificate.
+_event("info", "certificate_loaded", "New connections get this certificate.")
+_event("warning", "certificate_refused", "The files of `tls` cannot be used; the last ones stay.")
+
+# Keys.
+_event(
+    "warning",
+    "keys_not_needed",
+    "On a cluster: anyone who reaches the port can use the server; see docs/keys.md.",
+)
+_event("warning", "key_file_refused", "The file of keys cannot be used; the last ones stay valid.")
+_event("warning", "keys_unavailable", "Keys cannot be read; the last ones stay valid.", "cause")
+_event("warning", "pepper_missing", "Keys were made with peppers that are not here.", "peppers")
+_event("info", "token_keys_read", "An identity provider's keys have changed.", "keys", "skipped")
+_event(
+    "warning",
+    "token_keys_unavailable",
+    "An identity provider's keys cannot be read; the last ones stay valid.",
+    "cause",
+)
+_event("error", "audit_failed", "The audit log cannot be written; tried again.", "cause")
+
 # Lanes.
 _event("info", "lane_opened", "A lane to a model replica is open.", "to")
 _event("warning", "lane_refused", "No lane to a model replica can be opened.", "to", "cause")
@@ -62,6 +84,7 @@ _event(
 _event("info", "session_resumed", "A socket went on with a session that lost its own.", "epoch")
 _event("warning", "takeovers_untold", "Old sockets of resumed sessions may be open.", "cause")
 _event("warning", "history_not_written", "A conversation's history was not stored.", "cause")
+_event("warning", "usage_not_written", "What was used is kept in memory for now.", "cause")
 _event("warning", "quality_changed", "The brownout level, 0 when all is well.", "to", "cause")
 _event("info", "drain_began", "The replica takes no new work.", "sessions", "timeout_s")
 _event("info", "drain_ended", "What is still open gets its last words now.", "sessions")
@@ -77,6 +100,26 @@ _event(
 _event("error", "reply_failed", "Work for a conversation failed in an unexpected way.")
 _event("warning", "live_recording_lost", "The transcript of a session was not stored.", "cause")
 
+# Limits of tenants.
+_event(
+    "warning",
+    "tenants_unavailable",
+    "The tenants' settings in the database cannot be read; those known so far apply.",
+    "cause",
+)
+_event("info", "limits_shared", "Ingress replicas share their limits in Redis.", "replicas")
+_event(
+    "warning",
+    "limits_not_shared",
+    "Redis does not answer: limits hold, but replicas cannot tell each other what is used.",
+    "cause",
+)
+_event("warning", "limits_not_read", "What was used today cannot be read; tried again.", "cause")
+
+# Uploads.
+_event("warning", "upload_refused", "The scanner refused a file.")
+_event("error", "scan_failed", "A file could not be scanned, and was not accepted.", "cause")
+
 # Jobs.
 _event("info", "job_submitted", "A recording waits for a worker.", "bytes")
 _event("info", "job_claimed", "A worker took the job.", "attempt")
@@ -88,6 +131,7 @@ _event("info", "job_ended", "The job ended.", "state", "code", "run_s")
 _event("warning", "window_retried", "The engine failed on a piece of a recording; tried again.")
 _event("warning", "claim_failed", "The queue of jobs cannot be read.", "code")
 _event("warning", "storage_failed", "The store is unavailable; tried again.", "code", "delay_s")
+_event("warning", "file_exposed", "Others may read a file of the storage.", "path", "cause")
 _event("warning", "sweep_failed", "Old data cannot be deleted now; tried again.", "code")
 
 # Webhooks.

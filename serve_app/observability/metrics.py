@@ -86,9 +86,11 @@ class Metrics:
 
     def begin(self, metric: Metric, *labels: str) -> None:
         """A counter is there from 0 on. Prometheus sees no step to the first value of a series."""
-        self._values.setdefault(metric.name, {}).setdefault(labels, 0.0)
-        if self._sink:
-            self._sink.count(metric, labels, 0.0)
+        values = self._values.setdefault(metric.name, {})
+        if labels not in values:
+            values[labels] = 0.0
+            if self._sink:
+                self._sink.count(metric, labels, 0.0)
 
     def set(self, metric: Metric, value: float, *labels: str) -> None:
         self._values.setdefault(metric.name, {})[labels] = value

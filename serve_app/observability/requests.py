@@ -6,6 +6,7 @@ import time
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from serve_app.identity.principal import Principal
 from serve_app.observability import tracing
 from serve_app.observability.ids import belonging
 from serve_app.observability.metrics import Metrics
@@ -60,6 +61,7 @@ class WatchRequests:
             "route": route,
             "status": status,
             "ms": round(seconds * 1000, 1),
+            "tenant": tenant_of(scope),
         }
         log.info("request_ended", extra=fields)
 
@@ -83,6 +85,12 @@ def _record(
     error = status if status >= "500" else ""
     name, now = f"{method} {route}", time.monotonic()
     tracing.record(tracing.Span(name, trace, parent, began, now, fields, error, serves=True))
+
+
+def tenant_of(scope: Scope) -> str:
+    """Whose request it is; "" if the gate has let in nobody."""
+    caller: Principal | None = scope.get("caller")
+    return caller.tenant if caller else ""
 
 
 def route_of(scope: Scope) -> str:

@@ -84,6 +84,21 @@ ERRORS = _counter(
     "code",
 )
 
+# Usage.
+USED = _counter(
+    "usage_total",
+    "seconds, characters, tokens or requests",
+    "What tenants have used; of more than 100, the others' together.",
+    "kind",
+    "tenant",
+)
+USAGE_UNWRITTEN = _gauge(
+    "usage_unwritten_seconds",
+    "seconds",
+    "For how long something that was used is not in the database; a crash would lose it.",
+    merge="max",
+)
+
 # Live sessions.
 CONNECTIONS = _gauge("connections_active", "connections", "WebSocket and TCP connections open.")
 SESSIONS_ACTIVE = _gauge(
@@ -96,6 +111,17 @@ SESSIONS_REFUSED = _counter(
     "sessions_refused_total",
     "sessions",
     "Sessions and other work refused: too many, or no capacity left.",
+)
+LIMITED = _counter(
+    "limited_total",
+    "refusals",
+    "Requests, sessions and other work refused because of a limit of their tenant or key.",
+    "limit",
+)
+LIMITS_UNSHARED = _gauge(
+    "limits_unshared",
+    "replicas",
+    "Ingress replicas that cannot share limits, because Redis does not answer.",
 )
 LEVEL = _gauge(
     "quality_level",
@@ -145,6 +171,21 @@ PARTIALS_DROPPED = _counter(
 )
 LANES = _gauge("lanes", "lanes", "Lanes open from this replica.", "deployment")
 LANES_LOST = _counter("lanes_lost_total", "lanes", "Lanes that broke or drained.", "deployment")
+
+# Who may connect.
+LOGINS_REFUSED = _counter(
+    "logins_refused_total", "logins", "Requests and handshakes without a valid key.", "reason"
+)
+AUDIT_LOST = _counter(
+    "audit_entries_lost_total", "entries", "Entries of the audit log that could not be written."
+)
+
+CERTIFICATE_EXPIRES = _gauge(
+    "certificate_expires_timestamp_seconds",
+    "seconds",
+    "When the server's certificate expires, in seconds since 1970.",
+    merge="max",
+)
 
 # Conversations.
 CONVERSATIONS_ACTIVE = _gauge("conversations_active", "conversations", "Conversations open.")

@@ -1,15 +1,13 @@
-"""Middleware for every HTTP request: an id, and bounds on the body.
+"""Middleware for every HTTP request: bounds on the body.
 
-A client secret is valid for realtime sessions only. A JSON body is read completely, within bounds
-of size and time, before any route gets it, so that a slow or huge one occupies only its socket.
+A JSON body is read completely, within bounds of size and time, before any route gets it, so that a
+slow or huge one occupies only its socket.
 """
 
 import contextlib
-import re
-import uuid
 
 from fastapi.responses import JSONResponse
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -17,10 +15,8 @@ from serve_app.config import JobsConfig, Limits
 from serve_app.errors import ClientError
 from serve_app.observability.metrics import Metrics
 from serve_app.security.bodies import Body, bounds_of_json, bounds_of_uploads, declared_bytes, whole
-from serve_app.security.client_secret import PREFIX
 from serve_app.security.json_bounds import check_json
 
-REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 LIVE = "/transcribe/stream"
 """Its body is a live session, which has other limits."""
 
@@ -28,11 +24,8 @@ LIVE = "/transcribe/stream"
 class RequestMiddleware:
     """ASGI middleware."""
 
-    def __init__(
-        self, app: ASGIApp, limits: Limits, jobs: JobsConfig, metrics: Metrics, adds_id: bool = True
-    ) -> None:
+    def __init__(self, app: ASGIApp, limits: Limits, jobs: JobsConfig, metrics: Metrics) -> None:
         self._app = app
-        self._adds_id = adds_id
         self._json = bounds_of_json(limits)
         self._uploads = bounds_of_uploads(limits, jobs)
         self._metrics = metrics
@@ -45,16 +38,14 @@ class RequestMiddleware:
 
     async def _answered(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = Headers(scope=scope)
-        answer = _with_id(send, headers.get("x-request-id")) if self._adds_id else send
         try:
-            _check_key(headers, scope["path"])
             if scope["method"] in ("POST", "PUT", "PATCH") and scope["path"] != LIVE:
                 receive = await self._bounded(scope["path"], headers, receive)
         except ClientError as error:
             self._metrics.count_error(error.code)
             refused = JSONResponse(error.body(), error.status, {"Connection": "close"})
-            return await refused(scope, receive, answer)
-        await self._app(scope, receive, answer)
+            return await refused(scope, receive, send)
+        await self._app(scope, receive, send)
 
     async def _bounded(self, path: str, headers: Headers, receive: Receive) -> Receive:
         """An upload as it arrives; any other body read completely. Raises `ClientError`."""
@@ -80,21 +71,3 @@ def _again(body: bytes, receive: Receive) -> Receive:
         return {"type": "http.request", "body": body, "more_body": False}
 
     return replay
-
-
-def _check_key(headers: Headers, path: str) -> None:
-    key = headers.get("authorization", "").removeprefix("Bearer ").strip()
-    if key.startswith(PREFIX) and path != "/v1/realtime":
-        raise ClientError("invalid_api_key", "a client secret is valid for /v1/realtime only")
-
-
-def _with_id(send: Send, given: str | None) -> Send:
-    """Send the client's id if it is valid, or else a new one."""
-    id_ = given if given and REQUEST_ID.fullmatch(given) else f"req_{uuid.uuid4().hex}"
-
-    async def answer(message: Message) -> None:
-        if message["type"] == "http.response.start":
-            MutableHeaders(scope=message)["x-request-id"] = id_
-        await send(message)
-
-    return answer

@@ -39,6 +39,8 @@ const AHEAD_SHARE = 0.5;
 const MOVE_WITHIN_MS = 5_000;
 const MOVE_AFTER_FINAL_MS = 300;
 const TRANSIENT = ["server_restarting", "too_many_sessions", "overloaded", "unreachable"];
+/** Browsers cannot send a key in a header; as a subprotocol they can. */
+const KEY_SUBPROTOCOL = "openai-insecure-api-key.";
 const FATAL_CLOSURES = [1002, 1003, 1007, 1008, 1009];
 
 export class TranscriptionError extends Error {
@@ -184,6 +186,7 @@ export class LiveTranscription {
   #started = false;
   #clock = setInterval(() => this.#tick(), 1_000);
   #url;
+  #key;
   #start;
   #onEvent;
   #audio;
@@ -198,8 +201,10 @@ export class LiveTranscription {
    * @param {string} server its http(s) or ws(s) URL
    * @param {LiveOptions} options
    * @param {(event: LiveEvent) => void} onEvent
+   * @param {string | (() => string | Promise<string>)} [key] a client secret, or what gets a new one for each connection
    */
-  constructor(server, options, onEvent) {
+  constructor(server, options, onEvent, key = "") {
+    this.#key = key;
     this.#url = server.replace(/^http/, "ws").replace(/\/+$/, "") + "/v1/transcribe/stream";
     this.#start = { type: "start", ...options };
     this.#onEvent = onEvent;
@@ -274,8 +279,9 @@ export class LiveTranscription {
   }
 
   /** One `session` comes at once, another one answers `start`. */
-  #dial(start) {
-    const socket = new WebSocket(this.#url);
+  async #dial(start) {
+    const key = await this.#shownKey();
+    const socket = new WebSocket(this.#url, key ? ["voxray", KEY_SUBPROTOCOL + key] : []);
     let sessions = 0;
     let timer;
     const opened = new Promise((resolve, reject) => {
@@ -292,6 +298,15 @@ export class LiveTranscription {
     });
     opened.catch(() => socket.close()).finally(() => clearTimeout(timer));
     return opened;
+  }
+
+  async #shownKey() {
+    if (typeof this.#key !== "function") return this.#key;
+    try {
+      return await this.#key();
+    } catch (error) {
+      throw new TranscriptionError("unreachable", `no key: ${error.message}`);
+    }
   }
 
   #join({ socket, session }) {

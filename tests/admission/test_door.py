@@ -136,4 +136,4 @@ def test_beside_many_sessions_recordings_come_few_at_a_time(
         retry_after_s=lambda: RETRY_S,
     )
     with nullcontext() if fits else pytest.raises(ClientError, match="beside live sessions"):
-        Server._admit_recording(server)
+        Server._admit_recording(server, "acme")

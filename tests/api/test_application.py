@@ -202,8 +202,10 @@ def test_openapi_names_every_route(client: TestClient) -> None:
         "/v1/models/{model}",
         "/v1/ready",
         "/v1/status",
+        "/v1/tenants/{id}/data",
         "/v1/realtime/client_secrets",
         "/v1/transcribe",
+        "/v1/usage",
     }
     assert client.get("/docs").status_code == 200
 

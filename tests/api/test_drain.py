@@ -202,7 +202,8 @@ def test_socket_io_gets_its_words_and_is_disconnected(speech: bytes) -> None:
 def test_a_chunked_body_gets_its_words(speech: bytes) -> None:
     def body() -> Iterator[bytes]:
         yield from chunks(speech)[:20]
-        wait_for(lambda: here.drain.requests)
+        health = f"http://{here.address}/v1/health"
+        wait_for(lambda: httpx.get(health).json()["active_sessions"])
         here.begin_drain()
         for _ in range(100):
             if here.drain.ended.is_set():

@@ -11,6 +11,7 @@ from loadtest.speech import wav
 from serve_app import __version__
 from serve_app.cli import FAILED, NO_SERVER, USAGE
 from serve_app.cli.config_file import DEFAULT
+from serve_app.cli.listen_address import ListenAddress
 from serve_app.cli.server import _announce
 from tests.fakes import served
 from tests.jobs.test_jobs import config, running
@@ -106,12 +107,15 @@ def test_the_environment_is_fit_for_eval() -> None:
         (("0.0.0.0", 8000), None),
         (("127.0.0.1", 8311), "export VOXRAY_SERVER=http://127.0.0.1:8311\n"),
         (("::", 8311), "export VOXRAY_SERVER=http://[::1]:8311\n"),
+        (("0.0.0.0", 8000, True), "export VOXRAY_SERVER=https://127.0.0.1:8000\n"),
     ],
 )
 def test_a_server_at_another_address_says_how_to_reach_it(
-    capsys: pytest.CaptureFixture[str], listen: tuple[str, int], exported: str | None
+    capsys: pytest.CaptureFixture[str],
+    listen: tuple[str, int] | tuple[str, int, bool],
+    exported: str | None,
 ) -> None:
-    _announce(listen, "127.0.0.1:8265", total_s=20, ray_s=5)
+    _announce(ListenAddress(*listen), "127.0.0.1:8265", total_s=20, ray_s=5)
     told = capsys.readouterr().err
     assert "voxray is ready" in told
     assert exported in told if exported else "VOXRAY_SERVER" not in told

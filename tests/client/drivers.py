@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import shutil
 import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -28,6 +29,7 @@ from serve_app.client import (
     SpeechStarted,
     TranscriptionError,
 )
+from serve_app.client.key import VARIABLE
 
 SCRIPT = Path(__file__).parent / "stream.mjs"
 CHUNK_MS, BYTES_PER_MS = 100, 32
@@ -78,7 +80,8 @@ async def _chunks(
 
 
 async def in_node(url: str, audio: Path, speed: float = 0, finalize_at_ms: int = -1) -> list[Event]:
-    command = [*(node() or []), str(SCRIPT), url, str(audio), str(speed), str(finalize_at_ms)]
+    options = (str(speed), str(finalize_at_ms), os.environ.get(VARIABLE, ""))
+    command = [*(node() or []), str(SCRIPT), url, str(audio), *options]
     process = await asyncio.create_subprocess_exec(
         *command, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )

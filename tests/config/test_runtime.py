@@ -1,5 +1,6 @@
 """Settings that change while the server runs: each key reaches everyone who goes by it."""
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -9,9 +10,12 @@ from serve_app.config.runtime import RUNNING, RuntimeSettings
 from serve_app.conversation.driver import Conversations, chat_calls, speech_calls
 from serve_app.conversation.voices import VoiceCatalog
 from serve_app.errors import ClientError
+from serve_app.identity.principal import EVERYBODY
 from serve_app.live.driver import LiveSessions
 from serve_app.observability.metrics import Metrics
 from serve_app.security.concurrency import ConcurrencyLimit
+from serve_app.usage.meter import Meter
+from serve_app.usage.table import today
 from tests.fakes import admitting_all, models
 
 LIMITS: dict[str, Any] = {
@@ -42,9 +46,11 @@ def changed(section: str, **values: Any) -> tuple[RuntimeSettings, LiveSessions,
         there.transcriber,
         metrics,
         admitting_all(metrics),
+        meter := Meter(today),
     )
     voices = VoiceCatalog(there.voices, "sim", {}, {}, False)
-    chat, speech = chat_calls(there.chat, config.chat), speech_calls(there.speaker, config.speaker)
+    chat = chat_calls(there.chat, config.chat, meter, sessions.admission.weights.payer)
+    speech = speech_calls(there.speaker, config.speaker, meter, sessions.admission.weights.payer)
     conversations = Conversations(config.conversation, sessions, chat, speech, voices, metrics)
     settings.follow(sessions.configure)
     settings.apply(settings.checked({section: values}))
@@ -63,6 +69,7 @@ def test_a_replica_that_starts_late_has_the_changes_from_its_first_session_on() 
         there.transcriber,
         Metrics(),
         admitting_all(),
+        Meter(today),
     )
     settings.follow(sessions.configure)
     assert sessions.limits.max_sessions == 7
@@ -103,8 +110,12 @@ def test_refusals_say_the_retry_after_of_now() -> None:
         1, "too_many_requests", "requests", lambda: settings.current.limits.retry_after_s
     )
     sessions.open(lambda event: None, lambda code: None)
-    with places.slot():
-        for refuse in (sessions.admit, conversations.admit, lambda: places.slot().__enter__()):
+    with places.slot("default"):
+        for refuse in (
+            partial(sessions.admit, EVERYBODY),
+            partial(conversations.admit, EVERYBODY),
+            lambda: places.slot("default").__enter__(),
+        ):
             with pytest.raises(ClientError) as refused:
                 refuse()
             assert refused.value.retry_after_s == 9

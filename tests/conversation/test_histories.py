@@ -121,9 +121,9 @@ def test_old_ones_are_deleted(database_url: str) -> None:
         async with writing(database) as kept:
             kept.keep(OURS, 0, items("a"))
             await kept.stored(5)
-            await forget_histories(database, 100.0)
+            await forget_histories(database, {"acme": 100.0, "other": -1.0})
             assert await kept.recall(OURS)
-            await forget_histories(database, -1.0)
+            await forget_histories(database, {"acme": -1.0})
             with pytest.raises(ClientError):
                 await kept.recall(OURS)
 
@@ -139,6 +139,7 @@ def test_with_encryption_no_word_is_in_the_database(
         async with writing(database, encrypt=True) as kept:
             kept.keep(OURS, 0, items("canary"))
             assert await kept.recall(OURS) == items("canary")
+            await kept.stored(30)
         async with database.read() as connection:
             body = (await connection.execute(sa.select(histories.c.body))).scalar_one()
         assert b"canary" not in body

@@ -329,8 +329,9 @@ def test_jobs_older_than_the_retention_are_listed_for_deletion(database_url: str
     async def story(queue: Queue) -> None:
         await submit(queue)
         await queue.end(await claim(queue), Ending(JobState.FAILED, "x", "y"))
-        assert await queue.expired(60) == []
-        (old,) = await queue.expired(-1)
+        assert await queue.expired({"a": 60}) == []
+        (old,) = await queue.expired({"a": -1})
+        assert await queue.expired({"b": -1}) == await queue.expired({}) == []
         assert old.error_code == "x" and await queue.known([old.id, "other"]) == {old.id}
 
     play(database_url, story)

@@ -31,6 +31,9 @@ class Echo:
     def waiting(self) -> int:
         return 0
 
+    def pay(self, lane: str, payers: Any) -> None:
+        """It has no order."""
+
     def stalled(self) -> bool:
         return False
 

@@ -8,12 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from deployments.fairness import NOBODY
 from deployments.interfaces import AudioDelta, SpeechRequest
 from serve_app.errors import ClientError
 from serve_app.lanes.load import Load
 from serve_app.lanes.pool import LanePool, LaneTimings
 from serve_app.lanes.quarantine import Quarantine
-from serve_app.lanes.requests import Calls
+from serve_app.lanes.requests import Calls, Measure
+from serve_app.usage.meter import Counted, Meter
 from tests.waiting import until
 
 POISON = "poison"
@@ -81,6 +83,7 @@ class Supervised:
 
         def __init__(self, replica_set: "Supervised") -> None:
             self.replica_set = replica_set
+            self.payers: dict[int, Any] = {}
             self.answers: asyncio.Queue[list[AudioDelta]] = asyncio.Queue()
 
         async def exchange(self, batch: Sequence[Any], left: Sequence[int], _: int) -> None:
@@ -105,7 +108,8 @@ def test_a_request_that_ends_its_engine_twice_is_refused_from_then_on() -> None:
     async def go() -> None:
         replica_set = Supervised()
         lanes = LanePool(replica_set, LaneTimings(0.005, 1.0), SpeechRequest)
-        calls = Calls(lanes, 20.0, "speech_failed")
+        measure = Measure(Counted.CHARACTERS, lambda request, _: len(request[0]))
+        calls = Calls(lanes, 20.0, "speech_failed", Meter(lambda: 0), measure, lambda _: NOBODY)
         running = asyncio.create_task(lanes.run())
         await until(lambda: lanes.count)
         poisoned = asyncio.create_task(say(calls, POISON))

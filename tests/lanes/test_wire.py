@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from deployments.fairness import Payer
 from deployments.framing import frame
 from deployments.interfaces import (
     AudioDelta,
@@ -269,7 +270,43 @@ def test_an_older_reader_ignores_fields_that_a_newer_writer_added() -> None:
     assert read == Older(True, [])
 
 
-VERSION_1 = "146a92446f0e6dba"
+def test_a_replica_knows_whose_each_stream_is_and_an_older_ingress_does_not_say() -> None:
+    class Older(msgspec.Struct, array_like=True):
+        batch: list[Speech]
+        left: list[int]
+        sessions: int
+        level: int
+
+    up: Up[Speech] = Up([], [], 1, 0, {7: Payer("acme", 2.0)})
+    decoder = msgspec.msgpack.Decoder(Up[Speech])
+    assert decoder.decode(msgspec.msgpack.encode(up)) == up
+    assert msgspec.msgpack.Decoder(Older).decode(msgspec.msgpack.encode(up)).sessions == 1
+    assert decoder.decode(msgspec.msgpack.encode(Older([], [], 1, 0))).payers == {}
+
+    class Payers(FakeTranscriber):
+        def pay(self, lane: str, payers: Any) -> None:
+            paid.update(payers)
+
+    async def go() -> None:
+        server, address = await serve(Payers("hi"), Speech)
+        connection = await LaneConnection.open(address, Hypothesis)
+        connection.payers[7] = Payer("acme", 2.0)
+        piece = Speech(7, 0, b"12", False, SpeechOptions())
+        sending = asyncio.create_task(connection.exchange([piece], [], 1))
+        while not await asyncio.wait_for(connection.receive(), 5):
+            continue
+        await sending
+        assert connection.payers == {}, "each is told once"
+        connection.close()
+        server.stop()
+
+    paid: dict[int, Payer] = {}
+    asyncio.run(go())
+    assert paid == {7: Payer("acme", 2.0)}
+
+
+VERSION_1 = "7862aa6bbd31f25d"
+"""With `payers`, a last field with a default, which an older reader ignores."""
 
 
 def test_version_1_of_the_protocol_stays_as_it_is() -> None:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from serve_app.live.fence import Claim, Fence
+from serve_app.live.fence import MOST_REMEMBERED, Claim, Fence, SessionElsewhere
 from serve_app.live.takeovers import Takeovers
 from tests.waiting import unchanged, until
 
@@ -45,11 +45,11 @@ class Replicas:
         self.broken = False
         self.takeovers = [Takeovers(fence, self.tell) for fence in self.fences]
 
-    async def tell(self, claims: Sequence[Claim]) -> Sequence[str]:
+    async def tell(self, claims: Sequence[Claim]) -> Sequence[SessionElsewhere]:
         self.told.append(list(claims))
         if self.broken:
             raise ConnectionError
-        return [c.origin for c in claims for fence in self.fences if not fence.admits(c)]
+        return [fence.answer(claim) for claim in claims for fence in self.fences]
 
 
 async def two() -> tuple[Replicas, list[asyncio.Task[None]]]:
@@ -104,3 +104,33 @@ def test_takeovers_that_come_together_are_told_together_and_failures_harm_nobody
             task.cancel()
 
     asyncio.run(go())
+
+
+def test_what_older_connections_have_heard_is_told_wherever_they_were() -> None:
+    async def go() -> None:
+        replicas, tasks = await two()
+        one, other = replicas.takeovers
+        heard: list[int] = []
+
+        def end(code: str) -> None:
+            one.leave(FIRST, 500)
+
+        one.begin(FIRST, end)
+        other.leave(Claim("a", 0, 4.0), 300)
+        assert other.resume(Claim("x", 0, 6.0), Claim("a", 1, 7.0), end, heard.append)
+        assert heard == [300]
+        await until(lambda: heard == [300, 500])
+        for task in tasks:
+            task.cancel()
+
+    asyncio.run(go())
+
+
+def test_only_the_latest_sessions_are_remembered() -> None:
+    fence = Fence()
+    fence.remember("none", 0)
+    for number in range(MOST_REMEMBERED + 5):
+        fence.remember(f"s{number}", 7)
+    fence.remember("s5", 3)
+    fence.remember("one more", 7)
+    assert [fence.heard(f"s{number}") for number in (4, 5, 6, 7)] == [0, 7, 0, 7]

@@ -108,7 +108,7 @@ def test_an_utterance_from_its_prefix_to_its_final() -> None:
     assert orders[0].ended is False and len(orders[0].pcm) == 16_000
     assert orders[1:] == [SpeechBoundary(False, 40_000), Recognize(0, b"", True, None)]
     told = play(session, final(0, 1.8))[0]
-    point = ResumePoint(40_000, 32_000, False, 1, 40_000, 40_000, 28_800, len(HELLO))
+    point = ResumePoint(40_000, 32_000, False, 1, 40_000, 40_000, 28_800, len(HELLO), 0, 48_000)
     assert told == TranscriptUpdate(0, True, int(0.7 * 16_000), 40_000, HELLO, None, point)
 
 

@@ -6,6 +6,7 @@ import jwt
 import pytest
 
 from serve_app.errors import ClientError
+from serve_app.identity.principal import EVERYBODY, Scope
 from serve_app.live.resume_point import ResumePoint
 from serve_app.security import client_secret
 from serve_app.security.resume_token import Continued, ResumeTokens, packed, unpacked
@@ -41,7 +42,9 @@ def resigned(**changed: Any) -> str:
     return jwt.encode(claims, NEW, "HS256", headers)
 
 
-SECRET = client_secret.mint(SigningKeys([NEW]), {}, 300, "n").removeprefix("ek_")
+SECRET = client_secret.mint(
+    SigningKeys([NEW]), {}, 300, "n", EVERYBODY, Scope.REALTIME
+).removeprefix("ek_")
 
 
 @pytest.mark.parametrize(

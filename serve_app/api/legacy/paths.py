@@ -12,10 +12,10 @@ from serve_app.api.jobs import Id, PageSize
 from serve_app.api.legacy import views
 from serve_app.api.sockets.live_socket import PATH as STREAM
 from serve_app.api.submission import BODY, Submission
+from serve_app.identity.principal import Caller, Principal
 from serve_app.jobs.job import JobState
 from serve_app.jobs.live_recording import LiveRecordings
 from serve_app.jobs.queue import Filter
-from serve_app.security.principal import Caller, Principal
 
 
 class LiveAsked(BaseModel):

@@ -19,8 +19,9 @@ from serve_app.api.backend import Backend
 from serve_app.api.streamed import EVENT_STREAM, Streamed, event
 from serve_app.dialects.native import NativeDialect
 from serve_app.errors import ClientError
+from serve_app.identity.principal import Caller, Principal
 from serve_app.live.backlog import Backlog
-from serve_app.live.driver import LiveSession, LiveSessions
+from serve_app.live.driver import CHUNKED, LiveSession, LiveSessions
 from serve_app.live.events import ClientErred, Close, Event, Fact, Resumable, UtteranceEvent
 from serve_app.observability.origin import origin_of
 
@@ -47,14 +48,14 @@ def router(backend: Backend, sessions: LiveSessions) -> APIRouter:
 
     @routes.post("/stream", openapi_extra=UPLOAD)
     async def stream(
-        request: Request, options: Annotated[LegacyStreamOptions, Query()]
+        caller: Caller, request: Request, options: Annotated[LegacyStreamOptions, Query()]
     ) -> Response:
         """Raw samples in a chunked body; the answers of `WS /v1/transcribe/stream` as events."""
         dialect = NativeDialect(sessions.limits, uuid.uuid4().hex, backend.engines.transcriber)
         start = {"type": "start", **options.model_dump(), "language": options.language or None}
         begin = dialect.parse(orjson.dumps(start).decode())
-        place = sessions.admit()
-        return _Duplex(_events(request, sessions, place, dialect, begin), EVENT_STREAM)
+        place = sessions.admit(caller, is_request=False)
+        return _Duplex(_events(caller, request, sessions, place, dialect, begin), EVENT_STREAM)
 
     return routes
 
@@ -68,6 +69,7 @@ class _Duplex(Streamed):
 
 
 async def _events(
+    caller: Principal,
     request: Request,
     sessions: LiveSessions,
     place: Place,
@@ -79,7 +81,7 @@ async def _events(
     live = sessions.open(
         unsent.on_event,
         unsent.on_abandoned,
-        origin=origin_of(request.headers, "chunked", dialect.session_id),
+        origin=origin_of(caller, request.headers, CHUNKED, dialect.session_id),
         place=place,
     )
     live.progressed = progressed.set

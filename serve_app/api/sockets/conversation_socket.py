@@ -15,8 +15,8 @@ from picows import WSUpgradeRequest, WSUpgradeResponseWithListener
 from deployments.decoding import Bounds, Undecodable, decode_in_process
 from serve_app.admission.places import Place
 from serve_app.api.backend import Backend
-from serve_app.api.sockets.query import checked_query
-from serve_app.api.sockets.socket import refusal, welcome
+from serve_app.api.sockets.query import arrival, checked_query
+from serve_app.api.sockets.socket import SUBPROTOCOL, agreed, refusal, welcome
 from serve_app.api.sockets.spoken import SpokenSocket, conversation_terms
 from serve_app.api.sockets.upgrade import Route
 from serve_app.conversation.driver import Conversations
@@ -30,11 +30,12 @@ from serve_app.dialects.conversation import (
 )
 from serve_app.dialects.frames import ImmediateAnswer
 from serve_app.errors import ClientError
+from serve_app.identity.gate import Gate
+from serve_app.identity.routes import SOCKETS
 from serve_app.live.fence import REPLACED, Claim
 from serve_app.live.takeovers import Takeovers
 from serve_app.observability.metrics import Metrics
 from serve_app.observability.origin import Origin, origin_of
-from serve_app.security.principal import principal_of
 from serve_app.security.resume_token import CONVERSATION, ResumeTokens
 
 PATH = "/ws"
@@ -51,26 +52,28 @@ class Keeping(NamedTuple):
 
 
 def route(
-    backend: Backend, conversations: Conversations, metrics: Metrics, keeping: Keeping
+    backend: Backend, gate: Gate, conversations: Conversations, metrics: Metrics, keeping: Keeping
 ) -> Route:
     """Each handshake opens a conversation, or gets 503 with Retry-After."""
     max_bytes = conversations.sessions.limits.max_event_bytes
 
-    def tokens(request: WSUpgradeRequest) -> ResumeTokens:
-        tenant = principal_of(request.headers).tenant
+    def tokens(tenant: str) -> ResumeTokens:
         return ResumeTokens(backend.keys, tenant, keeping.history_s, time.time, CONVERSATION)
 
     def accept(request: WSUpgradeRequest) -> WSUpgradeResponseWithListener:
         try:
+            caller = gate.caller(SOCKETS[PATH], arrival(request))
             checked_query(request, ())
-            place = conversations.admit()
+            place = conversations.admit(caller)
         except ClientError as error:
             return refusal(error, metrics)
-        dialect = new_dialect(ConversationDialect, backend, conversations, tokens(request))
-        origin = origin_of(request.headers, "conversation", dialect.session_id)
-        return welcome(
-            ConversationSocket(conversations, dialect, metrics, max_bytes, place, origin, keeping)
+        dialect = new_dialect(ConversationDialect, backend, conversations, tokens(caller.tenant))
+        origin = origin_of(caller, request.headers, "conversation", dialect.session_id)
+        socket = ConversationSocket(
+            conversations, dialect, metrics, max_bytes, place, origin, keeping
         )
+        headers = conversations.sessions.limiter.headers(caller) | agreed(request, SUBPROTOCOL)
+        return welcome(socket, headers)
 
     return Route(accept, max_bytes)
 

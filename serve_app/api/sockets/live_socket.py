@@ -13,12 +13,15 @@ from picows import WSUpgradeRequest, WSUpgradeResponseWithListener
 
 from serve_app.admission.places import Place
 from serve_app.api.backend import Backend
-from serve_app.api.sockets.query import checked_query
-from serve_app.api.sockets.socket import Socket, refusal, welcome
+from serve_app.api.sockets.query import arrival, checked_query
+from serve_app.api.sockets.socket import SUBPROTOCOL, Socket, agreed, refusal, welcome
 from serve_app.api.sockets.upgrade import Route
 from serve_app.config.resume import ResumeConfig
 from serve_app.dialects.native import NativeDialect
 from serve_app.errors import ClientError
+from serve_app.identity.gate import Gate
+from serve_app.identity.principal import Principal
+from serve_app.identity.routes import SOCKETS
 from serve_app.jobs.live_recording import LiveRecording, LiveRecordings
 from serve_app.live.backlog import Backlog
 from serve_app.live.driver import LiveSession, LiveSessions
@@ -38,7 +41,6 @@ from serve_app.live.takeovers import Takeovers
 from serve_app.observability.metrics import Metrics
 from serve_app.observability.origin import Origin, origin_of
 from serve_app.observability.table import PARTIALS_DROPPED, SESSIONS_RESUMED
-from serve_app.security.principal import principal_of
 from serve_app.security.resume_token import ResumeTokens
 
 log = logging.getLogger("voxray.live")
@@ -47,14 +49,17 @@ PATH = "/v1/transcribe/stream"
 MAX_MESSAGE_BYTES = 2 << 20
 
 
-def _recording(request: WSUpgradeRequest, live_recordings: LiveRecordings) -> LiveRecording | None:
+def _recording(
+    request: WSUpgradeRequest, caller: Principal, live_recordings: LiveRecordings
+) -> LiveRecording | None:
     """The live recording that the query names. Raises `ClientError` for an unknown parameter."""
     id_ = checked_query(request, {"transcription"}).get("transcription")
-    return live_recordings.recording(principal_of(request.headers), id_) if id_ else None
+    return live_recordings.recording(caller, id_) if id_ else None
 
 
 def route(
     backend: Backend,
+    gate: Gate,
     sessions: LiveSessions,
     metrics: Metrics,
     live_recordings: LiveRecordings,
@@ -64,21 +69,23 @@ def route(
     """Each handshake opens a session, or gets 503 with Retry-After. One that is recorded cannot be
     resumed: what was recorded is stored when its connection ends."""
 
-    def tokens(request: WSUpgradeRequest) -> ResumeTokens:
-        tenant = principal_of(request.headers).tenant
+    def tokens(tenant: str) -> ResumeTokens:
         return ResumeTokens(backend.keys, tenant, config.token_lifetime_s, time.time)
 
     def accept(request: WSUpgradeRequest) -> WSUpgradeResponseWithListener:
         try:
-            recording = _recording(request, live_recordings)
-            place = sessions.admit()
+            caller = gate.caller(SOCKETS[PATH], arrival(request))
+            recording = _recording(request, caller, live_recordings)
+            place = sessions.admit(caller)
         except ClientError as error:
             return refusal(error, metrics)
-        signed = None if recording else tokens(request)
+        signed = None if recording else tokens(caller.tenant)
         id_ = uuid.uuid4().hex
         dialect = NativeDialect(sessions.limits, id_, backend.engines.transcriber, signed)
-        origin = origin_of(request.headers, "native", id_)
-        return welcome(LiveSocket(sessions, dialect, metrics, takeovers, place, origin, recording))
+        origin = origin_of(caller, request.headers, "native", id_)
+        socket = LiveSocket(sessions, dialect, metrics, takeovers, place, origin, recording)
+        headers = sessions.limiter.headers(caller) | agreed(request, SUBPROTOCOL)
+        return welcome(socket, headers)
 
     return Route(accept, MAX_MESSAGE_BYTES)
 
@@ -91,7 +98,6 @@ class LiveSocket(Socket):
         "_claim",
         "_dialect",
         "_live",
-        "_origin",
         "_place",
         "_recording",
         "_sessions",
@@ -108,8 +114,7 @@ class LiveSocket(Socket):
         origin: Origin,
         recording: LiveRecording | None = None,
     ) -> None:
-        super().__init__(metrics, MAX_MESSAGE_BYTES)
-        self._origin = origin
+        super().__init__(metrics, MAX_MESSAGE_BYTES, origin)
         self._sessions = sessions
         self._dialect = dialect
         self._takeovers = takeovers
@@ -124,7 +129,7 @@ class LiveSocket(Socket):
         self._live = self._sessions.open(
             self._on_event, self.end, place=self._place, origin=self._origin
         )
-        self._takeovers.begin(self._claim, self._live.fail)
+        self._takeovers.begin(self._claim, self._replaced)
         if self._recording:
             self._recording.begin(self._refused)
 
@@ -132,7 +137,7 @@ class LiveSocket(Socket):
         if self._live:
             self._metrics.count(PARTIALS_DROPPED, by=self._backlog.dropped)
             self._sessions.close(self._live)
-            self._takeovers.leave(self._claim)
+            self._takeovers.leave(self._claim, self._live.heard)
             if self._recording:
                 self._recording.ended(self._live.metrics().audio_ms)
             self._live = None
@@ -159,13 +164,21 @@ class LiveSocket(Socket):
     def _begun(self, live: LiveSession, fact: Started) -> None:
         if isinstance(fact, Resumed):
             live.counted = live.metrics()  # counted where it was, or lost with that
+            live.heard_before(fact.point.heard)
             before, self._claim = self._claim, self._new_claim()
-            if not self._takeovers.resume(before, self._claim, live.fail):
+            hearing = (self._replaced, live.heard_before)
+            if not self._takeovers.resume(before, self._claim, *hearing):
                 return live.fail(REPLACED)
             self._metrics.count(SESSIONS_RESUMED)
             live.origin = live.origin._replace(session=self._dialect.session_id)
             log.info("session_resumed", extra={"epoch": self._claim.epoch, **live.origin.ids()})
         self.send(self._dialect.hello())
+
+    def _replaced(self, code: str) -> None:
+        """Whoever goes on with the session asks at once how much this connection has heard."""
+        if self._live:
+            self._takeovers.leave(self._claim, self._live.heard)
+            self._live.fail(code)
 
     def _new_claim(self) -> Claim:
         session = self._dialect.session

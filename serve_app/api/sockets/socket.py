@@ -16,16 +16,24 @@ from picows import (
     WSListener,
     WSMsgType,
     WSTransport,
+    WSUpgradeRequest,
     WSUpgradeResponse,
     WSUpgradeResponseWithListener,
 )
 
-from serve_app.api.errors import retry_headers
+from serve_app.api.errors import error_headers
 from serve_app.errors import CODES, ClientError
+from serve_app.identity.credentials import subprotocols
 from serve_app.live.backlog import ReaderTooSlow
 from serve_app.observability.metrics import Metrics
+from serve_app.observability.origin import Origin
+from serve_app.security.answer_headers import ALWAYS
 
 log = logging.getLogger("voxray.socket")
+
+SUBPROTOCOL = "voxray"
+"""Of our own protocols. A browser that sends a key as a subprotocol needs another one that the
+server selects."""
 
 PACE = "pace"
 CLOSE_TIMEOUT_S = 5.0
@@ -49,7 +57,7 @@ CLOSE_CODES = {*range(1000, 1004), *range(1007, 1015), *range(3000, 5000)}
 def refusal(error: ClientError, metrics: Metrics) -> WSUpgradeResponseWithListener:
     """A handshake refused, as plain HTTP."""
     metrics.count_error(error.code)
-    headers = {"Content-Type": "application/json", **retry_headers(error)}
+    headers = {"Content-Type": "application/json", **ALWAYS, **error_headers(error)}
     body = json.dumps(error.body()).encode()
     response = WSUpgradeResponse.create_error_response(error.status, body, headers)
     return WSUpgradeResponseWithListener(response, None)
@@ -59,6 +67,12 @@ def welcome(
     socket: "Socket", headers: Mapping[str, str] | None = None
 ) -> WSUpgradeResponseWithListener:
     return WSUpgradeResponseWithListener(WSUpgradeResponse.create_101_response(headers), socket)
+
+
+def agreed(request: WSUpgradeRequest, ours: str) -> dict[str, str]:
+    """The header that selects our subprotocol, if the client offers it; a key never comes back."""
+    offered = subprotocols(request.headers.items())
+    return {"Sec-WebSocket-Protocol": ours} if ours in offered else {}
 
 
 def close_answer(payload: bytes) -> int:
@@ -81,12 +95,14 @@ class Socket(WSListener):
         "_holds",
         "_max_message_bytes",
         "_metrics",
+        "_origin",
         "_paused",
         "_transport",
     )
 
-    def __init__(self, metrics: Metrics, max_message_bytes: int) -> None:
+    def __init__(self, metrics: Metrics, max_message_bytes: int, origin: Origin) -> None:
         self._metrics = metrics
+        self._origin = origin
         self._max_message_bytes = max_message_bytes
         self._transport: WSTransport | None = None
         self._admitted = self._paused = False
@@ -230,7 +246,7 @@ class Socket(WSListener):
         except ReaderTooSlow:
             self.end("client_too_slow")
         except Exception:  # the outermost edge of a connection
-            log.exception("connection_failed")
+            log.exception("connection_failed", extra=self._origin.ids())
             self.end("internal_error")
 
     # Frames out.

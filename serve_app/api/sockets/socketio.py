@@ -18,11 +18,15 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp
 
 from serve_app.api.backend import Backend
+from serve_app.api.gate import arrival
 from serve_app.api.legacy.streaming import parsed
 from serve_app.dialects.frames import base64_bytes
 from serve_app.dialects.native import NativeDialect
-from serve_app.errors import ClientError
+from serve_app.errors import ClientError, key_revoked
 from serve_app.extras import SOCKET_IO, MissingExtra, module_of
+from serve_app.identity.gate import Gate
+from serve_app.identity.principal import Principal
+from serve_app.identity.routes import SOCKETS
 from serve_app.live.backlog import Backlog, ReaderTooSlow
 from serve_app.live.driver import LiveSession, LiveSessions
 from serve_app.live.events import (
@@ -57,7 +61,16 @@ log.setLevel(logging.CRITICAL)  # python-socketio would log a stack for each bro
 class Listener:
     """One socket's session; events wait in a backlog until they are sent."""
 
-    def __init__(self, sessions: LiveSessions, dialect: NativeDialect, emit: Any) -> None:
+    def __init__(
+        self,
+        caller: Principal,
+        sessions: LiveSessions,
+        dialect: NativeDialect,
+        emit: Any,
+        leave: Callable[[], Awaitable[None]],
+    ) -> None:
+        self._disconnect = leave
+        self._revoked = False
         self._sessions = sessions
         self._dialect = dialect
         self._emit = emit
@@ -66,7 +79,7 @@ class Listener:
         self._live: LiveSession | None = sessions.open(
             self._on_event,
             self._on_abandoned,
-            origin=origin_of({}, "socketio", dialect.session_id),
+            origin=origin_of(caller, {}, "socketio", dialect.session_id),
         )
         self._sending = asyncio.create_task(self._send())
 
@@ -80,7 +93,8 @@ class Listener:
             self._live.feed(ClientErred(error))
 
     def close(self) -> None:
-        self._sending.cancel()
+        if asyncio.current_task() is not self._sending:
+            self._sending.cancel()
         self._leave()
 
     def _leave(self) -> None:
@@ -90,12 +104,16 @@ class Listener:
             self._live = None
 
     def _on_event(self, event: Event) -> None:
+        if isinstance(event, ErrorReport) and event.error.code == key_revoked().code:
+            self._revoked = True
         if not isinstance(event, UtteranceEvent | Resumable):
             self._backlog.put(event)
             self._pending.set()
 
     def _on_abandoned(self, code: str) -> None:
         asyncio.get_running_loop().call_soon(self._leave)
+        if self._revoked:
+            return
         with contextlib.suppress(ReaderTooSlow):
             self._on_event(ErrorReport(ClientError(code, "the session ended early")))
 
@@ -111,14 +129,19 @@ class Listener:
                     await self._emit(name, fields)
                 if isinstance(event, Close):
                     self._leave()
+            if self._revoked:
+                return await self._disconnect()
 
 
 class SocketIo:
     """Every Socket.IO client of this ingress."""
 
-    def __init__(self, backend: Backend, sessions: LiveSessions, metrics: Metrics) -> None:
+    def __init__(
+        self, backend: Backend, gate: Gate, sessions: LiveSessions, metrics: Metrics
+    ) -> None:
         """Raises `MissingExtra` without python-socketio."""
         self._backend = backend
+        self._gate = gate
         self._sessions = sessions
         self._metrics = metrics
         self._listeners: dict[str, Listener] = {}
@@ -128,6 +151,7 @@ class SocketIo:
             async_mode="asgi",
             max_http_buffer_size=most,
             serializer=_bounded(socketio.packet.Packet),
+            cors_allowed_origins=[],  # no check and no headers of its own: the gate's are for all
             logger=log,
             engineio_logger=log,
         )
@@ -143,18 +167,33 @@ class SocketIo:
         if self._server.eio.sockets:
             await self._server.eio.disconnect()
 
-    async def _connect(self, sid: str, _: Any, __: Any = None) -> None:
+    async def _connect(self, sid: str, environ: Any, auth: Any = None) -> None:
         engine = self._backend.engines.transcriber
         dialect = NativeDialect(self._sessions.limits, uuid.uuid4().hex, engine)
 
         async def emit(name: str, fields: dict[str, Any]) -> None:
             await self._server.emit(name, fields, to=sid)
 
+        async def leave() -> None:
+            connection = self._server.manager.eio_sid_from_sid(sid, "/")
+            await self._server.disconnect(sid)
+            await self._server.eio.disconnect(connection)
+
         try:
-            self._listeners[sid] = Listener(self._sessions, dialect, emit)
+            caller = await self._caller(environ, auth)
+            self._listeners[sid] = Listener(caller, self._sessions, dialect, emit, leave)
         except ClientError as error:
             self._metrics.count_error(error.code)
             raise self._library.exceptions.ConnectionRefusedError(error.code) from error
+
+    async def _caller(self, environ: Any, auth: Any) -> Principal:
+        """The key is in `auth`, or in a header of the connection's first request. Raises
+        `ClientError`."""
+        request, key = environ["asgi.scope"], auth.get("key") if isinstance(auth, dict) else None
+        came = arrival(request)
+        if isinstance(key, str):
+            came = came._replace(in_band=(key,))
+        return await self._gate.admitted(SOCKETS[PATH], came)
 
     async def _start(self, sid: str, fields: Any = None) -> None:
         if not (listener := self._listeners.get(sid)):
@@ -185,13 +224,14 @@ class SocketIo:
 
 def endpoint(
     backend: Backend,
+    gate: Gate,
     sessions: LiveSessions,
     metrics: Metrics,
     close_last: Callable[[Callable[[], Awaitable[None]]], None],
 ) -> ASGIApp:
     """Socket.IO, or where python-socketio is not installed an answer that says so."""
     try:
-        here = SocketIo(backend, sessions, metrics)
+        here = SocketIo(backend, gate, sessions, metrics)
     except MissingExtra as error:
         return JSONResponse(error.body(), error.status)
     close_last(here.shut)

@@ -59,8 +59,7 @@ class SpokenSocket(Socket):
         place: Place,
         origin: Origin,
     ) -> None:
-        super().__init__(metrics, max_message_bytes)
-        self._origin = origin
+        super().__init__(metrics, max_message_bytes, origin)
         self._conversations = conversations
         self._place = place
         self._conversation: Conversation | None = None
@@ -130,6 +129,10 @@ class SpokenSocket(Socket):
     def finish(self, code: int, reason: str = "") -> None:
         self._flush()
         super().finish(code, reason)
+
+    def end(self, code: str) -> None:
+        self._flush()
+        super().end(code)
 
     def _throttle(self) -> None:
         live = self._conversation and self._conversation.live

@@ -7,10 +7,11 @@ from typing import Any
 
 from serve_app.jobs.database import now
 from serve_app.jobs.job import Job
+from serve_app.jobs.private import Private
 from serve_app.jobs.tables import deliveries
 
 
-async def announce(connection: Any, job: Job) -> None:
+async def announce(connection: Any, job: Job, private: Private) -> None:
     """Insert the job's webhook, if it has one; it is sent after the commit."""
     if not job.options.webhook:
         return
@@ -18,19 +19,18 @@ async def announce(connection: Any, job: Job) -> None:
     if job.error_code:
         data["error"] = {"code": job.error_code, "message": job.error_message}
     body = {"type": f"job.{job.state.value}", "timestamp": _iso(time.time()), "data": data}
-    await connection.execute(
-        deliveries.insert().values(
-            id=f"msg_{uuid.uuid4().hex}",
-            job_id=job.id,
-            tenant=job.tenant,
-            url=job.options.webhook,
-            body=json.dumps(body),
-            state="waiting",
-            attempts=0,
-            due=now(),
-            created=now(),
-        )
-    )
+    row = {
+        "id": f"msg_{uuid.uuid4().hex}",
+        "job_id": job.id,
+        "tenant": job.tenant,
+        "url": job.options.webhook,
+        "body": json.dumps(body),
+        "state": "waiting",
+        "attempts": 0,
+        "due": now(),
+        "created": now(),
+    }
+    await connection.execute(deliveries.insert().values(private.new_delivery(row)))
 
 
 def _iso(seconds: float) -> str:

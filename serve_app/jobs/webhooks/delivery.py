@@ -11,15 +11,18 @@ import logging
 import time
 from typing import Any, NamedTuple
 
-import httpx2 as httpx
+import httpcore2 as httpcore
 import sqlalchemy as sa
 
 from serve_app.backoff import backoff_s
 from serve_app.config import WebhookConfig
 from serve_app.errors import ClientError
 from serve_app.jobs.database import Database, now
+from serve_app.jobs.private import Private
+from serve_app.jobs.retention import Kept, is_over
 from serve_app.jobs.tables import deliveries
-from serve_app.jobs.webhooks.addresses import AddressRefused, check_url, resolve
+from serve_app.jobs.webhooks.addresses import AddressRefused, check_url
+from serve_app.jobs.webhooks.connecting import connections, target
 from serve_app.jobs.webhooks.secret import secret_of
 
 log = logging.getLogger("voxray.webhooks")
@@ -36,6 +39,7 @@ class Delivery(NamedTuple):
 
     id: str
     job_id: str
+    tenant: str
     url: str
     body: str
     state: str
@@ -48,9 +52,13 @@ class Delivery(NamedTuple):
     def of(cls, row: Any) -> "Delivery":
         return cls(*(row[name] for name in cls._fields))
 
+    def ids(self) -> dict[str, str]:
+        """The fields of a log line."""
+        return {"webhook": self.id, "job": self.job_id, "tenant": self.tenant}
+
     def view(self) -> dict[str, Any]:
         fields = self._asdict()
-        del fields["body"]
+        del fields["body"], fields["tenant"]
         return fields | {"object": "webhook_delivery"}
 
 
@@ -71,23 +79,24 @@ def check_webhook(url: str, config: WebhookConfig) -> None:
 class Webhooks:
     """Delivers due webhooks, while `run` runs. Several workers share them."""
 
-    def __init__(self, database: Database, config: WebhookConfig) -> None:
+    def __init__(
+        self, database: Database, config: WebhookConfig, private: Private | None = None
+    ) -> None:
         self._database = database
+        self._private = private or Private()
         self._config = config
         self._secret = secret_of(config)
 
     async def run(self) -> None:
         async with (
-            httpx.AsyncClient(
-                timeout=self._config.timeout_s, follow_redirects=False, trust_env=False
-            ) as client,
+            connections(self._config.allow_private, AT_ONCE) as pool,
             asyncio.TaskGroup() as tasks,
         ):
             slots = asyncio.Semaphore(AT_ONCE)
             while True:
                 await slots.acquire()
                 if delivery := await self._next():
-                    call = tasks.create_task(self._attempt(client, delivery))
+                    call = tasks.create_task(self._attempt(pool, delivery))
                     call.add_done_callback(lambda _: slots.release())
                 else:
                     slots.release()
@@ -100,13 +109,12 @@ class Webhooks:
             log.warning("webhooks_unavailable", extra={"code": error.code})
             return None
 
-    async def _attempt(self, client: httpx.AsyncClient, delivery: Delivery) -> None:
-        failure = await self._deliver(client, delivery)
+    async def _attempt(self, pool: httpcore.AsyncConnectionPool, delivery: Delivery) -> None:
+        failure = await self._deliver(pool, delivery)
         try:
             await self._settle(delivery, failure)
         except ClientError as error:  # it will be sent again, with the same id
-            fields = {"webhook": delivery.id, "code": error.code}
-            log.warning("webhook_outcome_lost", extra=fields)
+            log.warning("webhook_outcome_lost", extra={"code": error.code, **delivery.ids()})
 
     async def listed(self, tenant: str, state: str | None, limit: int) -> list[Delivery]:
         """The newest first."""
@@ -117,7 +125,7 @@ class Webhooks:
             rows = await connection.execute(
                 wanted.order_by(deliveries.c.created.desc()).limit(limit)
             )
-            return [Delivery.of(row) for row in rows.mappings().all()]
+            return [Delivery.of(self._private.delivery(row)) for row in rows.mappings()]
 
     async def retry(self, tenant: str, id_: str) -> Delivery:
         """Send a dead one again. Raises `ClientError` `not_found`."""
@@ -133,13 +141,13 @@ class Webhooks:
             found = row.mappings().first()
         if not found:
             raise ClientError("not_found", f"there is no dead webhook {id_[:80]!r}")
-        return Delivery.of(found)
+        return Delivery.of(self._private.delivery(found))
 
-    async def forget(self, retention_s: float) -> None:
-        """Delete those that ended and are older than `retention_s`."""
+    async def forget(self, kept: Kept) -> None:
+        """Delete those that ended and are older than they are kept."""
         over = deliveries.c.state != "waiting"
         async with self._database.write() as connection:
-            old = deliveries.c.created < now() - retention_s
+            old = is_over(deliveries.c.tenant, deliveries.c.created, kept)
             await connection.execute(deliveries.delete().where(over & old))
 
     async def _claim(self) -> Delivery | None:
@@ -163,14 +171,16 @@ class Webhooks:
                 .returning(*deliveries.c)
             )
             found = row.mappings().first()
-        return Delivery.of(found) if found else None
+        return Delivery.of(self._private.delivery(found)) if found else None
 
-    async def _deliver(self, client: httpx.AsyncClient, delivery: Delivery) -> str | None:
+    async def _deliver(self, pool: httpcore.AsyncConnectionPool, delivery: Delivery) -> str | None:
         """Why the delivery failed; None if it succeeded."""
         if self._secret is None:
             return f"{self._config.secret_variable} is not set"
+        if not delivery.url:
+            return "the webhook cannot be decrypted"
         timestamp = int(time.time())
-        headers = {
+        headers: dict[str | bytes, str | bytes] = {
             "content-type": "application/json",
             "webhook-id": delivery.id,
             "webhook-timestamp": str(timestamp),
@@ -178,21 +188,16 @@ class Webhooks:
         }
         try:
             async with asyncio.timeout(self._config.timeout_s):
-                target = await resolve(delivery.url, self._config.allow_private)
-                call = client.stream(
-                    "POST",
-                    target.url,
-                    content=delivery.body,
-                    headers={**headers, "host": target.host},
-                    extensions={"sni_hostname": target.name},
-                )
-                async with call as answer:  # the body is not read
-                    return None if answer.is_success else f"HTTP {answer.status_code}"
-        except AddressRefused as error:
+                url = target(check_url(delivery.url, self._config.allow_private))
+                body = delivery.body.encode()
+                async with pool.stream("POST", url, headers=headers, content=body) as answer:
+                    # neither its body is read nor a redirect followed
+                    return None if answer.status // 100 == 2 else f"HTTP {answer.status}"
+        except (AddressRefused, ClientError) as error:
             return str(error)
-        except (TimeoutError, httpx.TimeoutException):
+        except (TimeoutError, httpcore.TimeoutException):
             return "no answer in time"
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
+        except (httpcore.NetworkError, httpcore.ProtocolError) as error:
             return type(error).__name__
 
     async def _settle(self, delivery: Delivery, failure: str | None) -> None:
@@ -201,7 +206,7 @@ class Webhooks:
         state = "delivered" if failure is None else "dead" if dead else "waiting"
         values = {"state": state, "outcome": failure, "due": now() + pause_s}
         if failure:
-            fields = {"webhook": delivery.id, "cause": failure, "attempt": delivery.attempts}
+            fields = {"cause": failure, "attempt": delivery.attempts, **delivery.ids()}
             log.warning("webhook_failed", extra=fields)
         async with self._database.write() as connection:
             mine = deliveries.c.id == delivery.id

@@ -23,7 +23,9 @@ from websockets.sync.client import connect as sync_connect
 
 from serve_app.api.sockets.socket import Socket
 from serve_app.errors import ClientError
+from serve_app.identity.principal import Principal, Scope
 from serve_app.observability.metrics import Metrics
+from serve_app.observability.origin import Origin
 from serve_app.security import client_secret
 from serve_app.security.keys import key_id
 from serve_app.security.signing import SigningKeys
@@ -195,10 +197,12 @@ def test_items_are_bounded(address: str) -> None:
 
 KEY = b"k" * 64
 KEYS = SigningKeys([KEY])
+ACME = Principal("acme", "k1")
 
 
 def secret(**changed: Any) -> str:
-    asked = {"session": {"type": "realtime"}, "expires_at": 100, "nonce": "n", **changed}
+    bound = {"owner": ACME, "scope": Scope.REALTIME}
+    asked = {"session": {"type": "realtime"}, "expires_at": 100, "nonce": "n", **bound, **changed}
     return client_secret.mint(KEYS, **asked)
 
 
@@ -212,7 +216,9 @@ def token(algorithm: str = "HS256", without: str = "", **changed: Any) -> str:
 
 
 def test_a_client_secret_is_worth_what_was_signed() -> None:
-    assert client_secret.opened(KEYS, secret(), 99.0) == {"type": "realtime"}
+    opened = client_secret.opened(KEYS, secret(), 99.0)
+    assert opened.session == {"type": "realtime"}
+    assert opened.owner == Principal("acme", "k1", frozenset({Scope.REALTIME}))
 
 
 @pytest.mark.parametrize(
@@ -221,7 +227,7 @@ def test_a_client_secret_is_worth_what_was_signed() -> None:
         lambda: secret()[:-2],
         lambda: secret().replace(".", "A.", 1),
         lambda: secret().split(".")[0] + ".",
-        lambda: client_secret.mint(SigningKeys([b"o" * 32]), {}, 100, "n"),
+        lambda: client_secret.mint(SigningKeys([b"o" * 32]), {}, 100, "n", ACME, Scope.REALTIME),
         lambda: token(algorithm="none"),
         lambda: token(algorithm="HS512"),
         lambda: token(aud="elsewhere"),
@@ -229,6 +235,9 @@ def test_a_client_secret_is_worth_what_was_signed() -> None:
         lambda: token(without="exp"),
         lambda: token(session="A" * 100),
         lambda: token(session=5),
+        lambda: token(without="tenant"),
+        lambda: token(without="key"),
+        lambda: token(scope="everything"),
         lambda: "ek_",
         lambda: "ek_é.é",
         lambda: "ek_" + "A" * 5000,
@@ -330,7 +339,7 @@ class PongTransport:
 
 def test_pings_are_not_answered_to_a_client_that_does_not_read() -> None:
     raw: Any = PongTransport()
-    paused = Socket(Metrics(), 100)
+    paused = Socket(Metrics(), 100, Origin())
     paused._paused = True
     frame: Any = SimpleNamespace(
         msg_type=WSMsgType.PING, rsv1=0, rsv2=0, rsv3=0, get_payload_as_bytes=lambda: b"hi"

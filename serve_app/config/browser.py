@@ -1,0 +1,55 @@
+"""The configuration of what browsers may do."""
+
+import re
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
+
+from serve_app.config.model import ConfigModel
+from serve_app.identity.origins import host_name, web_origin
+
+PLAIN = re.compile(r"[a-z][a-z0-9+.-]*://[a-z0-9._:\[\]-]+")
+
+
+def _origin(text: str) -> str:
+    found = web_origin(text.strip().rstrip("/"))
+    if found is None or not PLAIN.fullmatch(str(found)):
+        raise ValueError(
+            f"{text[:100]!r} is not an origin: write scheme, host and port, "
+            "as https://app.example or http://localhost:3000"
+        )
+    return str(found)
+
+
+def _host(text: str) -> str:
+    name = host_name(text.strip())
+    if not name or not set(name).isdisjoint("*/@ "):
+        raise ValueError(f"{text[:100]!r} is not a host name: write it as voice.example")
+    return name
+
+
+class BrowserConfig(ConfigModel):
+    """Whose pages may use this server, and under which names it is known."""
+
+    origins: tuple[Annotated[str, AfterValidator(_origin)], ...] = Field(
+        (),
+        max_length=1000,
+        description="Origins of pages, as `https://app.example`, that may use this server from a "
+        "browser: without a key where none is required, and REST with one (CORS). The server's own "
+        "pages need not be here.",
+    )
+    hosts: tuple[Annotated[str, AfterValidator(_host)], ...] = Field(
+        (),
+        max_length=1000,
+        description="Names of this server that are accepted in `Host` where no key is shown. "
+        "Always accepted are IP addresses, localhost, the machine's own name, names without a dot, "
+        "and names that no public DNS has: `*.localhost`, `*.internal`, `*.svc`. If this list is "
+        "not empty, it holds for servers that require keys, too.",
+    )
+    hsts_s: int = Field(
+        31_536_000,
+        ge=0,
+        le=63_072_000,
+        description="Seconds for which browsers use only TLS for this name (HSTS). Sent over TLS "
+        "at the default port, because it binds every port of the name; 0: never.",
+    )

@@ -1,0 +1,1 @@
+"""What each tenant and key has used, counted once."""

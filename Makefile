@@ -20,7 +20,7 @@ test-models: $(VENV)/models.done
 
 # Builds the image without a registry and runs it: minutes, as root, with Debian's buildah, mmdebstrap and runc.
 test-container: $(VENV)/test.done
-	$(BIN)/python -m pytest -m container tests/deploy
+	$(BIN)/python -m pytest -m container -o faulthandler_timeout=2000 tests/deploy
 
 check: $(VENV)/test.done
 	$(BIN)/ruff format --check .

@@ -73,6 +73,7 @@ class LiveTranscription:
         self._seen = Continuity()
         self._events: deque[TranscriptionEvent] = deque()
         self._link: Link | None = None
+        self._connecting: asyncio.Task[None] | None = None
         self._outage: Outage | None = None
         self._retry_at = self._steady_at = 0.0
         self._move_at: float | None = None
@@ -142,7 +143,7 @@ class LiveTranscription:
             if self._link:
                 await self._receive(self._link)
             else:
-                await self._connect()
+                await self._reconnect()
         except TranscriptionError as error:
             self._failure = error
             await self._end()
@@ -201,6 +202,13 @@ class LiveTranscription:
         link, self._link = self._link, None
         if link:
             await link.close()
+
+    async def _reconnect(self) -> None:
+        """In a task of its own: a reader's time limit may be shorter than a handshake."""
+        task = self._connecting = self._connecting or asyncio.create_task(self._connect())
+        await asyncio.wait([task])
+        self._connecting = None
+        task.result()
 
     async def _connect(self) -> None:
         """Raises what makes it impossible."""
@@ -289,9 +297,10 @@ class LiveTranscription:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._streaming:
-            self._streaming.cancel()
-            await asyncio.gather(self._streaming, return_exceptions=True)
+        tasks = [task for task in (self._streaming, self._connecting) if task]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         await self._end()
 
     def _now(self) -> float:

@@ -175,8 +175,9 @@ async def _without_end() -> AsyncIterator[bytes]:
         await asyncio.sleep(0.01)
 
 
-def test_a_reader_may_stop_and_go_on() -> None:
-    """A time limit on one event loses none."""
+@pytest.mark.parametrize("limit_s", [0.002, 0.0005])
+def test_a_reader_may_stop_and_go_on(limit_s: float) -> None:
+    """A time limit on one event loses none, be it shorter than a handshake."""
 
     async def check(fake: FakeServer) -> None:
         async with LiveTranscription(fake.url) as live:
@@ -185,7 +186,7 @@ def test_a_reader_may_stop_and_go_on() -> None:
             live.finish()
             while True:
                 try:
-                    events.append(await asyncio.wait_for(anext(live), 0.002))
+                    events.append(await asyncio.wait_for(anext(live), limit_s))
                 except TimeoutError:
                     continue
                 except StopAsyncIteration:

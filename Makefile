@@ -6,13 +6,18 @@ RUN ?=
 # `--no-compile` leaves alone what nothing imports; what is imported is compiled once, so let it be kept.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: run test test-models test-container check bench-live bench-overload bench-talk bench-jobs bench-idle bench-fair bench-engines docs lock clean
+.PHONY: run test coverage test-models test-container check bench-live bench-overload bench-talk bench-jobs bench-idle bench-fair bench-engines docs lock clean
 
 run: $(VENV)/run.done
 	@PATH="$(abspath $(BIN)):$$PATH" exec $(BIN)/voxray run $(RUN)
 
 test: $(VENV)/test.done $(VENV)/clients.done
 	$(BIN)/python -m $(if $(TESTS),pytest $(TESTS),tests.suite)
+
+# Of the tests without Ray, which runs the application in processes of its own. It doubles their CPU time.
+coverage: $(VENV)/test.done $(VENV)/clients.done
+	$(BIN)/python -m pytest -m "not ray and not cluster and not container" -n 2 --dist loadfile --tb=native \
+	  --cov --cov-report=term:skip-covered
 
 # The real models, tiny, through the real libraries: an environment of its own, without a GPU.
 test-models: $(VENV)/models.done

@@ -2,8 +2,7 @@
 several machines alone, and one summary.
 
 Tests with Ray start clusters and watch the clock, so nothing runs beside them. The exit code is 1
-when any part failed; the last line has pytest's own form. Coverage is that of the first part:
-Ray runs the application in separate processes.
+when any part failed; the last line has pytest's own form.
 """
 
 import os
@@ -15,15 +14,12 @@ from collections import Counter
 from pathlib import Path
 from subprocess import DEVNULL
 
-import coverage
-
 PASSED, FAILED = 0, 1
-LEAST_COVERED = 10
 PLAIN = "--tb=native"
 """Python 3.11 sometimes cannot parse sources for a longer traceback: `AST constructor recursion
 depth mismatch`, which ends a worker."""
 OTHERS = "not ray and not cluster and not container"
-PARALLEL = ("-n", "2", "--dist", "loadfile", "-m", OTHERS, "--cov", "--cov-report=", PLAIN)
+PARALLEL = ("-n", "2", "--dist", "loadfile", "-m", OTHERS, PLAIN)
 ALONE = ("-m", "ray")
 MACHINES = ("-m", "cluster")
 PARTS = {"parallel": PARALLEL, "ray": ALONE, "cluster": MACHINES}
@@ -38,7 +34,6 @@ def main(folder: Path) -> int:
         if codes[-1] not in (PASSED, FAILED):  # interrupted, or killed by a signal
             return abs(codes[-1])
         counts += counted(report)
-    print_coverage()
     print(f"{counts['passed']} passed, {counts['failed']} failed, {counts['skipped']} skipped")
     return max(codes)
 
@@ -64,21 +59,6 @@ def counted(report: Path) -> Counter[str]:
             passed=total - failed - errors - skipped, failed=failed + errors, skipped=skipped
         )
     return counts
-
-
-def print_coverage() -> None:
-    measured = coverage.Coverage()
-    measured.load()
-    shares = []
-    total, missed = 0, 0
-    for file in measured.get_data().measured_files():
-        _, lines, _, missing, _ = measured.analysis2(file)
-        total, missed = total + len(lines), missed + len(missing)
-        if lines:
-            shares.append((1 - len(missing) / len(lines), Path(file).relative_to(Path.cwd())))
-    print(f"\ncoverage without Ray: {1 - missed / total:.0%} of {total} lines; least covered:")
-    for share, path in sorted(shares)[:LEAST_COVERED]:
-        print(f"  {share:4.0%}  {path}")
 
 
 if __name__ == "__main__":

@@ -24,6 +24,8 @@ from tests.waiting import wait_for
 
 PROGRAMS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
 ANSWER_S = 30.0
+LEFT = ("navigated or closed", "context was destroyed", "Cannot find context")
+"""What the browser answers to a script whose page was left for another."""
 OPTIONS = (
     "--headless",
     "--no-sandbox",  # in a container and as root there is none
@@ -65,7 +67,7 @@ class Tab:
         """Until it is loaded."""
         failed = self.call("Page.navigate", url=url).get("errorText")
         assert not failed, f"{url}: {failed}"
-        wait_for(lambda: self.run("return document.readyState") == "complete", every_s=0.05)
+        self.until("return document.readyState == 'complete'")
 
     def run(self, script: str) -> Any:
         """What the body of an asynchronous function returns, as JSON. Fails if it throws."""
@@ -79,8 +81,16 @@ class Tab:
         return answer["result"].get("value")
 
     def until(self, script: str, seconds: float = 15.0) -> Any:
-        """What `script` returns once that is true."""
-        return wait_for(lambda: self.run(script), seconds, every_s=0.05)
+        """What `script` returns once that is true, on whatever page the tab is then."""
+        return wait_for(lambda: self._run_if_it_stays(script), seconds, every_s=0.05)
+
+    def _run_if_it_stays(self, script: str) -> Any:
+        try:
+            return self.run(script)
+        except AssertionError as error:
+            if any(left in str(error) for left in LEFT):
+                return None
+            raise
 
     def happened(self, method: str, params: dict[str, Any]) -> None:
         if method == "Runtime.exceptionThrown":

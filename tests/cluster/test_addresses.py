@@ -21,6 +21,7 @@ from serve_app.config import Config
 from serve_app.errors import ClientError
 from tests.cluster.test_haproxy import HANDSHAKE, application, haproxy
 from tests.fakes import served
+from tests.waiting import wait_for
 
 PROXIES = ("127.0.0.0/8", "10.0.0.0/8", "fd00::/8")
 TRUSTED = ("10.0.0.1", "10.9.9.9", "::ffff:10.0.0.2", "fd00::1", "127.0.0.9")
@@ -173,8 +174,11 @@ LIMITED = Front(
 
 
 def test_one_address_cannot_take_all_connections(tmp_path: Path) -> None:
-    """Those of others, and of the machine itself, are not counted with it."""
-    with slow() as (port, release), haproxy(tmp_path, application(port), front=LIMITED) as url:
+    """Those of others, and of the machine itself, are not counted with it; later its places are free."""
+    with (
+        slow() as (port, arrived, release),
+        haproxy(tmp_path, application(port), front=LIMITED) as url,
+    ):
         host, http_port = url.removeprefix("http://").split(":")
 
         def request(client: str) -> socket.socket:
@@ -189,6 +193,7 @@ def test_one_address_cannot_take_all_connections(tmp_path: Path) -> None:
                 return opened.enter_context(request(client))
 
             held = [ask("2001:db8::1"), ask("2001:db8::2"), ask("2001:db8:0:0:5::3")]
+            wait_for(lambda: len(arrived) == len(held))
             refused = ask("2001:db8::4").recv(4096)
             assert refused.startswith(b"HTTP/1.1 429") and b"etry-after: 1" in refused.lower()
             assert json.loads(refused.split(b"\r\n\r\n", 1)[1]) == body(*TOO_MANY)
@@ -196,19 +201,21 @@ def test_one_address_cannot_take_all_connections(tmp_path: Path) -> None:
             release.set()
             for connection in held:
                 assert connection.recv(4096).startswith(b"HTTP/1.1 200")
-            assert ask("2001:db8::4").recv(4096).startswith(b"HTTP/1.1 200"), "its places are free"
+            wait_for(lambda: ask("2001:db8::4").recv(4096).startswith(b"HTTP/1.1 200"))
 
 
 @contextmanager
-def slow() -> Iterator[tuple[int, threading.Event]]:
-    """Answers once the event is set; its port."""
+def slow() -> Iterator[tuple[int, list[str], threading.Event]]:
+    """Answers once the event is set; its port, and the paths that it was asked for."""
     release = threading.Event()
+    arrived: list[str] = []
 
     class Answer(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
         def do_GET(self) -> None:
             if self.path != "/-/healthz":
+                arrived.append(self.path)
                 release.wait(30)
             self.send_response(200)
             self.send_header("Content-Length", "0")
@@ -221,7 +228,7 @@ def slow() -> Iterator[tuple[int, threading.Event]]:
     thread = threading.Thread(target=answering.serve_forever)
     thread.start()
     try:
-        yield answering.server_port, release
+        yield answering.server_port, arrived, release
     finally:
         release.set()
         answering.shutdown()

@@ -246,10 +246,10 @@ SCALING = {
 
 UPDATE = """
 import json, os, sys
-from serve_app.cluster.environment import serve_environment
+from serve_app.cluster.environment import ONE_MACHINE, serve_environment
 from serve_app.config import Config
 address, args = sys.argv[1], json.loads(sys.argv[2])
-os.environ.update(serve_environment(Config.model_validate(args), any_ports=True))
+os.environ.update(serve_environment(Config.model_validate(args), any_ports=True) | ONE_MACHINE)
 os.environ["RAY_AUTH_MODE"] = "token"
 import ray
 from ray.serve import api

@@ -16,6 +16,7 @@ import pytest
 from websockets.sync.client import connect as websocket
 
 from loadtest.speech import wav
+from serve_app.cluster.environment import ONE_MACHINE
 from tests.api.sockets.test_live_socket import PATH, chunks
 from tests.ray.test_logs import folder
 from tests.secret_word import WORD
@@ -166,7 +167,7 @@ def tables_of(server: Server) -> list[bytes]:
         for part in process.cmdline()
         if part.startswith("--gcs-address=")
     ]
-    environment = {**os.environ, "RAY_AUTH_MODE": "token"}
+    environment = {**os.environ, **ONE_MACHINE, "RAY_AUTH_MODE": "token"}
     for name in ENVIRONMENT:
         environment.pop(name, None)
     done = subprocess.run(

@@ -81,11 +81,17 @@ def prometheus(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iter
 
 
 def address_of_metrics(server: Server) -> str:
-    """Ray's agent listens for Prometheus on all interfaces, for others on one."""
+    """Ray's agent listens on several ports; one of them is for Prometheus."""
     (agent,) = [it for it in server.descendants() if it.cmdline()[0].startswith("ray::Dash")]
     listening = [it.laddr for it in agent.net_connections("tcp") if it.status == "LISTEN"]
-    (port,) = [it.port for it in listening if it.ip == "0.0.0.0"]
+    (port,) = {it.port for it in listening if has_metrics(it.port)}
     return f"127.0.0.1:{port}"
+
+
+def has_metrics(port: int) -> bool:
+    with contextlib.suppress(httpx.HTTPError):
+        return "ray_" in httpx.get(f"http://127.0.0.1:{port}/metrics", timeout=5).text
+    return False
 
 
 def is_ready(port: int) -> bool:

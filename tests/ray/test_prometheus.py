@@ -28,6 +28,8 @@ pytestmark = [
     pytest.mark.skipif(not shutil.which("prometheus"), reason="prometheus is not installed"),
 ]
 WITHIN_S = 75
+OF_TLS = "ray_voxray_certificate_expires_timestamp_seconds"
+"""This server has none; test_tls.py looks at that."""
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +128,7 @@ def load(server: Server, talk: bytes, speech: bytes) -> Iterator[None]:
 
 def left_side(expression: str) -> str:
     """What an alert compares."""
-    found = re.fullmatch(r"(.*) [<>] [\d.]+", expression)
+    found = re.fullmatch(r"(.*) [<>] [\d. *]+", expression)
     assert found
     return found[1]
 
@@ -135,7 +137,7 @@ def test_every_board_and_alert_has_data_and_nothing_that_is_counted_is_missing(
     server: Server, prometheus: Prometheus, talk: bytes, speech: bytes
 ) -> None:
     asked = {**OF_BOARDS, **{name: left_side(it) for name, it in OF_ALERTS.items()}}
-    empty = asked
+    empty = {name: it for name, it in asked.items() if OF_TLS not in it}
 
     def all_had_data() -> bool:
         nonlocal empty

@@ -13,6 +13,7 @@ import grpc  # type: ignore[import-untyped]
 import httpx2 as httpx
 import psutil
 import pytest
+from cryptography import x509
 from websockets.sync.client import connect
 
 from loadtest.speech import wav
@@ -99,6 +100,13 @@ def test_openais_client(url: str) -> None:
 
 def test_our_own_client(url: str) -> None:
     assert voxray("status", "--server", url).returncode == 0
+
+
+def test_when_the_certificate_expires_is_a_metric(url: str, files: TlsFiles) -> None:
+    certificate = x509.load_pem_x509_certificate(Path(files.certificate).read_bytes())
+    metrics = httpx.get(f"{url}/v1/metrics").json()["metrics"]
+    (series,) = metrics["voxray_certificate_expires_timestamp_seconds"]["series"]
+    assert series["value"] == certificate.not_valid_after_utc.timestamp()
 
 
 def test_a_new_certificate_cuts_nothing(

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 from deployments.diarizer.sim import SimDiarizer
 from deployments.interfaces import SpeakerCount, SpeakerTurn
 
-TAKES_S = 6.0
+TAKES_S = 40.0
 
 
 class SlowDiarizer(SimDiarizer):

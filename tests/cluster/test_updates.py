@@ -41,7 +41,8 @@ ARGS = {
     "chat": {"scale": up_to_three(1), "sim": {"token_ms": 100}},
     "speaker": {"scale": up_to_three(1), "sim": {"realtime_factor": 1.0}},
     "diarizer": {
-        "scale": up_to_three(1),
+        # A worker does other things between two recordings.
+        "scale": {**up_to_three(1), "downscale_delay_s": 10},
         "engine": "tests.cluster.slow_diarizer:SlowDiarizer",
     },
     "jobs": {"scale": up_to_three(1), "cache_entries": 0},

@@ -24,7 +24,7 @@ def up_to_three(sessions_per_replica: int) -> dict[str, object]:
         "max_replicas": 3,
         "sessions_per_replica": sessions_per_replica,
         "upscale_delay_s": 0,
-        "downscale_delay_s": 3,
+        "downscale_delay_s": 12,  # starting ten replicas keeps two cores from everything else
     }
 
 
@@ -41,8 +41,7 @@ ARGS = {
     "chat": {"scale": up_to_three(1), "sim": {"token_ms": 100}},
     "speaker": {"scale": up_to_three(1), "sim": {"realtime_factor": 1.0}},
     "diarizer": {
-        # A worker does other things between two recordings.
-        "scale": {**up_to_three(1), "downscale_delay_s": 10},
+        "scale": up_to_three(1),
         "engine": "tests.cluster.slow_diarizer:SlowDiarizer",
     },
     "jobs": {"scale": up_to_three(1), "cache_entries": 0},

@@ -28,13 +28,16 @@ pytestmark = [
     pytest.mark.skipif(not shutil.which("prometheus"), reason="prometheus is not installed"),
 ]
 WITHIN_S = 75
+TOO_LONG = "hello " * 500
 OF_TLS = "ray_voxray_certificate_expires_timestamp_seconds"
 """This server has none; test_tls.py looks at that."""
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with running(tmp_path_factory.mktemp("prometheus"), {"profile": "sim"}) as started:
+    tenants = {"default": {"limits": {"characters_per_day": len(TOO_LONG) - 1}}}
+    args = {"profile": "sim", "tenants": tenants}
+    with running(tmp_path_factory.mktemp("prometheus"), args) as started:
         yield started
 
 
@@ -113,6 +116,7 @@ def load(server: Server, talk: bytes, speech: bytes) -> Iterator[None]:
                 converse(server.address, *chunks(talk))
                 exchange(server.address, audio(speech))
                 client.post("/v1/audio/speech", json={"input": "hello"})
+                client.post("/v1/audio/speech", json={"input": TOO_LONG})
                 client.get("/v1/jobs/job_none")
                 client.post("/v1/jobs", files={"file": ("talk.wav", wav(talk))})
                 stop.wait(0.5)

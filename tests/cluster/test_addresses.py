@@ -7,7 +7,6 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import httpx2 as httpx
@@ -19,6 +18,7 @@ from serve_app.cluster.addresses import MAX_PROXIES, NO_CERTIFICATE, NOT_ALLOWED
 from serve_app.cluster.front import Front
 from serve_app.config import Config
 from serve_app.errors import ClientError
+from tests.answering import Answer, answering
 from tests.cluster.test_haproxy import HANDSHAKE, application, haproxy
 from tests.fakes import served
 from tests.waiting import wait_for
@@ -35,7 +35,7 @@ Headers = dict[str, str]
 def echo() -> Iterator[int]:
     """Answers with the headers that it got; its port."""
 
-    class Answer(BaseHTTPRequestHandler):
+    class Echo(Answer):
         protocol_version = "HTTP/1.1"
 
         def do_GET(self) -> None:
@@ -45,18 +45,8 @@ def echo() -> Iterator[int]:
             self.end_headers()
             self.wfile.write(got.encode())
 
-        def log_message(self, format: str, *args: object) -> None:
-            """In silence."""
-
-    answering = ThreadingHTTPServer(("127.0.0.1", 0), Answer)
-    thread = threading.Thread(target=answering.serve_forever)
-    thread.start()
-    try:
-        yield answering.server_port
-    finally:
-        answering.shutdown()
-        thread.join()
-        answering.server_close()
+    with answering(Echo) as port:
+        yield port
 
 
 @contextmanager
@@ -210,7 +200,7 @@ def slow() -> Iterator[tuple[int, list[str], threading.Event]]:
     release = threading.Event()
     arrived: list[str] = []
 
-    class Answer(BaseHTTPRequestHandler):
+    class Slow(Answer):
         protocol_version = "HTTP/1.1"
 
         def do_GET(self) -> None:
@@ -221,19 +211,11 @@ def slow() -> Iterator[tuple[int, list[str], threading.Event]]:
             self.send_header("Content-Length", "0")
             self.end_headers()
 
-        def log_message(self, format: str, *args: object) -> None:
-            """In silence."""
-
-    answering = ThreadingHTTPServer(("127.0.0.1", 0), Answer)
-    thread = threading.Thread(target=answering.serve_forever)
-    thread.start()
-    try:
-        yield answering.server_port, arrived, release
-    finally:
-        release.set()
-        answering.shutdown()
-        thread.join()
-        answering.server_close()
+    with answering(Slow) as port:
+        try:
+            yield port, arrived, release
+        finally:
+            release.set()
 
 
 def test_handshakes_of_one_address_come_too_fast(tmp_path: Path) -> None:

@@ -2,10 +2,8 @@
 
 import re
 import subprocess
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import httpx2 as httpx
@@ -29,6 +27,7 @@ from serve_app.cluster.haproxy import (
 )
 from serve_app.config import Config
 from serve_app.errors import ClientError
+from tests.answering import Answer, answering
 from tests.ports import free_port
 from tests.waiting import await_listening, wait_for
 
@@ -104,7 +103,7 @@ def haproxy(folder: Path, *backends: BackendConfig, front: Front = FRONT) -> Ite
 def server(status: int, health: int = 200, asked: list[str] | None = None) -> Iterator[int]:
     """Answers everything so, questions for its health as said; its port. Paths go to `asked`."""
 
-    class Answer(BaseHTTPRequestHandler):
+    class AsSaid(Answer):
         def do_GET(self) -> None:
             if asked is not None:
                 asked.append(self.path)
@@ -113,18 +112,8 @@ def server(status: int, health: int = 200, asked: list[str] | None = None) -> It
             self.send_header("Content-Length", "0")
             self.end_headers()
 
-        def log_message(self, format: str, *args: object) -> None:
-            """In silence."""
-
-    answering = HTTPServer(("127.0.0.1", 0), Answer)
-    thread = threading.Thread(target=answering.serve_forever)
-    thread.start()
-    try:
-        yield answering.server_port
-    finally:
-        answering.shutdown()
-        thread.join()
-        answering.server_close()
+    with answering(AsSaid) as port:
+        yield port
 
 
 HANDSHAKE = {

@@ -6,9 +6,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import httpx2 as httpx
@@ -17,6 +15,7 @@ import pytest
 from loadtest.speech import wav
 from serve_app.cluster.front import Front, to_environment
 from serve_app.config import Config
+from tests.answering import Answer, answering
 from tests.authority import Authority
 from tests.browser import Browser, Tab, running
 from tests.cluster.test_haproxy import application, rendered
@@ -51,29 +50,19 @@ const answer = async (url, options) => {
 """
 
 
-class BlankPage(BaseHTTPRequestHandler):
+class BlankPage(Answer):
     def do_GET(self) -> None:
         self.send_response(200)
         self.send_header("content-type", "text/html")
         self.end_headers()
         self.wfile.write(b"<!doctype html><link rel=icon href=data:,><body>")
 
-    def log_message(self, *_: Any) -> None:
-        """Quiet."""
-
 
 @pytest.fixture(scope="module")
 def elsewhere() -> Iterator[int]:
     """The port of another server on this machine, with blank pages."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), BlankPage)
-    thread = Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield server.server_address[1]
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    with answering(BlankPage) as port:
+        yield port
 
 
 @pytest.fixture(scope="module")

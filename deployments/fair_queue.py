@@ -8,8 +8,8 @@ from typing import Generic, TypeVar
 Item = TypeVar("Item")
 
 LIVE_FIRST = 9
-"""So many live pieces of work in a row go before recordings that wait; then comes one of theirs,
-so that no recording waits without end."""
+"""After this many pieces of live work in a row, one piece of a waiting recording goes first, so
+that no recording waits forever."""
 
 
 class FairQueue(Generic[Item]):

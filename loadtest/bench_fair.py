@@ -118,7 +118,7 @@ def submit(http: httpx.Client, recording: bytes) -> str:
 
 @contextmanager
 def queued(key: str, count: int, recording: bytes) -> Iterator[None]:
-    """So many jobs wait; cancelled at the end."""
+    """`count` jobs in the queue; cancelled at the end."""
     with client(key) as http:
         ids = [submit(http, recording) for _ in range(count)]
         try:
@@ -141,7 +141,7 @@ def job(http: httpx.Client, recording: bytes) -> tuple[float, float]:
 
 
 def sessions_of(times: float, speed: float) -> int:
-    """That speak so many times the share of one tenant."""
+    """Sessions that speak `times` the share of one tenant."""
     return max(1, round(times * speed / len(SHARES) / SPOKEN))
 
 

@@ -15,7 +15,7 @@ MOST = 10_000
 """Tenants that are remembered; a token's issuer may name any number."""
 
 OTHERS = 10
-"""One place in so many is left to others by a tenant that has more than its share."""
+"""A tenant with more than its share leaves one place in this many to others."""
 
 
 class Weights:

@@ -72,7 +72,7 @@ def _invalid(error: RequestValidationError) -> ClientError:
 
 
 SHOULD_RETRY = {"rate_limit_exceeded": "true", "quota_exceeded": "false"}
-"""What OpenAI's clients are told. Otherwise they would try every 429 again."""
+"""Tells OpenAI's clients whether to try again. Without it they try again after every 429."""
 
 
 def error_headers(error: ClientError) -> dict[str, str]:

@@ -59,7 +59,7 @@ class Batcher(Generic[Item, Result]):
         """The result for one item; lower ranks go first, and then the `PAYER` who has had the
         least. Raises what the work raises."""
         job: BatchItem[Item, Result] = BatchItem(item, size)
-        ticket = self._shares.ticket(PAYER.get(), size)
+        ticket = self._shares.ticket(PAYER.get(), size, rank > 0)
         heapq.heappush(self._waiting, (rank, ticket.rank, next(self._order), job))
         self._filled.set()
         if self._task is None:

@@ -26,7 +26,7 @@ class FairSlots:
         self, payer: Payer, cost: float = 0.0, batch: bool = False
     ) -> AsyncIterator[None]:
         """`cost`: seconds of audio; `batch`: part of a recording."""
-        ticket = self._shares.ticket(payer, cost)
+        ticket = self._shares.ticket(payer, cost, batch)
         try:
             await self._come(ticket.rank, batch)
             try:

@@ -3,7 +3,8 @@
 Each tenant has a counter: the work that was asked of it, divided by its weight. Work is done in the
 order of the counters, so the tenant that has had the least goes first. A tenant that comes back is
 lifted to the lowest rank of what is open: having been away earns nothing. While others are away
-their shares are there for all.
+their shares are there for all. Live work and recordings have counters of their own: live work goes
+first, and a tenant's own recordings must not make it wait.
 """
 
 import heapq
@@ -48,21 +49,50 @@ def paying(payer: Payer) -> Iterator[None]:
 class Ticket:
     """A piece of work that waits or is done now; the lowest `rank` goes first."""
 
-    __slots__ = ("payer", "rank")
+    __slots__ = ("batch", "payer", "rank")
 
-    def __init__(self, payer: Payer, rank: float) -> None:
+    def __init__(self, payer: Payer, rank: float, batch: bool) -> None:
         self.payer = payer
         self.rank = rank
+        self.batch = batch
 
 
 class FairShares:
     """What waits for one thing, as an engine, and is at work there.
 
+    Ranks of live work and of recordings (`batch`) cannot be compared.
+    """
+
+    def __init__(self) -> None:
+        self._of = {batch: _Counters(batch) for batch in (False, True)}
+
+    @property
+    def tenants(self) -> int:
+        """How many are remembered, of each kind of work."""
+        return sum(counters.tenants for counters in self._of.values())
+
+    def ticket(self, payer: Payer, cost: float = 0.0, batch: bool = False) -> Ticket:
+        """For work of `cost` seconds of audio; `end` it when it has been done or is given up."""
+        return self._of[batch].ticket(payer, cost)
+
+    def charge(self, payer: Payer, cost: float, batch: bool = False) -> None:
+        """For an open ticket that took more than was known when it came."""
+        self._of[batch].charge(payer, cost)
+
+    def end(self, ticket: Ticket) -> None:
+        """Safe to call twice."""
+        self._of[ticket.batch].end(ticket)
+
+
+class _Counters:
+    """Of one kind of work.
+
     Remembers the tenants that have open tickets or have had more than the others, and none when
     nothing is open.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, batch: bool) -> None:
+        self._batch = batch
         self._counters: dict[str, float] = {}
         self._open: dict[str, int] = {}
         self._tickets: set[Ticket] = set()
@@ -74,15 +104,13 @@ class FairShares:
 
     @property
     def tenants(self) -> int:
-        """How many are remembered."""
         return len(self._counters)
 
-    def ticket(self, payer: Payer, cost: float = 0.0) -> Ticket:
-        """For work of `cost` seconds of audio; `end` it when it has been done or is given up."""
+    def ticket(self, payer: Payer, cost: float) -> Ticket:
         counter = self._counters.get(payer.tenant, 0.0)
         if not self._open.get(payer.tenant):
             counter = max(counter, self._lowest())
-        ticket = Ticket(payer, counter)
+        ticket = Ticket(payer, counter, self._batch)
         self._counters[payer.tenant] = counter + max(cost, LEAST) / payer.weight
         self._open[payer.tenant] = self._open.get(payer.tenant, 0) + 1
         self._tickets.add(ticket)
@@ -90,12 +118,10 @@ class FairShares:
         return ticket
 
     def charge(self, payer: Payer, cost: float) -> None:
-        """For an open ticket that took more than was known when it came."""
         if payer.tenant in self._counters:
             self._counters[payer.tenant] += cost / payer.weight
 
     def end(self, ticket: Ticket) -> None:
-        """Safe to call twice."""
         if ticket not in self._tickets:
             return
         self._tickets.remove(ticket)

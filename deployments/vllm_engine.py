@@ -82,7 +82,7 @@ class Vllm:
     def priority(self, cost: float = 1.0, batch: bool = False) -> Iterator[int]:
         """Of a request, while it is open: lower ones are scheduled first. Live requests go before
         those with `batch`, and the `PAYER` who has had the least before others."""
-        ticket = self._shares.ticket(PAYER.get(), cost)
+        ticket = self._shares.ticket(PAYER.get(), cost, batch)
         try:
             yield int(ticket.rank / LEAST) + batch * BATCH
         finally:

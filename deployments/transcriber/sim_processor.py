@@ -45,7 +45,7 @@ class SimProcessor:
 
     def add(self, key: Hashable, seconds: float, batch: bool, done: Callable[[], None]) -> None:
         """Work on a piece of an utterance; `done` is called after it."""
-        ticket = self._shares.ticket(payer_of(key), seconds)
+        ticket = self._shares.ticket(payer_of(key), seconds, batch)
         self._put(_Piece(key, seconds, batch, ticket, done))
         self._filled.set()
         if self._task is None:

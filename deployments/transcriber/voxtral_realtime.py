@@ -143,7 +143,7 @@ class VoxtralRealtime:
             while start is not None:
                 utterance.drop_before(start)
                 start = await self._stream(key, utterance, start)
-            self._slots.charge(payer, utterance.samples / RATE)
+            self._slots.charge(payer, utterance.samples / RATE, utterance.options.batch)
         return self._hypothesis(key, utterance, utterance.samples, True)
 
     async def _stream(self, key: Hashable, utterance: _Utterance, start: int) -> int | None:

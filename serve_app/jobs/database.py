@@ -143,7 +143,7 @@ class Database:
         with storage_errors("database"):
             async with self._engine.connect() as connection:
                 await connection.execution_options(bare=True)
-                for pragma in ("busy_timeout=100", "wal_checkpoint(TRUNCATE)", PATIENCE):
+                for pragma in ("busy_timeout=1000", "wal_checkpoint(TRUNCATE)", PATIENCE):
                     await connection.exec_driver_sql(f"PRAGMA {pragma}")
 
     async def migrate(self) -> None:

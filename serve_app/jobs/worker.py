@@ -123,29 +123,30 @@ class Worker:
             tasks.create_task(self._known_settings.run())
             tasks.create_task(self._count())
             tasks.create_task(self._give_way())
-            for _ in range(self._config.scale.sessions_per_replica):
-                tasks.create_task(self._work())
-                tasks.create_task(self._work_beside())
+            tasks.create_task(self._work(tasks, beside=False))
+            tasks.create_task(self._work(tasks, beside=True))
 
-    async def _work(self) -> None:
+    async def _work(self, tasks: asyncio.TaskGroup, beside: bool) -> None:
+        """One claims for all places: their number must not multiply the polls."""
+        places = asyncio.Semaphore(self._config.scale.sessions_per_replica)
         while True:
-            if job := await self._claim(beside=False):
-                self._free -= 1
-                await self._run_job(job)
-                self._free += 1
+            await places.acquire()
+            if job := await self._claim(beside):
+                work = tasks.create_task(self._run_in_place(job, beside))
+                work.add_done_callback(lambda _: places.release())
+            else:
+                places.release()
 
-    async def _work_beside(self) -> None:
-        """While all others have work."""
-        while True:
-            if self._free:
-                await asyncio.sleep(self._config.poll_s)
-            elif job := await self._claim(beside=True):
-                await self._run_job(job)
+    async def _run_in_place(self, job: Job, beside: bool) -> None:
+        self._free -= not beside
+        await self._run_job(job)
+        self._free += not beside
 
     async def _claim(self, beside: bool) -> Job | None:
-        """None after a while without one."""
+        """None after a while without one. `beside`: only while all other places have work."""
         try:
-            if self.load and (job := await self._queue.claim(beside)):
+            wanted = self.load and not (beside and self._free)
+            if wanted and (job := await self._queue.claim(beside)):
                 return job
         except ClientError as error:
             log.warning("claim_failed", extra={"code": error.code})

@@ -311,7 +311,7 @@ class _Joining:
         return len(self._tickets)
 
     def add(self, stream: LaneStream) -> None:
-        ticket = self._tickets[stream] = self._shares.ticket(stream.payer, 1.0)
+        ticket = self._tickets[stream] = self._shares.ticket(stream.payer, 1.0, stream.batch)
         entry = (stream.batch, ticket.rank, next(self._count), stream)
         heapq.heappush(self._order, entry)
 
@@ -382,7 +382,7 @@ class _Queue:
         for item in items:
             stream = self._streams.get(item[0])
             payer, batch = (stream.payer, stream.batch) if stream else (NOBODY, True)
-            ticket = shares.ticket(payer, self._size(item) / BYTES_A_SECOND)
+            ticket = shares.ticket(payer, self._size(item) / BYTES_A_SECOND, batch)
             ranked.append((batch, ticket.rank, item))
         ranked.sort(key=lambda it: it[:2])
         return [item for _, _, item in ranked]

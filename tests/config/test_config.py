@@ -37,6 +37,23 @@ def test_what_cannot_be_meant_is_refused(args: dict[str, object]) -> None:
         Config.model_validate(args)
 
 
+def sections(model: type[BaseModel], path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """The path of every section in the tree."""
+    for name, field in model.model_fields.items():
+        if isinstance(field.default, BaseModel):
+            yield (*path, name)
+            yield from sections(type(field.default), (*path, name))
+
+
+def test_who_sets_one_key_of_a_section_keeps_the_defaults_of_the_others() -> None:
+    paths, default = list(sections(Config)), Config()
+    assert ("jobs", "scale") in paths and len(paths) > 20
+    for path in paths:
+        assert Config.model_validate(given(path, {})) == default, path
+    jobs = Config.model_validate(given(("jobs", "scale", "max_replicas"), 3)).jobs
+    assert jobs.scale == default.jobs.scale.model_copy(update={"max_replicas": 3})
+
+
 def numbers(model: type[BaseModel], path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
     """The path of every number in the tree."""
     for name, field in model.model_fields.items():

@@ -140,6 +140,15 @@ def test_what_was_dearer_than_it_seemed_is_charged() -> None:
     assert house.log.count("b") == 10
 
 
+def test_a_tenants_recordings_do_not_make_its_own_live_work_wait() -> None:
+    shares = FairShares()
+    shares.ticket(B, 1.0)
+    recording = shares.ticket(A, 30.0, batch=True)
+    live = shares.ticket(A, 0.1)
+    assert live.rank == 0.0 and recording.batch and not live.batch
+    assert shares.ticket(A, 30.0, batch=True).rank == 30.0
+
+
 def test_idle_tenants_are_forgotten() -> None:
     shares = FairShares()
     long = shares.ticket(A, 1000.0)
@@ -162,4 +171,4 @@ def test_a_long_piece_of_work_keeps_no_memory_of_short_ones() -> None:
     shares.ticket(A, 1.0)
     for _ in range(10_000):
         shares.end(shares.ticket(B, 1.0))
-    assert len(shares._ranks) <= 2 + SWEEP + 4
+    assert len(shares._of[False]._ranks) <= 2 + SWEEP + 4

@@ -195,7 +195,7 @@ def test_a_deletion_that_was_cut_off_is_carried_out_by_the_next_sweep(
     monkeypatch.setattr(sweeping, "SWEEP_S", 0.2)  # SQLite's log is emptied when nobody reads
     with running(config(tmp_path)):
         wait_for(lambda: not (tmp_path / "objects/default").exists())
-        wait_for(lambda: not found(tmp_path))
+        wait_for(lambda: not found(tmp_path), 60)
 
 
 def test_what_came_after_the_request_is_kept(database_url: str, tmp_path: Path) -> None:
@@ -318,7 +318,8 @@ def test_each_tenant_has_its_own_retention(
         pass
     with running(config(tmp_path, tenants=tenants)) as client:
         wait_for(lambda: not (tmp_path / "objects/default").exists())
-        wait_for(lambda: found(tmp_path) == ["zanzibar-hook"])  # it still waits for its receiver
+        kept = ["zanzibar-hook"]  # it still waits for its receiver
+        wait_for(lambda: found(tmp_path) == kept, 60)  # SQLite's log is emptied when nobody reads
         assert client.get("/v1/jobs").json()["data"] == []
         assert list((tmp_path / "objects/other").glob("*/audio"))
         again = client.submit(wav(talk), "again.wav", idempotency_key="once")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx2 as httpx
+import pytest
 import sqlalchemy as sa
 
 from loadtest.speech import wav
@@ -18,7 +19,7 @@ from serve_app.jobs.shares import BYTES_A_SECOND
 from serve_app.jobs.tables import shares
 from tests.fakes import FakeTranscriber, LocalReplicaSet, served, working
 from tests.identity.keys import bearer, with_keys
-from tests.jobs.test_jobs import config
+from tests.jobs.test_jobs import Client, config
 from tests.jobs.test_queue import asked, claim
 from tests.waiting import wait_for
 
@@ -190,6 +191,30 @@ def test_many_workers_share_and_never_claim_the_same(database_url: str) -> None:
         assert 4 <= [job.tenant for job in found].count("quiet") <= 6
 
     play(database_url, story)
+
+
+def test_more_places_are_not_more_polls(
+    tmp_path: Path, talk: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A hundred claims at once would take all connections to the database."""
+    claims, claim = list[bool](), Queue.claim
+
+    async def counted(queue: Queue, beside: bool = False) -> Job | None:
+        claims.append(beside)
+        return await claim(queue, beside)
+
+    monkeypatch.setattr(Queue, "claim", counted)
+    at = config(tmp_path, scale={"sessions_per_replica": 100})
+    with (
+        served(at) as address,
+        working(at, transcriber=LocalReplicaSet(mute=FakeTranscriber(mute=True))),
+    ):
+        client = Client(address)
+        client.until(client.submit(wav(talk)).json()["id"], "running")
+        claims.clear()
+        time.sleep(10 * at.jobs.poll_s)
+        assert 0 < len(claims) <= 10, "one after the other, `poll_s` apart"
+        assert not any(claims), "while there are places, none is beside them"
 
 
 class Tenant(httpx.Client):

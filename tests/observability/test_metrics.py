@@ -23,6 +23,7 @@ from serve_app.observability.report import report
 from serve_app.observability.table import BUCKETS_S, TABLE, Kind, Metric
 from tests.api.sockets.test_live_socket import PATH, chunks, converse, of
 from tests.fakes import models, served
+from tests.waiting import wait_for
 
 SECONDS = st.lists(st.floats(0, 1000), max_size=40)
 
@@ -210,6 +211,7 @@ def test_facts_that_every_replica_tells_are_not_added_up() -> None:
 def test_status_says_what_runs() -> None:
     client, _, _ = busy()
     with client:
+        wait_for(lambda: client.get("/v1/health").json()["active_jobs"] is not None)
         status = client.get("/v1/status").json()
     assert status["versions"].keys() == {"voxray", "python", "ray"}
     kinds = [engine["kind"] for engine in status["engines"]]

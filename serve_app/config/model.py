@@ -37,4 +37,4 @@ class ConfigModel(BaseModel):
             return value
         if not isinstance(value, Mapping):
             return value
-        return field.default.model_dump(exclude_unset=True) | value
+        return {**field.default.model_dump(exclude_unset=True), **value}

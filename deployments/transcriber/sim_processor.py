@@ -16,7 +16,7 @@ SLICE_S = 0.1
 """Of audio."""
 
 LATE_S = 0.05
-"""How late a timer may come without work being lost: what is later was idle time."""
+"""How late a timer may come without work being lost: what is later is lost."""
 
 
 @dataclass(slots=True)
@@ -66,7 +66,9 @@ class SimProcessor:
         loop = asyncio.get_running_loop()
         due = loop.time()
         while True:
-            await self._filled.wait()
+            if not self._filled.is_set():
+                await self._filled.wait()
+                due = loop.time()
             piece = self._waiting.take()
             slice_s = min(SLICE_S, piece.left_s)
             due = max(due, loop.time() - LATE_S) + slice_s / self._speed

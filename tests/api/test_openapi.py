@@ -1,4 +1,4 @@
-"""What the OpenAPI document promises is what is answered; schemathesis tries to prove otherwise."""
+"""S9: what the OpenAPI document promises is what is answered; schemathesis tries to prove otherwise."""
 
 import os
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Whose something is, and how far it is, never comes from a body: every route that takes one."""
+"""S3: whose something is, and how far it is, never comes from a body: every route that takes one."""
 
 from collections.abc import Iterator
 from typing import Any

@@ -1,4 +1,4 @@
-"""Every route and socket, from the application itself: without a key, with a key that may not, and
+"""S1, S6: every route and socket, from the application itself: without a key, with a key that may not, and
 with the key of another tenant."""
 
 import asyncio

@@ -1,4 +1,4 @@
-"""Every route and socket refuses pages of foreign origins, and foreign names of the server."""
+"""S8: every route and socket refuses pages of foreign origins, and foreign names of the server."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""Tokens of an identity provider: whose they are, and the many that are none."""
+"""S2: tokens of an identity provider: whose they are, and the many that are none."""
 
 import json
 import time

@@ -1,4 +1,4 @@
-"""Server-side request forgery through webhooks: every form of an address that is not public."""
+"""S7: server-side request forgery through webhooks: every form of an address that is not public."""
 
 import asyncio
 import socket

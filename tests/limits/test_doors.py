@@ -1,4 +1,4 @@
-"""Limits at every door of a real server: requests, live sessions, conversations."""
+"""S4: limits at every door of a real server: requests, live sessions, conversations."""
 
 import json
 from collections.abc import Iterator

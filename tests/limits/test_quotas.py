@@ -1,4 +1,4 @@
-"""A day's quotas and what may be stored, at the routes that use them."""
+"""S4: a day's quotas and what may be stored, at the routes that use them."""
 
 from json import dumps
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A whole server on the network: TLS, what listens where, and who may read its files."""
+"""A whole server on the network: TLS, what listens where (S5), and who may read its files."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""What browsers are told with every answer, and which pages may read it."""
+"""S8: what browsers are told with every answer, and which pages may read it."""
 
 import socket
 from collections.abc import Iterator

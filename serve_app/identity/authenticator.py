@@ -65,19 +65,6 @@ class Authenticator:
             return self._tokens.caller(credential, sha256)
         raise LoginRefused(RefusalReason.UNKNOWN)
 
-    async def admitted(self, credential: str) -> Principal:
-        """The same for who can wait a moment: a key that was made just now is valid, too."""
-        try:
-            return self.authenticated(credential)
-        except LoginRefused as refused:
-            if refused.reason not in (
-                RefusalReason.UNKNOWN,
-                RefusalReason.WRONG,
-            ):  # which takes as long
-                raise
-        await self.refreshed()
-        return self.authenticated(credential)
-
     def still_valid(self, key: str) -> bool:
         """Whether a caller whose `Principal.key` this is may go on. Raises `ClientError`."""
         if key in {it.key for keys in self._all_static() for it in keys.values()}:

@@ -4,11 +4,13 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
-from serve_app.config import Config
+from serve_app.config import BrowserConfig, Config
 from serve_app.config.auth import AuthConfig
-from serve_app.identity.gate import Revoked
+from serve_app.identity.gate import Arrival, Authenticates, Gate, Revoked, known_origins
 from serve_app.identity.login_refused import LoginRefused, RefusalReason
 from serve_app.identity.principal import ALL, Principal, Scope
+from serve_app.identity.routes import ANY_KEY
+from serve_app.security.signing import SigningKeys
 
 
 def key_of(tenant: str) -> str:
@@ -17,6 +19,13 @@ def key_of(tenant: str) -> str:
 
 def bearer(tenant: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {key_of(tenant)}"}
+
+
+async def admitted(keys: Authenticates, shown: str) -> Principal:
+    """By the gate, for a request that needs any key. Raises `LoginRefused`."""
+    known = known_origins(BrowserConfig(), requires_keys=True)
+    gate = Gate(known, SigningKeys([bytes(32)]), keys)
+    return await gate.admitted(ANY_KEY, Arrival({"Authorization": f"Bearer {shown}"}))
 
 
 def keyed(folder: Path, *all_scopes: str, **scopes: Iterable[Scope]) -> AuthConfig:

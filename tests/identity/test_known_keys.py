@@ -26,6 +26,7 @@ from serve_app.identity.login_refused import LoginRefused, RefusalReason
 from serve_app.identity.principal import Principal, Scope
 from serve_app.jobs.database import Database
 from serve_app.jobs.tables import api_keys
+from tests.identity.keys import admitted
 from tests.stores import Postgres
 from tests.waiting import until
 
@@ -80,13 +81,13 @@ async def table(url: str) -> AsyncIterator[ApiKeys]:
 
 
 async def known_to(one: Ingress, key: NewKey) -> None:
-    async def admitted() -> bool:
+    async def is_known() -> bool:
         try:
-            return bool(await one.who.admitted(str(key.shown)))
+            return bool(await admitted(one.who, str(key.shown)))
         except ClientError:
             return False
 
-    while not await admitted():
+    while not await is_known():
         await asyncio.sleep(0.05)
 
 
@@ -102,7 +103,7 @@ def test_a_new_key_works_at_once_everywhere_and_a_revoked_one_nowhere_within_5_s
             await asyncio.gather(a.who.refreshed(), b.who.refreshed())
             key, other = [await keys.create(ORDER, PEPPERS) for _ in range(2)]
             for one in (a, b):
-                caller = await one.who.admitted(str(key.shown))
+                caller = await admitted(one.who, str(key.shown))
                 assert caller == Principal("acme", key.row.id, frozenset(ORDER.scopes))
             revoked = await keys.revoke(key.row.id)
             assert revoked.state(time.time()) == "revoked"
@@ -308,7 +309,7 @@ def test_without_the_database_what_was_known_goes_on(postgres: Postgres) -> None
                     assert one.who.still_valid(key.row.id)
                     assert one.reason(ShownKey("0" * 12, "0" * 43)) == RefusalReason.UNKNOWN
                     with pytest.raises(ClientError) as away:
-                        await late.who.admitted(str(key.shown))
+                        await admitted(late.who, str(key.shown))
                     assert (away.value.code, away.value.status) == ("storage_unavailable", 503)
                     with pytest.raises(ClientError):
                         late.who.still_valid(key.row.id)
@@ -346,7 +347,7 @@ def test_many_unknown_keys_cause_few_readings(
 
             async def guess(number: int) -> None:
                 with pytest.raises(LoginRefused):
-                    await one.who.admitted(str(ShownKey(f"{number:012}", "0" * 43)))
+                    await admitted(one.who, str(ShownKey(f"{number:012}", "0" * 43)))
 
             for _ in range(3):
                 await asyncio.gather(*map(guess, range(1000)))

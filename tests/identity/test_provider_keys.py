@@ -18,6 +18,7 @@ from serve_app.identity.authenticator import Authenticator
 from serve_app.identity.login_refused import LoginRefused, RefusalReason
 from serve_app.identity.principal import Principal
 from serve_app.jobs.database import Database
+from tests.identity.keys import admitted
 from tests.identity.provider import Provider, in_file, key_set, provider, public_jwk, token
 from tests.waiting import unchanged, until
 
@@ -63,9 +64,9 @@ def code(known: Authenticator, shown: str) -> str:
     return ""
 
 
-async def admitted(known: Authenticator, shown: str) -> Principal | RefusalReason:
+async def outcome(known: Authenticator, shown: str) -> Principal | RefusalReason:
     try:
-        return await known.admitted(shown)
+        return await admitted(known, shown)
     except LoginRefused as refused:
         return refused.reason
 
@@ -87,7 +88,7 @@ def test_who_waits_a_moment_is_let_in_with_a_new_key_at_once(idp: Provider) -> N
             old, new = token(kid="old"), token(kid="new")
             await until(lambda: not code(known, old))
             idp.body = key_set(OLD, NEW)
-            callers = await asyncio.gather(*[admitted(known, new) for _ in range(10)])
+            callers = await asyncio.gather(*[outcome(known, new) for _ in range(10)])
             assert callers == [known.authenticated(new)] * 10
             assert len(idp.asked) == 2
             assert not code(known, old)
@@ -117,15 +118,15 @@ def test_unknown_keys_cause_one_reading_a_minute(
     async def story() -> None:
         async with accepting(idp.config) as known:
             await until(lambda: not code(known, token(kid="old")))
-            refused = await asyncio.gather(*[admitted(known, named(it)) for it in range(50)])
+            refused = await asyncio.gather(*[outcome(known, named(it)) for it in range(50)])
             assert set(refused) == {RefusalReason.UNKNOWN}
             await unchanged(lambda: len(idp.asked))
             assert len(idp.asked) == 2
             began = time.monotonic()
-            await admitted(known, named(99))
+            await outcome(known, named(99))
             assert time.monotonic() - began < 1, "nobody waits for what does not come"
             monkeypatch.setattr(provider_keys, "UNKNOWN_S", 0.0)
-            await admitted(known, named(100))
+            await outcome(known, named(100))
             assert len(idp.asked) == 3
 
     play(story)

@@ -1,6 +1,7 @@
 """Where the server listens: its URL, who has the port, and the wait until it serves."""
 
 import contextlib
+import errno
 import ipaddress
 import socket
 import time
@@ -35,16 +36,22 @@ class ListenAddress(NamedTuple):
         scheme = "https" if self.tls else "http"
         return f"{scheme}://{f'[{host}]' if ':' in host else host}:{self.port}"
 
-    def user(self) -> str | None:
-        """The process that uses the port, in words; None if the port is free."""
+    def obstacle(self) -> str | None:
+        """Why nobody can listen here, in words; None if the port is free."""
         family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
         with socket.socket(family) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind((self.host, self.port))
             except OSError as error:
-                return _owner(self.port) or f"something ({error.strerror})"
+                return self._reason(error)
         return None
+
+    def _reason(self, error: OSError) -> str:
+        place = f"port {self.port} on {self.host}"
+        if error.errno != errno.EADDRINUSE:
+            return f"{place} cannot be used: {error.strerror}"
+        return f"{place} is in use by {_owner(self.port) or 'another program'}"
 
     def await_ready(self) -> None:
         """Until every new connection reaches an ingress replica whose lanes to the models are

@@ -77,8 +77,8 @@ def run_server(
         complain(f"{file}: {error}")
         return FAILED
     listen = ListenAddress(host, port, bool(certificate))
-    if taken := listen.user():
-        complain(f"port {port} on {host} is in use by {taken}")
+    if obstacle := listen.obstacle():
+        complain(obstacle)
         return FAILED
     open_ = [] if is_loopback(host) else [host]
     if config.tcp.port and not is_loopback(config.tcp.host):

@@ -1,6 +1,8 @@
 """The command without a server, and where there is no microphone."""
 
 import json
+import os
+import socket
 import time
 import wave
 from pathlib import Path
@@ -234,3 +236,19 @@ def test_jobs_that_are_refused_or_fail_are_reported(tmp_path: Path, speech: byte
         empty = tmp_path / "empty"
         empty.mkdir()
         assert voxray("jobs", "submit", str(empty), *server).returncode == FAILED
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1", "::"])
+def test_a_port_is_free_or_it_says_who_has_it(host: str) -> None:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.create_server((host, 0), family=family) as other:
+        address = ListenAddress(host, other.getsockname()[1])
+        assert f"port {address.port} on {host} is in use by " in str(address.obstacle())
+        assert f"(pid {os.getpid()}: " in str(address.obstacle())
+    assert address.obstacle() is None
+
+
+def test_an_address_of_another_machine_is_not_called_in_use() -> None:
+    assert ListenAddress("192.0.2.77", 8000).obstacle() == (
+        "port 8000 on 192.0.2.77 cannot be used: Cannot assign requested address"
+    )

@@ -1,5 +1,6 @@
 """What is open with a token ends with it: sockets, streams of events, client secrets."""
 
+import json
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,15 +17,21 @@ from serve_app.config import Config
 from serve_app.config.auth import AuthConfig
 from tests.fakes import served
 from tests.identity.provider import in_file, token
+from tests.identity.wires import Refused, SocketIo, tcp
+from tests.ports import free_port
+from tests.waiting import wait_for
 
+REVOKED = "invalid_api_key"
 SCOPES = "voxray:transcribe voxray:realtime voxray:jobs"
 LASTS_S = 3
+TCP_PORT = free_port()
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder: Path = tmp_path_factory.mktemp("tokens")
-    config = Config.model_validate({"profile": "sim", "storage": {"directory": str(folder)}})
+    args = {"profile": "sim", "storage": {"directory": str(folder)}, "tcp": {"port": TCP_PORT}}
+    config = Config.model_validate(args)
     auth = AuthConfig(jwt=in_file(folder, leeway_s=0))
     with served(config.model_copy(update={"auth": auth})) as address:
         yield address
@@ -94,6 +101,29 @@ def test_a_socket_closes_when_its_token_expires(server: str, path: str, protocol
     assert status == 1008
     assert "invalid_api_key" in said
     assert end - 0.1 <= time.time() < end + 3
+
+
+def test_socket_io_is_disconnected_when_its_token_expires(server: str) -> None:
+    end = soon()
+    client = SocketIo(server, token(scope=SCOPES, exp=end))
+    wait_for(lambda: not client.connected, LASTS_S + 3)
+    assert time.time() >= end - 0.1
+    assert [fields["code"] for name, fields in client.told if name == "error"] == [REVOKED]
+    with pytest.raises(Refused, match=REVOKED):
+        SocketIo(server, token(scope=SCOPES, exp=end))
+
+
+def test_the_tcp_connection_ends_when_its_token_expires(server: str) -> None:
+    end = soon()
+    wire = tcp(TCP_PORT, token(scope=SCOPES, exp=end))
+    wire.send(type="ping")
+    assert (wire.receive() or {})["type"] == "pong"
+    assert REVOKED in json.dumps(wire.receive())
+    assert wire.receive() is None
+    wire.close()
+    assert end - 0.1 <= time.time() < end + 3
+    with pytest.raises(Refused, match=REVOKED):
+        tcp(TCP_PORT, token(scope=SCOPES, exp=end))
 
 
 def test_a_client_secret_and_what_it_opens_end_with_the_token_that_made_it(server: str) -> None:

@@ -9,6 +9,7 @@ support WebSockets. None of this can be configured. This program is installed as
 import json
 import os
 import re
+import stat
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -215,13 +216,14 @@ def unavailable() -> str:
 
 
 class ForeignFolder(Exception):
-    """Somebody else made the folder, whose name can be guessed."""
+    """Somebody else made the folder, whose name can be guessed; or all use it, as `/tmp`."""
 
 
 def prepare(file: Path, front: Front) -> None:
     """Amend Serve's configuration in place. Raises `UnknownTemplate` and `ForeignFolder`."""
-    if file.parent.stat().st_uid != os.geteuid():
-        raise ForeignFolder(f"{file.parent} belongs to another user")
+    found = file.parent.stat()
+    if found.st_uid != os.geteuid() or found.st_mode & stat.S_ISVTX:
+        raise ForeignFolder(f"{file.parent} belongs to another user, or to all")
     file.parent.chmod(0o700)  # it has HAProxy's sockets, too
     file.write_text(amend(file.read_text(), front, file.parent))
     (file.parent / UNAVAILABLE_FILE).write_text(unavailable())

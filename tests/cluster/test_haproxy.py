@@ -19,6 +19,7 @@ from serve_app.cluster.haproxy import (
     OVERLOADED,
     PRIVATE,
     UNAVAILABLE,
+    ForeignFolder,
     UnknownTemplate,
     amend,
     door,
@@ -243,6 +244,16 @@ LIVE = "/v1/transcribe/stream"
 def statuses(url: str, path: str, times: int) -> list[int]:
     with httpx.Client() as client:
         return [client.get(url + path, headers=HANDSHAKE).status_code for _ in range(times)]
+
+
+def test_a_folder_that_all_use_stays_as_it_is(tmp_path: Path) -> None:
+    """HAProxy's sockets are its owner's only, but `/tmp` is everybody's."""
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    shared.chmod(0o1777)
+    with pytest.raises(ForeignFolder):
+        prepare(shared / "haproxy.cfg", Front())
+    assert shared.stat().st_mode & 0o7777 == 0o1777
 
 
 def test_handshakes_that_come_too_fast_reach_no_ingress(tmp_path: Path) -> None:

@@ -1,9 +1,12 @@
 """A real browser for tests: Chromium without a window, driven over its DevTools protocol.
 
 `with running() as browser, browser.tab() as tab:`; `tab.open(url)` loads a page, `tab.run(js)` is
-what a script of that page gets. Each tab has cookies and caches of its own.
+what a script of that page gets. Each tab has cookies and caches of its own. `running(file)` trusts
+the key of this certificate as well, and no other one that the system does not know.
 """
 
+import base64
+import hashlib
 import itertools
 import json
 import os
@@ -17,6 +20,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from websockets.sync.client import ClientConnection, connect
 
 from tests.stores import absent
@@ -140,10 +145,20 @@ class Browser:
             self.call("Target.disposeBrowserContext", browserContextId=own)
 
 
+def _trusting(certificate: str) -> str:
+    """The option that names its key by the hash, as for HTTP Public Key Pinning (RFC 7469)."""
+    public = x509.load_pem_x509_certificate(Path(certificate).read_bytes()).public_key()
+    der = public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    pin = base64.b64encode(hashlib.sha256(der).digest()).decode()
+    return f"--ignore-certificate-errors-spki-list={pin}"
+
+
 @contextmanager
-def running() -> Iterator[Browser]:
+def running(certificate: str = "") -> Iterator[Browser]:
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        command = [program(), *OPTIONS, f"--user-data-dir={folder}", "about:blank"]
+        options = [*OPTIONS, f"--user-data-dir={folder}"]
+        options += [_trusting(certificate)] if certificate else []
+        command = [program(), *options, "about:blank"]
         log = Path(folder) / "log"
         with log.open("wb") as out:
             process = subprocess.Popen(command, stdout=out, stderr=out, start_new_session=True)

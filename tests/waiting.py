@@ -34,7 +34,7 @@ def await_listening(
 
     def listening() -> bool:
         assert process.poll() is None, "it did not start"
-        with socket.socket() as probe:
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
             return probe.connect_ex((host, port)) == 0
 
     wait_for(listening, seconds)

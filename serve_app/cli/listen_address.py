@@ -13,7 +13,8 @@ READY_S = 60
 READY_IN_A_ROW = 5
 """While HAProxy is replaced, the old one, which knows no ingress, still accepts connections."""
 
-ON_THIS_MACHINE = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+ON_THIS_MACHINE = {"0.0.0.0": "127.0.0.1", "::": "127.0.0.1"}
+"""At `::` HAProxy listens with IPv4, too, and IPv6 may be switched off."""
 
 
 class ListenAddress(NamedTuple):
@@ -39,12 +40,12 @@ class ListenAddress(NamedTuple):
     def obstacle(self) -> str | None:
         """Why nobody can listen here, in words; None if the port is free."""
         family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
-        with socket.socket(family) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
+        try:
+            with socket.socket(family) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 probe.bind((self.host, self.port))
-            except OSError as error:
-                return self._reason(error)
+        except OSError as error:
+            return self._reason(error)
         return None
 
     def _reason(self, error: OSError) -> str:

@@ -1,5 +1,6 @@
 """The command without a server, and where there is no microphone."""
 
+import errno
 import json
 import os
 import socket
@@ -17,6 +18,7 @@ from serve_app.cli.listen_address import ListenAddress
 from serve_app.cli.server import _announce
 from tests.fakes import served
 from tests.jobs.test_jobs import config, running
+from tests.ports import needs_ipv6
 from tests.server import voxray
 
 NOBODY = "http://127.0.0.1:9"
@@ -108,7 +110,8 @@ def test_the_environment_is_fit_for_eval() -> None:
         (("127.0.0.1", 8000), None),
         (("0.0.0.0", 8000), None),
         (("127.0.0.1", 8311), "export VOXRAY_SERVER=http://127.0.0.1:8311\n"),
-        (("::", 8311), "export VOXRAY_SERVER=http://[::1]:8311\n"),
+        (("::", 8311), "export VOXRAY_SERVER=http://127.0.0.1:8311\n"),
+        (("::1", 8000), "export VOXRAY_SERVER=http://[::1]:8000\n"),
         (("0.0.0.0", 8000, True), "export VOXRAY_SERVER=https://127.0.0.1:8000\n"),
     ],
 )
@@ -240,12 +243,34 @@ def test_jobs_that_are_refused_or_fail_are_reported(tmp_path: Path, speech: byte
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1", "::"])
 def test_a_port_is_free_or_it_says_who_has_it(host: str) -> None:
+    if ":" in host:
+        needs_ipv6()
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.create_server((host, 0), family=family) as other:
         address = ListenAddress(host, other.getsockname()[1])
         assert f"port {address.port} on {host} is in use by " in str(address.obstacle())
         assert f"(pid {os.getpid()}: " in str(address.obstacle())
     assert address.obstacle() is None
+
+
+def test_every_address_is_in_use_if_one_is() -> None:
+    """Also of IPv6, if only IPv4 is in use: HAProxy has one socket for both."""
+    needs_ipv6()
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        for host in ("0.0.0.0", "::"):
+            assert f"(pid {os.getpid()}: " in str(ListenAddress(host, port).obstacle())
+        assert ListenAddress("::1", port).obstacle() is None
+
+
+def test_a_machine_without_ipv6(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(_: int) -> socket.socket:
+        raise OSError(errno.EAFNOSUPPORT, os.strerror(errno.EAFNOSUPPORT))
+
+    monkeypatch.setattr(socket, "socket", refused)
+    assert ListenAddress("::", 8000).obstacle() == (
+        "port 8000 on :: cannot be used: Address family not supported by protocol"
+    )
 
 
 def test_an_address_of_another_machine_is_not_called_in_use() -> None:

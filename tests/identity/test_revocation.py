@@ -1,7 +1,8 @@
-"""A key is revoked: new requests are refused within 5 s, and what is open with it is closed."""
+"""A key is revoked, or expires: new requests are refused within 5 s, and what is open with it is closed."""
 
 import asyncio
 import base64
+import contextlib
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -9,7 +10,7 @@ from typing import Any
 
 import httpx2 as httpx
 import pytest
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect as websocket
 from websockets.typing import Subprotocol
 
@@ -20,7 +21,7 @@ from serve_app.identity.api_keys import ApiKeys, NewKey, Order
 from serve_app.identity.principal import ALL
 from serve_app.jobs.database import Database
 from tests.fakes import served
-from tests.identity.wires import SocketIo, tcp
+from tests.identity.wires import Refused, SocketIo, tcp
 from tests.ports import free_port
 from tests.waiting import wait_for
 
@@ -35,10 +36,10 @@ class Server:
     def __init__(self, address: str, tcp_port: int, url: str) -> None:
         self.address, self.tcp, self._url = address, tcp_port, url
 
-    def create(self) -> NewKey:
+    def create(self, lifetime_s: float | None = None) -> NewKey:
         """One that is known: a handshake does not wait for a new one, as requests do."""
-        peppers = Peppers.parse(PEPPER)
-        key: NewKey = self._do(lambda keys: keys.create(Order("acme", ALL), peppers))
+        peppers, order = Peppers.parse(PEPPER), Order("acme", ALL, lifetime_s=lifetime_s)
+        key: NewKey = self._do(lambda keys: keys.create(order, peppers))
         assert self.get(key).status_code == 200
         return key
 
@@ -175,3 +176,35 @@ def test_a_stream_of_events_ends(server: Server, talk: bytes) -> None:
         with client.stream("GET", f"/v1/jobs/{id_}/events", timeout=WITHIN_S) as events:
             server.revoke(key)
             assert REVOKED in events.read().decode()
+
+
+def test_a_key_that_expires_ends_as_one_that_is_revoked(server: Server) -> None:
+    key = server.create(lifetime_s=4)
+    secret = str(key.shown)
+    assert key.row.expires
+    with contextlib.ExitStack() as open_:
+        sockets = [
+            open_.enter_context(
+                websocket(f"ws://{server.address}{path}", additional_headers=shown(key))
+            )
+            for path in WEBSOCKETS
+        ]
+        client, wire = SocketIo(server.address, secret), tcp(server.tcp, secret)
+        for socket in sockets:
+            code, errors = until_closed(socket)
+            assert code == 1008 and REVOKED in errors
+    assert code_of(json.dumps(wire.receive())) == REVOKED
+    assert wire.receive() is None
+    wire.close()
+    wait_for(lambda: not client.connected, WITHIN_S)
+    assert [fields["code"] for name, fields in client.told if name == "error"] == [REVOKED]
+    assert 0 <= time.time() - key.row.expires < WITHIN_S
+    for path in WEBSOCKETS:
+        with pytest.raises(InvalidStatus) as refused:
+            websocket(f"ws://{server.address}{path}", additional_headers=shown(key))
+        assert refused.value.response.status_code == 401
+        assert REVOKED.encode() in refused.value.response.body
+    with pytest.raises(Refused, match=REVOKED):
+        SocketIo(server.address, secret)
+    with pytest.raises(Refused, match=REVOKED):
+        tcp(server.tcp, secret)

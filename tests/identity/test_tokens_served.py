@@ -12,10 +12,16 @@ import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
+from deployments.chat.sim import SimChat
 from loadtest.speech import wav
 from serve_app.config import Config
 from serve_app.config.auth import AuthConfig
-from tests.fakes import served
+from serve_app.identity.principal import Principal, Scope
+from serve_app.security import client_secret
+from serve_app.security.signing import SigningKeys
+from tests.api.sockets.test_conversation_socket import audio
+from tests.api.sockets.test_live_socket import chunks
+from tests.fakes import models, served
 from tests.identity.provider import in_file, token
 from tests.identity.wires import Refused, SocketIo, tcp
 from tests.ports import free_port
@@ -25,6 +31,7 @@ REVOKED = "invalid_api_key"
 SCOPES = "voxray:transcribe voxray:realtime voxray:jobs"
 LASTS_S = 3
 TCP_PORT = free_port()
+SIGNING = SigningKeys([bytes(32)])
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +40,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     args = {"profile": "sim", "storage": {"directory": str(folder)}, "tcp": {"port": TCP_PORT}}
     config = Config.model_validate(args)
     auth = AuthConfig(jwt=in_file(folder, leeway_s=0))
-    with served(config.model_copy(update={"auth": auth})) as address:
+    there = models(keys=SIGNING, chat_engine=SimChat(60_000, 1, 8))
+    with served(config.model_copy(update={"auth": auth}), there) as address:
         yield address
 
 
@@ -80,6 +88,7 @@ def test_a_refused_token_is_401_everywhere(server: str) -> None:
             with pytest.raises(InvalidStatus) as refused:
                 connect(f"ws://{server}{path}", additional_headers=headers)
             assert refused.value.response.status_code == 401
+            assert REVOKED.encode() in refused.value.response.body
 
 
 @pytest.mark.parametrize(
@@ -124,6 +133,49 @@ def test_the_tcp_connection_ends_when_its_token_expires(server: str) -> None:
     assert end - 0.1 <= time.time() < end + 3
     with pytest.raises(Refused, match=REVOKED):
         tcp(TCP_PORT, token(scope=SCOPES, exp=end))
+
+
+def test_a_turn_over_tcp_ends_when_its_token_expires(server: str, speech: bytes) -> None:
+    """Before the reply, which takes a minute here."""
+    end = soon()
+    wire = tcp(TCP_PORT, token(scope=SCOPES, exp=end))
+    wire.send(**audio(speech))
+    assert (wire.receive() or {})["code"] == REVOKED
+    assert wire.receive() is None
+    wire.close()
+    assert end - 0.1 <= time.time() < end + 3
+
+
+def test_who_speaks_over_socket_io_is_disconnected_when_the_token_expires(
+    server: str, talk: bytes
+) -> None:
+    end = soon()
+    client = SocketIo(server, token(scope=SCOPES, exp=end))
+    for chunk in chunks(talk):
+        client.send("audio:chunk", chunk)
+        time.sleep(0.1)
+        if not client.connected:
+            break
+    assert end - 0.1 <= time.time() < end + 3
+    assert client.told[0][0].startswith("transcription:")
+    assert [fields["code"] for name, fields in client.told if name == "error"] == [REVOKED]
+
+
+def test_a_client_secret_opens_nothing_once_it_has_expired(server: str) -> None:
+    """What it has opened goes on, as long as the key or token that made it."""
+    owner, end = Principal("acme", "jwt:ann", expires=time.time() + 600), soon()
+    secret = client_secret.mint(SIGNING, {}, end, "n", owner, Scope.REALTIME)
+    headers = {"Authorization": f"Bearer {secret}"}
+    with connect(f"ws://{server}/v1/realtime", additional_headers=headers) as socket:
+        wait_for(lambda: time.time() > end + 1)
+        for path in ("/v1/realtime", "/ws"):
+            with pytest.raises(InvalidStatus) as refused:
+                connect(f"ws://{server}{path}", additional_headers=headers)
+            assert refused.value.response.status_code == 401
+            assert REVOKED.encode() in refused.value.response.body
+        socket.send(json.dumps({"type": "input_audio_buffer.clear"}))
+        while "input_audio_buffer.cleared" not in str(socket.recv(timeout=10)):
+            continue
 
 
 def test_a_client_secret_and_what_it_opens_end_with_the_token_that_made_it(server: str) -> None:

@@ -1,5 +1,6 @@
 """Clients of the protocols in which a key comes in a message."""
 
+import contextlib
 import json
 import socket as sockets
 from typing import Any
@@ -31,6 +32,11 @@ class SocketIo:
     @property
     def connected(self) -> bool:
         return bool(self._client.connected)
+
+    def send(self, name: str, fields: Any) -> None:
+        """Nothing, if it is disconnected."""
+        with contextlib.suppress(socketio.exceptions.BadNamespaceError):
+            self._client.emit(name, fields)
 
     def close(self) -> None:
         self._client.disconnect()

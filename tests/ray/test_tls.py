@@ -19,10 +19,12 @@ from websockets.sync.client import connect
 from loadtest.speech import wav
 from serve_app.cluster.certificate import CHECK_S
 from serve_app.security.certificates import TlsFiles
+from tests import browser
 from tests.api.sockets.test_live_socket import PATH, chunks, words
 from tests.api.sockets.test_tcp_tls import Client, of
 from tests.authority import Authority
 from tests.ports import free_port
+from tests.security.test_browsers import transcribed
 from tests.server import Server, running, voxray
 from tests.waiting import wait_for
 
@@ -100,6 +102,17 @@ def test_openais_client(url: str) -> None:
 
 def test_our_own_client(url: str) -> None:
     assert voxray("status", "--server", url).returncode == 0
+
+
+@pytest.mark.browser
+def test_a_page_of_its_own(url: str, files: TlsFiles, speech: bytes) -> None:
+    asked = {"session": {"type": "transcription"}}
+    secret = httpx.post(f"{url}/v1/realtime/client_secrets", json=asked).json()["value"]
+    with browser.running(files.certificate) as chromium, chromium.tab() as tab:
+        tab.open(f"{url}/docs")
+        for key in ("", secret):
+            assert words(transcribed(tab, speech, key))
+        assert tab.problems == []
 
 
 def test_when_the_certificate_expires_is_a_metric(url: str, files: TlsFiles) -> None:

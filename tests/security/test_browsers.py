@@ -13,10 +13,12 @@ import httpx2 as httpx
 import pytest
 
 from loadtest.speech import wav
+from serve_app.cli.certificate import names
 from serve_app.cluster.front import Front, to_environment
 from serve_app.config import Config
+from serve_app.security.certificates import TlsFiles, now, self_signed
 from tests.answering import Answer, answering
-from tests.authority import Authority
+from tests.api.sockets.test_live_socket import words
 from tests.browser import Browser, Tab, running
 from tests.cluster.test_haproxy import application, rendered
 from tests.fakes import served
@@ -188,15 +190,13 @@ def test_its_own_page_can_use_everything(open_server: str, tab: Tab, speech: byt
     assert len(jobs(open_server)) >= 2
 
 
-def test_its_own_page_transcribes_with_the_client_it_serves(
-    open_server: str, tab: Tab, speech: bytes
-) -> None:
-    tab.open(f"http://{open_server}/docs")
-    events = tab.run(
+def transcribed(tab: Tab, speech: bytes, key: str = "") -> list[dict[str, Any]]:
+    """The events that a page of the server gets with the client that it serves."""
+    events: list[dict[str, Any]] = tab.run(
         f"""const {{ LiveTranscription }} = await import("/web/voxray.js");
         const events = [];
         const live = new LiveTranscription(location.origin, {{ language: "en" }},
-          (event) => events.push(event));
+          (event) => events.push(event), "{key}");
         const bytes = Uint8Array.from(atob("{base64_of(speech)}"), (it) => it.charCodeAt(0));
         for (let at = 0; at < bytes.length; at += 3200)
           await live.send(bytes.subarray(at, at + 3200));
@@ -204,6 +204,14 @@ def test_its_own_page_transcribes_with_the_client_it_serves(
         await live.done;
         return events"""
     )
+    return events
+
+
+def test_its_own_page_transcribes_with_the_client_it_serves(
+    open_server: str, tab: Tab, speech: bytes
+) -> None:
+    tab.open(f"http://{open_server}/docs")
+    events = transcribed(tab, speech)
     kinds = [event["type"] for event in events]
     assert kinds[0] == "session" and "final" in kinds and kinds[-1] == "closed"
     assert tab.problems == []
@@ -326,9 +334,8 @@ def tried(tab: Tab, path: str) -> str:
 
 
 @contextmanager
-def encrypted(folder: Path, address: str) -> Iterator[str]:
-    """The server behind HAProxy with a certificate that no browser knows."""
-    files = Authority(folder / "certificates").files("server")
+def encrypted(folder: Path, address: str, files: TlsFiles) -> Iterator[str]:
+    """The server behind HAProxy."""
     front = Front(certificate=files.certificate, key=files.key)
     backend = replace(application(port_of(address)), http_health_check_path="/v1/health")
     file, port = rendered(folder, backend)
@@ -352,19 +359,28 @@ def port_of(address: str) -> int:
 
 
 def test_over_tls_its_own_pages_work_and_foreign_ones_do_not(
-    open_server: str, elsewhere: int, tab: Tab, tmp_path: Path
+    open_server: str, elsewhere: int, tab: Tab, tmp_path: Path, speech: bytes
 ) -> None:
-    with encrypted(tmp_path, open_server) as address:
-        with pytest.raises(AssertionError, match="CERT_AUTHORITY_INVALID"):
-            tab.open(f"https://{address}/docs")
-        tab.call("Security.setIgnoreCertificateErrors", ignore=True)
-        tab.open(f"https://{address}/docs")
-        assert tab.until('return document.querySelectorAll(".opblock").length') > 20
-        assert tab.run("return isSecureContext")
-        assert tab.run(f"{OUTCOME} return answer('/v1/jobs')") == [200, ""]
+    """With a certificate of our own, which the browser of a visitor must be told to trust."""
+    files = self_signed(tmp_path / "tls", names("127.0.0.1"), now())
+    with (
+        encrypted(tmp_path, open_server, files) as address,
+        running(files.certificate) as trusting,
+        trusting.tab() as its,
+    ):
+        for host in ("127.0.0.1", "localhost"):
+            own = f"{host}:{port_of(address)}"
+            with pytest.raises(AssertionError, match="CERT_AUTHORITY_INVALID"):
+                tab.open(f"https://{own}/docs")
+            its.open(f"https://{own}/docs")
+            assert its.until('return document.querySelectorAll(".opblock").length') > 20
+            assert its.run("return isSecureContext")
+            assert its.run(f"{OUTCOME} return answer('/v1/jobs')") == [200, ""]
+            assert words(transcribed(its, speech))
+            for path in SOCKETS:
+                assert its.run(f'{OUTCOME} return outcome("wss://{own}{path}")') == "open "
+        assert its.problems == []
+        its.open(f"http://evil.example:{elsewhere}/")
         for path in SOCKETS:
-            assert tab.run(f'{OUTCOME} return outcome("wss://{address}{path}")') == "open "
-        tab.open(f"http://evil.example:{elsewhere}/")
-        for path in SOCKETS:
-            assert tab.run(f'{OUTCOME} return outcome("wss://{address}{path}")') == "refused"
-        assert tab.run(f"{OUTCOME} return answer('https://{address}/v1/jobs')") == "TypeError"
+            assert its.run(f'{OUTCOME} return outcome("wss://{address}{path}")') == "refused"
+        assert its.run(f"{OUTCOME} return answer('https://{address}/v1/jobs')") == "TypeError"

@@ -134,16 +134,15 @@ CANARIES = ("canaryword", "canarychat", "canaryfile", "canarykey", "canaryquery"
 
 
 def test_sessions_and_requests_are_logged_without_what_clients_say(kept: Kept, talk: bytes) -> None:
-    with served() as address:
-        url = f"http://{address}"
+    with served() as address, httpx.Client(base_url=f"http://{address}", timeout=60) as client:
         said = {"messages": [{"role": "user", "content": "canarychat"}]}
         key = {"Authorization": "Bearer canarykey", "x-request-id": "req-1"}
-        httpx.post(f"{url}/v1/chat/completions", json=said, headers=key)
-        httpx.post(f"{url}/v1/audio/speech", json={"input": "canaryword", "voice": ""})
-        httpx.post(f"{url}/v1/audio/speech", json={"input": "x", "voice": "canaryword"})
+        client.post("/v1/chat/completions", json=said, headers=key)
+        client.post("/v1/audio/speech", json={"input": "canaryword", "voice": ""})
+        client.post("/v1/audio/speech", json={"input": "x", "voice": "canaryword"})
         file = {"file": ("canaryfile.wav", wav(talk))}
-        httpx.post(f"{url}/v1/transcribe?canaryquery=1", files=file)
-        httpx.get(f"{url}/canaryquery")
+        client.post("/v1/transcribe?canaryquery=1", files=file)
+        client.get("/canaryquery")
         with websocket(f"ws://{address}{PATH}") as socket:
             socket.send(json.dumps({"type": "start", "grammar": "canaryword", "prompt": "x"}))
             socket.recv()

@@ -6,12 +6,12 @@ RUN ?=
 # `--no-compile` leaves alone what nothing imports; what is imported is compiled once, so let it be kept.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: run test coverage test-models test-container check bench-live bench-overload bench-talk bench-jobs bench-idle bench-fair bench-engines docs lock clean
+.PHONY: run test coverage test-models test-container check bench-live bench-overload bench-talk bench-jobs bench-idle bench-fair bench-engines docs web-vendor lock clean
 
 run: $(VENV)/run.done
 	@PATH="$(abspath $(BIN)):$$PATH" exec $(BIN)/voxray run $(RUN)
 
-test: $(VENV)/test.done $(VENV)/clients.done
+test: $(VENV)/test.done $(VENV)/clients.done $(VENV)/web.done
 	$(BIN)/python -m $(if $(TESTS),pytest $(TESTS),tests.suite)
 
 # Of the tests without Ray, which runs the application in processes of its own. It doubles their CPU time.
@@ -27,10 +27,12 @@ test-models: $(VENV)/models.done
 test-container: $(VENV)/test.done
 	$(BIN)/python -m pytest -m container -o faulthandler_timeout=2000 tests/deploy
 
-check: $(VENV)/test.done
+check: $(VENV)/test.done $(VENV)/web.done
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	tests/web/node_modules/.bin/tsc -p tests/web/tsconfig.json
+	tests/web/node_modules/.bin/biome check --error-on-warnings .
 
 bench-live: $(VENV)/test.done
 	$(BIN)/python -m loadtest.bench_live $(BENCH)
@@ -56,8 +58,12 @@ bench-jobs: $(VENV)/test.done
 docs: $(VENV)/test.done
 	$(BIN)/python -m docs.generate
 
+# Puts the libraries of tests/web/package.json into the page.
+web-vendor: $(VENV)/web.done
+	node tests/web/vendor.mjs
+
 clean:
-	rm -rf $(VENV) tests/clients/node_modules
+	rm -rf $(VENV) tests/clients/node_modules tests/web/node_modules
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -100,6 +106,11 @@ $(VENV)/models.done: pyproject.toml | $(BIN)/python
 	$(VENV)/models/bin/pip install --quiet --no-compile --disable-pip-version-check \
 	  --editable '.[all,transformers,kokoro,test-models,test]'
 	$(VENV)/models/bin/pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	@touch $@
+
+# What checks the page; users of it need no Node.
+$(VENV)/web.done: tests/web/package.json tests/web/package-lock.json | $(BIN)/python
+	cd tests/web && npm ci --silent --no-audit --no-fund
 	@touch $@
 
 # Other people's clients pin what voxray pins otherwise; where they do not install, their tests are skipped.

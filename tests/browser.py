@@ -1,8 +1,9 @@
 """A real browser for tests: Chromium without a window, driven over its DevTools protocol.
 
 `with running() as browser, browser.tab() as tab:`; `tab.open(url)` loads a page, `tab.run(js)` is
-what a script of that page gets. Each tab has cookies and caches of its own. `running(file)` trusts
-the key of this certificate as well, and no other one that the system does not know.
+what a script of that page gets. Each tab has cookies and caches of its own. `running(*options)` adds
+options to the command; `running(trusting(file))` trusts the key of this certificate as well, and no
+other one that the system does not know; `running(*microphone(file))` hears this WAV file once.
 """
 
 import base64
@@ -145,7 +146,17 @@ class Browser:
             self.call("Target.disposeBrowserContext", browserContextId=own)
 
 
-def _trusting(certificate: str) -> str:
+def microphone(wav: Path) -> list[str]:
+    """Options: a microphone that plays the file once, permitted without a question."""
+    return [
+        "--use-fake-ui-for-media-stream",
+        "--use-fake-device-for-media-stream",
+        f"--use-file-for-fake-audio-capture={wav}%noloop",
+        "--autoplay-policy=user-gesture-required",
+    ]
+
+
+def trusting(certificate: str) -> str:
     """The option that names its key by the hash, as for HTTP Public Key Pinning (RFC 7469)."""
     public = x509.load_pem_x509_certificate(Path(certificate).read_bytes()).public_key()
     der = public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
@@ -154,11 +165,9 @@ def _trusting(certificate: str) -> str:
 
 
 @contextmanager
-def running(certificate: str = "") -> Iterator[Browser]:
+def running(*options: str) -> Iterator[Browser]:
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        options = [*OPTIONS, f"--user-data-dir={folder}"]
-        options += [_trusting(certificate)] if certificate else []
-        command = [program(), *options, "about:blank"]
+        command = [program(), *OPTIONS, *options, f"--user-data-dir={folder}", "about:blank"]
         log = Path(folder) / "log"
         with log.open("wb") as out:
             process = subprocess.Popen(command, stdout=out, stderr=out, start_new_session=True)

@@ -1,10 +1,79 @@
-"""`GET /web/…`: the files that browsers load from here, as the client `voxray.js`."""
+"""`GET /`: the web page, and `GET /web/…`: the files that browsers load from here.
 
+Browsers keep the files and ask each time whether they have changed (ETag). Nothing comes from other
+hosts, so the page works without the internet.
+"""
+
+import base64
+import gzip
+import hashlib
+from functools import cache
 from importlib.resources import files
+from pathlib import Path
 
-from fastapi import FastAPI
-from fastapi.staticfiles import StaticFiles
+from fastapi import APIRouter, FastAPI, Request, Response
+from starlette.exceptions import HTTPException
+
+FOLDER = Path(str(files("serve_app") / "web"))
+
+TYPES = {
+    ".html": "text/html; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".svg": "image/svg+xml",
+    ".json": "application/json",
+    ".LICENSE": "text/plain; charset=utf-8",
+}
+
+WAVEFORM_STYLE = "'sha256-Y/8t1dAKa3ay+RZEiEFEDr8dFiQhpaFvYXXUfT3p6ZU='"
+"""Of the `<style>` that wavesurfer.js makes for a waveform of 96 px in parts/waveform.js."""
+
+CSP = (
+    "default-src 'none'; script-src 'self'; worker-src 'self'; connect-src 'self'; "
+    f"style-src 'self' {WAVEFORM_STYLE}; img-src 'self' data: blob:; media-src 'self' blob:; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+PERMISSIONS = "microphone=(self), display-capture=(self), camera=(), geolocation=()"
 
 
 def install(app: FastAPI) -> None:
-    app.mount("/web", StaticFiles(directory=str(files("serve_app") / "web")), "web")
+    routes = APIRouter(include_in_schema=False)
+    routes.get("/")(page)
+    routes.get("/web/{name:path}")(file)
+    app.include_router(routes)
+
+
+def page(request: Request) -> Response:
+    answer = _answer(request, FOLDER / "index.html")
+    answer.headers["Content-Security-Policy"] = CSP
+    answer.headers["Permissions-Policy"] = PERMISSIONS
+    return answer
+
+
+def file(request: Request, name: str) -> Response:
+    """404 for what is not a file of the page."""
+    return _answer(request, FOLDER / name)
+
+
+def _answer(request: Request, path: Path) -> Response:
+    content = _content(path)
+    tag = f'"{base64.urlsafe_b64encode(hashlib.sha256(content).digest()[:15]).decode()}"'
+    headers = {"ETag": tag, "Vary": "Accept-Encoding", "Cache-Control": "no-cache"}
+    if tag in request.headers.get("if-none-match", ""):
+        return Response(status_code=304, headers=headers)
+    if "gzip" in request.headers.get("accept-encoding", ""):
+        content, headers["Content-Encoding"] = _compressed(path), "gzip"
+    return Response(content, media_type=TYPES[path.suffix], headers=headers)
+
+
+@cache
+def _content(path: Path) -> bytes:
+    """Raises `HTTPException` 404."""
+    if path.suffix not in TYPES or FOLDER not in path.resolve().parents or not path.is_file():
+        raise HTTPException(404)
+    return path.read_bytes()
+
+
+@cache
+def _compressed(path: Path) -> bytes:
+    return gzip.compress(_content(path), mtime=0)

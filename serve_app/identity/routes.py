@@ -51,6 +51,7 @@ ROUTES = {
     "/docs/start.js": PUBLIC,
     "/docs/assets": PUBLIC,
     "/openapi.json": PUBLIC,
+    "/": PUBLIC,
     "/web": PUBLIC,
     # The whole server.
     "/status": ADMIN,

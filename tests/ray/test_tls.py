@@ -108,7 +108,7 @@ def test_our_own_client(url: str) -> None:
 def test_a_page_of_its_own(url: str, files: TlsFiles, speech: bytes) -> None:
     asked = {"session": {"type": "transcription"}}
     secret = httpx.post(f"{url}/v1/realtime/client_secrets", json=asked).json()["value"]
-    with browser.running(files.certificate) as chromium, chromium.tab() as tab:
+    with browser.running(browser.trusting(files.certificate)) as chromium, chromium.tab() as tab:
         tab.open(f"{url}/docs")
         for key in ("", secret):
             assert words(transcribed(tab, speech, key))

@@ -19,7 +19,7 @@ from serve_app.config import Config
 from serve_app.security.certificates import TlsFiles, now, self_signed
 from tests.answering import Answer, answering
 from tests.api.sockets.test_live_socket import words
-from tests.browser import Browser, Tab, running
+from tests.browser import Browser, Tab, running, trusting
 from tests.cluster.test_haproxy import application, rendered
 from tests.fakes import served
 from tests.identity.keys import key_of, with_keys
@@ -365,8 +365,8 @@ def test_over_tls_its_own_pages_work_and_foreign_ones_do_not(
     files = self_signed(tmp_path / "tls", names("127.0.0.1"), now())
     with (
         encrypted(tmp_path, open_server, files) as address,
-        running(files.certificate) as trusting,
-        trusting.tab() as its,
+        running(trusting(files.certificate)) as trusted,
+        trusted.tab() as its,
     ):
         for host in ("127.0.0.1", "localhost"):
             own = f"{host}:{port_of(address)}"

@@ -1,0 +1,10 @@
+/** What the server is and how it is doing. */
+import { asked } from "./http.js";
+
+export const health = () => asked("v1/health");
+export const status = () => asked("v1/status");
+export const models = () => asked("v1/models");
+export const metrics = () => asked("v1/metrics");
+export const usage = (days = 14) => asked(`v1/usage?days=${days}`);
+/** @param {number} seconds */
+export const history = (seconds) => asked(`v1/metrics/history?seconds=${seconds}`);

@@ -30,9 +30,10 @@ def sized(tab: Tab, size: tuple[int, int]) -> None:
 
 
 def themed(tab: Tab, theme: str) -> None:
-    """`light` or `dark`."""
-    feature = {"name": "prefers-color-scheme", "value": theme}
-    tab.call("Emulation.setEmulatedMedia", features=[feature])
+    """`light` or `dark`, and no colour on its way from one to the other."""
+    features = {"prefers-color-scheme": theme, "prefers-reduced-motion": "reduce"}
+    named = [{"name": name, "value": value} for name, value in features.items()]
+    tab.call("Emulation.setEmulatedMedia", features=named)
 
 
 def click(tab: Tab, selector: str) -> None:
@@ -85,4 +86,5 @@ def accessible(tab: Tab) -> None:
         assert fits(tab), f"wider than {size[0]} px"
         for theme in ("light", "dark"):
             themed(tab, theme)
-            assert violations(tab) == [], f"{size} {theme}"
+            found = violations(tab)
+            assert found == [], f"{size} {theme}: {found}"

@@ -1,8 +1,10 @@
 """`make test`: the tests without Ray on all cores, then those with Ray alone, then those with
 several machines alone, and one summary.
 
-Tests with Ray start clusters and watch the clock, so nothing runs beside them. The exit code is 1
-when any part failed; the last line has pytest's own form.
+Tests with Ray start clusters and watch the clock, so nothing runs beside them. What fails gets one
+more try with nothing beside it, because a machine that others share may stand still for a while; the
+summary says how many needed it. The exit code is 1 when any test failed twice; the last line has
+pytest's own form.
 """
 
 import os
@@ -11,6 +13,7 @@ import sys
 import tempfile
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from subprocess import DEVNULL
 
@@ -23,24 +26,43 @@ PARALLEL = ("-n", "2", "--dist", "loadfile", "-m", OTHERS, PLAIN)
 ALONE = ("-m", "ray")
 MACHINES = ("-m", "cluster")
 PARTS = {"parallel": PARALLEL, "ray": ALONE, "cluster": MACHINES}
+FEW = 10
+"""More failures are no accident, and get no second try."""
 
 
 def main(folder: Path) -> int:
     counts: Counter[str] = Counter()
     codes = []
     for name, options in PARTS.items():
-        report = folder / f"{name}.xml"
-        codes.append(run(*options, f"--junit-xml={report}"))
-        if codes[-1] not in (PASSED, FAILED):  # interrupted, or killed by a signal
-            return abs(codes[-1])
-        counts += counted(report)
+        code, counted = tried(folder / name, options)
+        if code not in (PASSED, FAILED):  # interrupted, or killed by a signal
+            return abs(code)
+        codes.append(code)
+        counts += counted
+    if counts["again"]:
+        print(f"{counts['again']} failed first and passed alone: see above")
     print(f"{counts['passed']} passed, {counts['failed']} failed, {counts['skipped']} skipped")
     return max(codes)
 
 
-def run(*options: str) -> int:
-    as_root = root() if options[:2] == MACHINES else []
-    return subprocess.run([*as_root, sys.executable, "-m", "pytest", *options]).returncode
+def tried(folder: Path, options: Sequence[str]) -> tuple[int, Counter[str]]:
+    """pytest's exit code, and how many passed, failed, were skipped, and passed the second time."""
+    code, counts = run(folder, options)
+    if code != FAILED or counts["failed"] > FEW:
+        return code, counts
+    alone = [options[options.index("-m")], options[options.index("-m") + 1], "--last-failed", "-v"]
+    code, again = run(folder, alone)
+    counts += Counter(passed=again["passed"], again=again["passed"])
+    return code, counts - Counter(failed=again["passed"])
+
+
+def run(folder: Path, options: Sequence[str]) -> tuple[int, Counter[str]]:
+    """`folder` keeps the report, and which tests failed."""
+    as_root = root() if "cluster" in options else []
+    report = folder / "report.xml"
+    own = ["-o", f"cache_dir={folder / 'cache'}", f"--junit-xml={report}"]
+    code = subprocess.run([*as_root, sys.executable, "-m", "pytest", *own, *options]).returncode
+    return code, counted(report) if code in (PASSED, FAILED) else Counter()
 
 
 def root() -> list[str]:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from fastapi import APIRouter, FastAPI, Request, Response
 from starlette.exceptions import HTTPException
+from starlette.types import Receive, Scope, Send
 
 FOLDER = Path(str(files("serve_app") / "web"))
 
@@ -37,9 +38,9 @@ PERMISSIONS = "microphone=(self), display-capture=(self), camera=(), geolocation
 
 
 def install(app: FastAPI) -> None:
+    app.mount("/web", file, "web")
     routes = APIRouter(include_in_schema=False)
     routes.get("/")(page)
-    routes.get("/web/{name:path}")(file)
     app.include_router(routes)
 
 
@@ -50,9 +51,12 @@ def page(request: Request) -> Response:
     return answer
 
 
-def file(request: Request, name: str) -> Response:
-    """404 for what is not a file of the page."""
-    return _answer(request, FOLDER / name)
+async def file(scope: Scope, receive: Receive, send: Send) -> None:
+    """An ASGI application. 404 for what is not a file of the page."""
+    if scope["type"] != "http" or scope["method"] not in ("GET", "HEAD"):
+        raise HTTPException(405)
+    answer = _answer(Request(scope), FOLDER / scope["path"].removeprefix(f"{scope['root_path']}/"))
+    await answer(scope, receive, send)
 
 
 def _answer(request: Request, path: Path) -> Response:

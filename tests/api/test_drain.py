@@ -84,7 +84,7 @@ def test_a_session_may_go_on_and_end_by_itself(speech: bytes) -> None:
             await socket.send('{"type":"stop"}')
             events = await events_of(socket)
             assert words(events) and socket.close_code == 1000
-        await until(here.drain.ended.is_set, 5)
+        await until(here.drain.ended.is_set, 30)
 
     with draining(600) as here:
         asyncio.run(go())

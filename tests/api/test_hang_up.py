@@ -72,6 +72,6 @@ def stands_still(count: Callable[[], int]) -> bool:
 
 def refused(address: str) -> bool:
     """All places are taken: an empty body tells it without work."""
-    answer = httpx.post(f"http://{address}/v1/transcribe", content=b"", timeout=5)
+    answer = httpx.post(f"http://{address}/v1/transcribe", content=b"", timeout=30)
     assert answer.status_code in (400, 503), answer.text
     return bool(answer.json()["error"]["code"] == "too_many_recordings")

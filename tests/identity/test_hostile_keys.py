@@ -120,7 +120,7 @@ def test_s2_a_thousand_guesses_at_once_find_nothing_and_disturb_nobody(
             while not guessing.done():
                 began = loop.time()
                 await live.send('{"type":"keepalive"}')
-                await asyncio.wait_for(live.recv(), 5)
+                await asyncio.wait_for(live.recv(), 30)
                 waits.append(loop.time() - began)
                 await asyncio.sleep(0.02)
             assert set(await guessing) == {401}

@@ -28,7 +28,7 @@ def test_a_path_gets_what_its_row_says(path: str) -> None:
 @pytest.mark.parametrize(
     "path",
     [
-        *("", "/", "/nothing", "/v1", "/v1/jobs/", "//v1/health", "/v1/health/", "/V1/health"),
+        *("", "//", "/nothing", "/v1", "/v1/jobs/", "//v1/health", "/v1/health/", "/V1/health"),
         *("/../v1/jobs", "/webs", "/v1/health\n", "tcp/", "/v1/jobs/a/b", "/v1/jobs/a/events/"),
         *("/openapi.json/x", "/health;x", "/%2e/health", "/v1/health\0"),
     ],

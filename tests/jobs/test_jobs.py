@@ -478,8 +478,8 @@ def test_a_running_job_is_cancelled_at_any_time(tmp_path: Path, talk: bytes, hea
         answer = client.delete(id_)
         assert (answer.status_code, answer.json()["state"]) == (202, "cancelling")
         client.until(id_, "cancelled", seconds=5)
-        wait_for(lambda: not traces(tmp_path, id_), 5)
-        wait_for(lambda: len(mute.left) >= len(mute.heard), 5)
+        wait_for(lambda: not traces(tmp_path, id_), 30)
+        wait_for(lambda: len(mute.left) >= len(mute.heard), 30)
 
 
 def test_an_engine_that_fails_for_a_while_is_asked_again(tmp_path: Path, talk: bytes) -> None:

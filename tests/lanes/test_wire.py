@@ -100,9 +100,9 @@ def test_a_level_that_one_ingress_announces_reaches_the_others() -> None:
 
         ingress.announced = 3
         sending = asyncio.create_task(ingress.exchange([], [], 1))
-        await asyncio.wait_for(told(3), 5)
+        await asyncio.wait_for(told(3), 30)
         ingress.close()
-        await asyncio.wait_for(told(0), 5)
+        await asyncio.wait_for(told(0), 30)
         sending.cancel()
         worker.close()
         server.stop()
@@ -146,7 +146,7 @@ def test_junk_after_the_token_ends_the_lane_and_harms_nobody_else() -> None:
             good.exchange([Speech(1, 0, b"12", False, SpeechOptions())], [], 1)
         )
         assert await good.receive() is not None
-        await asyncio.wait_for(sending, 5)
+        await asyncio.wait_for(sending, 30)
         good.close()
         server.stop()
 
@@ -212,10 +212,10 @@ def test_a_replica_reports_its_load_while_it_works_and_when_it_has_nothing_to_do
                 await connection.receive()
 
         sending = asyncio.create_task(connection.exchange([], [], 1))
-        await asyncio.wait_for(reported(busy=True), 5)
+        await asyncio.wait_for(reported(busy=True), 30)
         assert not sending.done()
         model.done.set()
-        await asyncio.wait_for(reported(busy=False), 5)
+        await asyncio.wait_for(reported(busy=False), 30)
         await sending
         connection.close()
         server.stop()
@@ -243,7 +243,7 @@ def test_two_versions_of_voxray_meet(
             connection = await opening
             piece = Speech(1, 0, b"12", False, SpeechOptions())
             sending = asyncio.create_task(connection.exchange([piece], [], 1))
-            while not await asyncio.wait_for(connection.receive(), 5):
+            while not await asyncio.wait_for(connection.receive(), 30):
                 continue
             await sending
             connection.close()
@@ -293,7 +293,7 @@ def test_a_replica_knows_whose_each_stream_is_and_an_older_ingress_does_not_say(
         connection.payers[7] = Payer("acme", 2.0)
         piece = Speech(7, 0, b"12", False, SpeechOptions())
         sending = asyncio.create_task(connection.exchange([piece], [], 1))
-        while not await asyncio.wait_for(connection.receive(), 5):
+        while not await asyncio.wait_for(connection.receive(), 30):
             continue
         await sending
         assert connection.payers == {}, "each is told once"
@@ -358,7 +358,7 @@ def test_an_engine_that_is_stuck_in_a_live_process_is_found(
         connection = await LaneConnection.open(address, Hypothesis)
         piece = Speech(1, 0, b"12", True, SpeechOptions())
         sending = asyncio.create_task(connection.exchange([piece], [], 1))
-        assert await asyncio.wait_for(found, 5)
+        assert await asyncio.wait_for(found, 30)
         sending.cancel()
         connection.close()
         server.stop()
@@ -385,7 +385,7 @@ def test_an_engine_that_is_slow_and_answers_now_and_then_is_not_stuck(
             model.answer()
             await asyncio.sleep(0.1)
         assert not found.done()
-        await asyncio.wait_for(found, 5)
+        await asyncio.wait_for(found, 30)
         sending.cancel()
         connection.close()
         server.stop()

@@ -48,7 +48,7 @@ def exchange(address: str, *messages: Message | str) -> list[Message]:
             for message in messages:
                 await ws.send(message if isinstance(message, str) else json.dumps(message))
                 while answers[-1]["type"] not in ("conversation_complete", "error", "pong"):
-                    answers.append(json.loads(await asyncio.wait_for(ws.recv(), 10)))
+                    answers.append(json.loads(await asyncio.wait_for(ws.recv(), 30)))
                 answers.append({"type": "-"})
         return answers
 

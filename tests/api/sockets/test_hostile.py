@@ -139,7 +139,7 @@ def test_a_client_that_goes_away_stops_its_answer(address: str) -> None:
         metrics = httpx.get(f"http://{address}/speech-to-speech/metrics").json()
         return dict(metrics["made"]["speaker"])
 
-    before = wait_for(lambda: (it := made())["running"] == 0 and it, 5)
+    before = wait_for(lambda: (it := made())["running"] == 0 and it, 30)
     assert settled(made) == before
 
 

@@ -18,6 +18,8 @@ from tests.api.sockets.test_conversation_socket import audio
 from tests.fakes import models, served
 
 KEYS = SigningKeys([b"k" * 32])
+PATIENCE_S = 80
+"""A shared machine may stand still for a while."""
 
 
 class Listening(SimChat):
@@ -50,7 +52,7 @@ async def ask(socket: ClientConnection, message: Any, *ends: str) -> dict[str, A
     """Sends it; the first answer of one of those types."""
     await socket.send(json.dumps(message))
     while True:
-        answer: dict[str, Any] = json.loads(await asyncio.wait_for(socket.recv(), 15))
+        answer: dict[str, Any] = json.loads(await asyncio.wait_for(socket.recv(), PATIENCE_S))
         if answer["type"] in ends:
             return answer
 
@@ -60,7 +62,7 @@ def start(**fields: Any) -> dict[str, Any]:
 
 
 async def opened(address: str) -> ClientConnection:
-    socket = await connect(f"ws://{address}/ws", max_size=None)
+    socket = await connect(f"ws://{address}/ws", max_size=None, open_timeout=PATIENCE_S)
     hello = json.loads(await socket.recv())
     assert "resume" not in hello, "nothing is kept unless it is asked for"
     return socket

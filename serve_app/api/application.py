@@ -161,7 +161,12 @@ def _add_sockets(app: FastAPI, server: Server) -> None:
             backend, server.gate, conversations, metrics, _keeping(server)
         ),
     }
-    app.include_router(plain_http.router(sockets))
+    admitting = {
+        live_socket.PATH: server.sessions.admit,
+        realtime.PATH: conversations.admit,
+        conversation_socket.PATH: conversations.admit,
+    }
+    app.include_router(plain_http.router(admitting, server.admission))
     counted = {path: _counted(path, route, metrics) for path, route in sockets.items()}
     upgrade.install(counted, server.drain.begun.is_set)
 

@@ -102,9 +102,14 @@ class App extends Element {
   content() {
     if (this.error) return html`<error-notice .error=${this.error} .retry=${() => this.identify()}></error-notice>`;
     if (!this.who) return html`<p class="loading">${strings.loading}</p>`;
-    if (!this.who.signed_in) return html`<sign-in-view @signed-in=${() => this.identify()}></sign-in-view>`;
+    if (!this.who.signed_in) return this.signIn();
     if (!this.names.includes(this.view)) return html`<p>${this.view ? strings.notFound : nothing}</p>`;
     return this.viewed();
+  }
+
+  /** What the view has is not lost when a key or a session ends. */
+  signIn() {
+    return html`<sign-in-view @signed-in=${() => this.identify()}></sign-in-view>${this.shown ?? nothing}`;
   }
 
   /** The view's element; another path of the same view does not make a new one. */

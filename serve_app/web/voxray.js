@@ -61,6 +61,8 @@ class RetainedAudio {
   #pieces = [];
   #marks = []; // where the user asked to finalize
   #stopSent = false;
+  rate = 0;
+  frameBytes = 0;
 
   constructor(rate, frameBytes) {
     Object.assign(this, { rate, frameBytes });
@@ -216,7 +218,8 @@ export class LiveTranscription {
   /** Whole samples of every channel. Await it: while the buffer is full, it waits.
    * @param {ArrayBuffer | ArrayBufferView} audio */
   async send(audio) {
-    const bytes = new Uint8Array(audio.buffer ?? audio, audio.byteOffset ?? 0, audio.byteLength);
+    const view = ArrayBuffer.isView(audio) ? audio : new Uint8Array(audio);
+    const bytes = new Uint8Array(view.buffer, view.byteOffset, view.byteLength);
     if (bytes.length % this.#audio.frameBytes) throw new RangeError("these are not whole samples of every channel");
     while (this.#audio.full && !this.#over) await new Promise((resolve) => this.#room.push(resolve));
     if (this.#over) throw new TranscriptionError("over", "the session has ended");

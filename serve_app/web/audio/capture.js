@@ -66,7 +66,8 @@ export class Capture {
     this.onEnd = onEnd;
     this.owned = !context;
     this.context = context ?? new AudioContext();
-    this.ready = this.context.audioWorklet.addModule(MODULE);
+    this.ready = this.context.audioWorklet?.addModule(MODULE); // absent without HTTPS
+    this.ready?.catch(() => {}); // closed before it was loaded
     this.stream = null;
     this.node = null;
     /** @type {((value?: any) => void) | null} */

@@ -11,6 +11,7 @@ class Capture extends AudioWorkletProcessor {
     this.last = 0;
     this.smooth = 0;
     this.share = Math.min(1, 1.4 / this.step); // one-pole low-pass against aliases
+    this.size = block;
     this.block = new Int16Array(block);
     this.filled = 0;
     this.squares = 0;
@@ -53,9 +54,9 @@ class Capture extends AudioWorkletProcessor {
     const bounded = Math.max(-1, Math.min(1, sample));
     this.squares += bounded * bounded;
     this.block[this.filled++] = Math.round(bounded * 32767);
-    if (this.filled < this.block.length) return;
-    this.give(this.block);
-    this.block = new Int16Array(this.block.length);
+    if (this.filled < this.size) return;
+    this.give(this.block); // it is gone then
+    this.block = new Int16Array(this.size);
   }
 
   give(samples) {

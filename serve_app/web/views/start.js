@@ -38,6 +38,7 @@ class StartView extends Element {
     `;
   }
 
+  /** @param {string} view @param {string[]} texts */
   door(view, [title, what]) {
     return html`<a class="door" href="#/${view}"><strong>${title}</strong>${what}</a>`;
   }

@@ -115,7 +115,12 @@ def _app(server: Server) -> Api:
 def _add_status_routes(app: FastAPI, server: Server) -> None:
     backend, metrics, queue = server.backend, server.metrics, server.submission.jobs.queue
     routes = status.StatusRoutes(
-        backend, server.conversations, metrics, queue, server.drain.begun.is_set
+        backend,
+        server.conversations,
+        metrics,
+        queue,
+        server.drain.begun.is_set,
+        server.config.browser.links,
     )
     app.include_router(configuration.router(backend, server.settings))
     app.include_router(routes.router())

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from platform import python_version
 from typing import Any
@@ -51,7 +51,10 @@ class StatusRoutes:
         metrics: Metrics,
         queue: Queue,
         is_draining: Callable[[], bool],
+        links: Mapping[str, str],
     ) -> None:
+        """`links`: to what else shows this server, by name."""
+        self._links = links
         self._is_draining = is_draining
         self._backend = backend
         self._conversations = conversations
@@ -102,6 +105,7 @@ class StatusRoutes:
             **_active(counted),
             "quality_level": int(max(counted.values(table.LEVEL).values(), default=0)),
             "uptime_s": self._uptime_s(),
+            "links": self._links,
         }
 
     async def ready(self) -> dict[str, str]:

@@ -8,6 +8,7 @@ from pydantic import AfterValidator, Field
 from serve_app.config.model import ConfigModel
 from serve_app.identity.origins import host_name, web_origin
 
+LINK = re.compile(r"https?://[^\s<>\"'`\\]{1,2000}")
 PLAIN = re.compile(r"[a-z][a-z0-9+.-]*://[a-z0-9._:\[\]-]+")
 
 
@@ -28,6 +29,12 @@ def _host(text: str) -> str:
     return name
 
 
+def _link(text: str) -> str:
+    if not LINK.fullmatch(text):
+        raise ValueError(f"{text[:100]!r} is not a link: write it as https://grafana.example")
+    return text
+
+
 class BrowserConfig(ConfigModel):
     """Whose pages may use this server, and under which names it is known."""
 
@@ -45,6 +52,14 @@ class BrowserConfig(ConfigModel):
         "Always accepted are IP addresses, localhost, the machine's own name, names without a dot, "
         "and names that no public DNS has: `*.localhost`, `*.internal`, `*.svc`. If this list is "
         "not empty, it holds for servers that require keys, too.",
+    )
+    links: dict[
+        Annotated[str, Field(min_length=1, max_length=60)], Annotated[str, AfterValidator(_link)]
+    ] = Field(
+        {},
+        max_length=20,
+        description="What the page's view of the server links to, by its name, as "
+        "`Grafana: https://grafana.example` or `Ray: http://127.0.0.1:8265`.",
     )
     hsts_s: int = Field(
         31_536_000,

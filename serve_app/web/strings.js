@@ -61,6 +61,7 @@ export const start = {
   states: { warm: "ready", loading: "loading", absent: "no weights", failed: "failed", starting: "starting" },
   sample: "Try it with a sample",
   sampleWhy: "No recording at hand? The server’s own voice makes one, and transcribes it.",
+  sampleMake: "Make a sample recording",
   sampleMaking: "The server speaks…",
   sampleText:
     "Welcome to this short recording. It was spoken by the server that will now write it down. " +

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from websockets.sync.client import connect
 
+from deployments.interfaces import Option
 from loadtest.speech import wav
 from serve_app.config import Config, Limits, StorageConfig
 from tests.browser import Browser, Tab, microphone, running
@@ -30,7 +31,9 @@ def browser(tmp_path_factory: pytest.TempPathFactory, talk: bytes) -> Iterator[B
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     storage = StorageConfig(directory=str(tmp_path_factory.mktemp("storage")))
     says = LocalReplicaSet(sim=FakeTranscriber(SAYS))
-    with served(Config(profile="sim", storage=storage), models(transcriber=says)) as address:
+    knows = {"transcriber": frozenset({Option.LANGUAGE, Option.HOTWORDS})}
+    there = models(transcriber=says, options=knows)
+    with served(Config(profile="sim", storage=storage), there) as address:
         yield address
 
 
@@ -134,7 +137,7 @@ def test_a_session_that_is_kept_is_a_recording(tab: Tab, address: str) -> None:
     link = tab.until("return document.querySelector('a[href^=\"#/recordings/\"]')?.hash")
     id_ = link.rpartition("/")[2]
     job = tab.run(f"return (await fetch('/v1/jobs/{id_}')).json()")
-    assert job["filename"].startswith("Live ") and job["filename"].endswith(".wav")
+    assert job["file"]["name"].startswith("Live ") and job["file"]["name"].endswith(".wav")
     assert tab.problems == []
 
 

@@ -102,7 +102,6 @@ export class Session {
     } catch (error) {
       const isFinal = [401, 403].includes(error.status) || (!this.#wasLive && error.code !== "upgrade_required" && error.status);
       if (!isFinal || this.state === "over") return;
-      this.live.close();
       await this.#fail(error);
     }
   }
@@ -139,6 +138,7 @@ export class Session {
   async #end() {
     this.#over = true;
     this.level = 0;
+    this.live?.close();
     await this.capture.end();
     this.#become("over");
   }

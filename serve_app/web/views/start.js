@@ -1,10 +1,12 @@
 /** The first view: what this server can do now, and a door to each other view. */
 import { Element, html, nothing } from "../element.js";
+import { submit } from "../server/jobs.js";
+import { speech } from "../server/speech.js";
 import { health } from "../server/status.js";
 import { start as strings } from "../strings.js";
 
 class StartView extends Element {
-  static properties = { who: {}, path: {}, health: { state: true }, error: { state: true } };
+  static properties = { who: {}, path: {}, health: { state: true }, error: { state: true }, making: { state: true } };
 
   constructor() {
     super();
@@ -12,6 +14,7 @@ class StartView extends Element {
     this.path = [];
     this.health = null;
     this.error = null;
+    this.making = false;
   }
 
   connectedCallback() {
@@ -33,7 +36,7 @@ class StartView extends Element {
       <h1>${strings.title}</h1>
       <p class="soft">${strings.intro}</p>
       <nav class="doors" aria-label=${strings.title}>${Object.entries(strings.go).map((it) => this.door(...it))}</nav>
-      ${this.error ? html`<error-notice .error=${this.error} .retry=${() => this.load()}></error-notice>` : nothing}
+      ${this.sample()} ${this.error ? html`<error-notice .error=${this.error} .retry=${() => this.load()}></error-notice>` : nothing}
       ${this.health ? this.engines(this.health.engines) : nothing}
     `;
   }
@@ -41,6 +44,33 @@ class StartView extends Element {
   /** @param {string} view @param {string[]} texts */
   door(view, [title, what]) {
     return html`<a class="door" href="#/${view}"><strong>${title}</strong>${what}</a>`;
+  }
+
+  /** For who has no recording at hand. */
+  sample() {
+    if (!["speak", "jobs"].every((scope) => this.who?.scopes.includes(scope))) return nothing;
+    return html`
+      <section class="card row spread" aria-labelledby="sample">
+        <div>
+          <h2 id="sample">${strings.sample}</h2>
+          <p class="soft">${strings.sampleWhy}</p>
+        </div>
+        <button id="make-sample" ?disabled=${this.making} @click=${this.make}>${this.making ? strings.sampleMaking : strings.sampleMake}</button>
+      </section>
+    `;
+  }
+
+  async make() {
+    this.making = true;
+    try {
+      const spoken = await speech({ input: strings.sampleText, response_format: "wav" });
+      const job = await submit(spoken, strings.sampleName);
+      location.hash = `#/recordings/${job.id}`;
+    } catch (error) {
+      this.error = error;
+    } finally {
+      this.making = false;
+    }
   }
 
   engines(engines) {

@@ -123,6 +123,10 @@ CODES: dict[str, Code] = {
     "reply_failed": Code(502, None, "The chat engine could not reply."),
     "speech_failed": Code(502, None, "The speaker engine could not speak."),
     # Jobs.
+    "key_not_found": Code(404, None, "There is no key with this id."),
+    "keys_not_managed": Code(
+        409, None, "The server keeps no keys in its database; see `auth.mode`."
+    ),
     "job_not_found": Code(404, None, "There is no such job."),
     "job_not_completed": Code(409, None, "The job failed or was cancelled, so it has no result."),
     "idempotency_conflict": Code(

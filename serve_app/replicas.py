@@ -57,6 +57,7 @@ from serve_app.models import weights
 from serve_app.models.weights import Absent
 from serve_app.observability import node, otlp, tracing
 from serve_app.observability.heap import HeapTrimmer, glibc
+from serve_app.observability.history import Sample
 from serve_app.observability.log_pipe import LOG_PIPE, PipeWriter
 from serve_app.observability.logs import start_logging
 from serve_app.observability.metrics import Metrics, Snapshot
@@ -412,6 +413,12 @@ class Ingress(Replica):
 
     async def snapshots(self) -> list[Snapshot]:
         return await self._ask_all("snapshot") or [self._metrics.snapshot()]
+
+    async def histories(self) -> list[list[Sample]]:
+        return await broadcast(self._ingresses, "history")
+
+    async def history(self) -> list[Sample]:
+        return list(self._backend.samples)
 
     async def nodes(self) -> list[dict[str, Any]]:
         """Each machine once."""

@@ -15,7 +15,10 @@ from serve_app.api import (
     docs_page,
     errors,
     jobs,
+    keys,
+    metrics_history,
     recordings,
+    sign_in,
     speech,
     status,
     transcriptions,
@@ -127,6 +130,10 @@ def _add_status_routes(app: FastAPI, server: Server) -> None:
     app.include_router(status.conversation_router(backend, metrics))
     app.include_router(catalog.router(backend))
     app.include_router(usage.router(server.ledger))
+    app.include_router(metrics_history.router(backend))
+    lasts_s = server.config.browser.sign_in_s
+    app.include_router(sign_in.SignInRoutes(server.gate, backend.keys, lasts_s).router())
+    app.include_router(keys.router(server.config.auth, server.submission.jobs.database))
 
 
 def _add_recording_routes(app: FastAPI, server: Server) -> None:

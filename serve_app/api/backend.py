@@ -9,6 +9,7 @@ from deployments.interfaces import Option, Voice
 from serve_app.lanes.pool import ReplicaSet
 from serve_app.live.fence import Claim, Fence, SessionElsewhere
 from serve_app.live.options import Engines
+from serve_app.observability.history import Ring, Sample, ring
 from serve_app.observability.metrics import Snapshot
 from serve_app.security.keys import KEY_BYTES
 from serve_app.security.signing import SigningKeys
@@ -19,6 +20,9 @@ class Cluster(Protocol):
 
     async def snapshots(self) -> list[Snapshot]:
         """The metrics of every replica."""
+
+    async def histories(self) -> list[list[Sample]]:
+        """The last hour of every ingress replica."""
 
     async def model_states(self) -> list[dict[str, Any]]:
         """Every model replica with its engine, model and state."""
@@ -57,6 +61,8 @@ class Backend:
         default_factory=lambda: SigningKeys([secrets.token_bytes(KEY_BYTES)]), repr=False
     )
     """Sign what clients bring back; the same for all ingress replicas."""
+    samples: Ring = field(default_factory=ring)
+    """The last hour of this ingress."""
     fence: Fence = field(default_factory=Fence)
     """The live sessions of this ingress that can be resumed elsewhere."""
 

@@ -31,7 +31,8 @@ PROBES = ("/v1/health", "/v1/ready")
 def arrival(scope: Scope) -> Arrival:
     """A request or handshake, for the gate."""
     peer = (scope.get("client") or ("",))[0]
-    return Arrival(Headers(scope=scope), scope["query_string"].decode("latin-1"), peer)
+    query, method = scope["query_string"].decode("latin-1"), scope.get("method", "GET")
+    return Arrival(Headers(scope=scope), query, peer, method=method)
 
 
 class GateMiddleware:

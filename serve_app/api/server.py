@@ -3,6 +3,7 @@
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 
 import anyio
 
@@ -16,6 +17,7 @@ from serve_app.admission.weights import Weights
 from serve_app.api.backend import Backend
 from serve_app.api.drain import Drain
 from serve_app.api.sockets.tcp import TcpPort
+from serve_app.api.status import job_counts
 from serve_app.api.submission import Submission
 from serve_app.api.uploads import Uploads
 from serve_app.config import Config
@@ -43,6 +45,7 @@ from serve_app.limits.shared_store import SharedStore
 from serve_app.live.driver import LiveSessions, watch_lanes
 from serve_app.live.takeovers import Takeovers
 from serve_app.observability.audit import audited, lost
+from serve_app.observability.history import History
 from serve_app.observability.metrics import Metrics
 from serve_app.observability.table import (
     AUDIT_LOST,
@@ -146,6 +149,8 @@ class Server:
         self.histories = Histories(
             self.submission.jobs.database, config.storage, config.resume, metrics
         )
+        jobs_now = partial(job_counts, self.submission.jobs.queue)
+        self.history = History(backend.samples, metrics, jobs_now)
         self.ledger = Ledger(self.meter, self.submission.jobs.database)
         self._watch_usage()
         transcriber = backend.engines.transcriber.name
@@ -191,6 +196,7 @@ class Server:
             tasks.start_soon(self.ledger.run)
             tasks.start_soon(self.limiter.run, self.ledger)
             tasks.start_soon(self._known_settings.run)
+            tasks.start_soon(self.history.run)
             if self.certificate:
                 tasks.start_soon(self.certificate.follow)
             if self.config.tcp.port:

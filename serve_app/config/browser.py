@@ -61,6 +61,13 @@ class BrowserConfig(ConfigModel):
         description="What the page's view of the server links to, by its name, as "
         "`Grafana: https://grafana.example` or `Ray: http://127.0.0.1:8265`.",
     )
+    sign_in_s: int = Field(
+        43_200,
+        ge=60,
+        le=2_592_000,
+        description="Seconds for which a person is signed in at the page. It ends sooner with the "
+        "key, and with the server's signing keys.",
+    )
     hsts_s: int = Field(
         31_536_000,
         ge=0,

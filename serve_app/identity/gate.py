@@ -18,7 +18,7 @@ from serve_app.identity.login_refused import SEND, LoginRefused, RefusalReason
 from serve_app.identity.origins import KnownOrigins
 from serve_app.identity.principal import EVERYBODY, Principal
 from serve_app.identity.routes import Access
-from serve_app.security import client_secret
+from serve_app.security import client_secret, sign_in
 from serve_app.security.client_secret import PREFIX, ClientSecret
 from serve_app.security.signing import SigningKeys
 
@@ -66,6 +66,7 @@ class Arrival(NamedTuple):
     """The address at the other end of the connection, if it is known."""
     in_band: tuple[str, ...] = ()
     """Keys in a message."""
+    method: str = "GET"
 
 
 class Gate:
@@ -127,9 +128,10 @@ class Gate:
             return self._unknown(access, came.headers)
         self._known.check_host(came.headers)
         key = credential(came.headers.items(), came.query, came.in_band)
-        if not key:
-            raise ClientError("missing_api_key", f"a key is needed; {SEND}")
-        caller = self._known_by(self._authenticator, key, access)
+        if key:
+            caller = self._known_by(self._authenticator, key, access)
+        else:
+            caller = self._signed_in(self._authenticator, came)
         check_scopes(caller, access)
         return caller
 
@@ -142,6 +144,16 @@ class Gate:
             reason = "the client secret is not valid: the key that made it is not valid any more"
             raise ClientError("invalid_api_key", reason)
         return owner
+
+    def _signed_in(self, keys: Authenticates, came: Arrival) -> Principal:
+        """Who has a cookie instead of a key."""
+        if not (shown := sign_in.shown(came.headers)):
+            raise ClientError("missing_api_key", f"a key is needed; {SEND}")
+        sign_in.check_page(came.headers, came.method)
+        who = sign_in.opened(self._signing, shown, time.time())
+        if not keys.still_valid(who.key):
+            raise sign_in.ended()
+        return who
 
     def _unknown(self, access: Access, headers: Mapping[str, str]) -> Principal:
         """A client secret is worth what it says also where no key is needed."""

@@ -92,7 +92,7 @@ _log: AuditLog | None = None
 _ACTOR: ContextVar[Mapping[str, str]] = ContextVar("actor", default={})  # noqa: B039 - never changed
 
 
-def audit(name: str, **fields: Any) -> None:
+def audit(name: str, /, **fields: Any) -> None:
     """Adds an entry. `name` and `fields` are those of `AUDIT_EVENTS`; fields without a value and
     others are left out."""
     if _log:

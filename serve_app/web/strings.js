@@ -182,7 +182,7 @@ export const server = {
   create: "Create a key",
   revoke: "Revoke",
   revokeSure: "Really revoke",
-  revoked: "revoked",
+  keyStates: { revoked: "revoked", expired: "expired" },
   cancel: "Cancel",
   copy: "Copy",
   more: "More",

@@ -46,7 +46,7 @@ def test_only_health_and_pages_are_public() -> None:
     public = {path for path, access in ROUTES.items() if access.public}
     assert public == {
         *("/health", "/v1/health", "/ready", "/v1/ready", "/openapi.json", "/web"),
-        *("/", "/docs", "/docs/start.js", "/docs/assets"),
+        *("/", "/docs", "/docs/start.js", "/docs/assets", "/v1/sign_in"),
     }
 
 

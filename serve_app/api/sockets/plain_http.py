@@ -1,4 +1,4 @@
-"""Requests without an upgrade to the paths of WebSockets: why a handshake would be refused, else 426.
+"""Requests without an upgrade to the paths of WebSockets: why a handshake is refused, else 426.
 
 A script in a browser never learns why a handshake was refused; here it can ask.
 """

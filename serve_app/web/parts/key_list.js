@@ -80,7 +80,7 @@ class KeyList extends Element {
         <td>${key.scopes.join(", ")}</td>
         <td>${day(key.last_used)}</td>
         <td>${day(key.expires)}</td>
-        <td>${key.revoked ? html`<span class="badge">${strings.revoked}</span>` : this.revocation(key)}</td>
+        <td>${key.state === "valid" ? this.revocation(key) : html`<span class="badge">${strings.keyStates[key.state]}</span>`}</td>
       </tr>
     `;
   }
@@ -112,8 +112,8 @@ class KeyList extends Element {
     event.preventDefault();
     const form = new FormData(event.target);
     const days = Number(form.get("days"));
-    const expires = days ? { expires: Math.floor(Date.now() / 1000 + days * DAY_S) } : {};
-    const wanted = { name: form.get("name"), tenant: form.get("tenant"), scopes: form.getAll("scopes"), ...expires };
+    const lasts = days ? { expires_in_s: days * DAY_S } : {};
+    const wanted = { name: form.get("name"), tenant: form.get("tenant"), scopes: form.getAll("scopes"), ...lasts };
     return this.attempt(async () => {
       this.made = await createKey(wanted);
       event.target.reset();

@@ -2,12 +2,7 @@
 import { asked, request } from "./http.js";
 
 /** @returns {Promise<{needs_key: boolean, signed_in: boolean, tenant: string, scopes: string[], expires: number | null}>} */
-export const whoAmI = () =>
-  asked("v1/sign_in").catch((error) => {
-    if (error.status !== 404) throw error; // TODO: until the server has sign-in
-    const scopes = ["transcribe", "jobs", "speak", "chat", "realtime", "admin"];
-    return { needs_key: false, signed_in: true, tenant: "default", scopes, expires: null };
-  });
+export const whoAmI = () => asked("v1/sign_in");
 /** @param {string} key exchanged for a cookie; the page does not keep it */
 export const signIn = (key) => asked("v1/sign_in", { method: "POST", json: { key } });
 export const signOut = () => request("v1/sign_in", { method: "DELETE" });

@@ -5,6 +5,7 @@ export const health = () => asked("v1/health");
 export const status = () => asked("v1/status");
 export const models = () => asked("v1/models");
 export const metrics = () => asked("v1/metrics");
-export const usage = (days = 14) => asked(`v1/usage?days=${days}`);
+/** By day and tenant. */
+export const usage = () => asked("v1/usage?group_by=day,tenant&limit=200");
 /** @param {number} seconds */
 export const history = (seconds) => asked(`v1/metrics/history?seconds=${seconds}`);

@@ -128,6 +128,15 @@ CODES: dict[str, Code] = {
         409, None, "The server keeps no keys in its database; see `auth.mode`."
     ),
     "job_not_found": Code(404, None, "There is no such job."),
+    "if_match_missing": Code(428, None, "A correction needs `If-Match`."),
+    "revision_conflict": Code(
+        412, None, "The result was corrected meanwhile; read it and try again."
+    ),
+    "revision_not_found": Code(404, None, "There is no such revision (any more)."),
+    "edit_unfit": Code(400, None, "An edit does not fit the result; nothing was changed."),
+    "playback_not_ready": Code(
+        409, None, "There is no playback copy: the recording is not decoded yet, or never was."
+    ),
     "job_not_completed": Code(409, None, "The job failed or was cancelled, so it has no result."),
     "idempotency_conflict": Code(
         409, None, "The idempotency key was used for a different request."

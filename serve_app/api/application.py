@@ -14,6 +14,7 @@ from serve_app.api import (
     deletion,
     docs_page,
     errors,
+    job_revisions,
     jobs,
     keys,
     metrics_history,
@@ -141,8 +142,11 @@ def _add_recording_routes(app: FastAPI, server: Server) -> None:
     app.include_router(recordings.router(backend, sessions, server.uploads, server.recordings))
     app.include_router(transcriptions.router(backend, sessions, server.uploads, server.recordings))
     app.include_router(
-        jobs.JobRoutes(submission, server.retry_after_s, server.drain.begun.is_set).router()
+        jobs.JobRoutes(
+            submission, server.retry_after_s, server.drain.begun.is_set, server.feed
+        ).router()
     )
+    app.include_router(job_revisions.router(submission))
     app.include_router(jobs.webhook_router(submission))
     app.include_router(deletion.router(Deletion(submission.jobs.database, submission.jobs.objects)))
     app.include_router(paths.LegacyRoutes(submission, server.live_recordings).router())

@@ -16,6 +16,7 @@ from serve_app.admission.pause import Pause
 from serve_app.admission.weights import Weights
 from serve_app.api.backend import Backend
 from serve_app.api.drain import Drain
+from serve_app.api.job_feed import JobFeed
 from serve_app.api.sockets.tcp import TcpPort
 from serve_app.api.status import job_counts
 from serve_app.api.submission import Submission
@@ -146,6 +147,7 @@ class Server:
         limits, retry = config.limits, self.retry_after_s
         door = self.admission.request
         self.submission = Submission(backend, jobs, limits, retry, door, self.limiter, weights)
+        self.feed = JobFeed(self.submission, drain.begun.is_set)
         self.histories = Histories(
             self.submission.jobs.database, config.storage, config.resume, metrics
         )
@@ -197,6 +199,7 @@ class Server:
             tasks.start_soon(self.limiter.run, self.ledger)
             tasks.start_soon(self._known_settings.run)
             tasks.start_soon(self.history.run)
+            tasks.start_soon(self.feed.run)
             if self.certificate:
                 tasks.start_soon(self.certificate.follow)
             if self.config.tcp.port:

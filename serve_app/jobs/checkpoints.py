@@ -11,6 +11,7 @@ from serve_app.jobs.job import Job
 from serve_app.jobs.joining import Transcribed
 from serve_app.jobs.objects import Objects, Stored
 from serve_app.jobs.persistence import persistently
+from serve_app.jobs.playback import INDEX, SOUND, Index
 from serve_app.jobs.prepare import Prepared
 from serve_app.jobs.report import Report
 
@@ -18,7 +19,7 @@ AUDIO = "audio"
 FOLDER = "checkpoints"
 """Its contents are deleted when a job has ended."""
 
-SPEECH, PREPARED, TURNS = f"{FOLDER}/speech", f"{FOLDER}/prepared", f"{FOLDER}/turns"
+PREPARED, TURNS = f"{FOLDER}/decoded", f"{FOLDER}/turns"
 WINDOWS = f"{FOLDER}/windows"
 
 LiveRecording = TypeVar("LiveRecording")
@@ -42,11 +43,15 @@ class Checkpoints:
 
     async def speech(self) -> Stored:
         """The decoded recording, in blocks."""
-        return await self._stored(SPEECH)
+        return await self._stored(SOUND)
 
     async def put_speech(self, blocks: AsyncIterator[bytes]) -> None:
         """Raises what `blocks` raises, too; then nothing is stored."""
-        await self._objects.put_stream(self._job.path(SPEECH), self._job.sealed_key, blocks)
+        await self._objects.put_stream(self._job.path(SOUND), self._job.sealed_key, blocks)
+
+    async def put_playback(self, index: Index) -> None:
+        """What makes the blocks the playback copy, which stays."""
+        await self._objects.put(self._job, INDEX, msgspec.msgpack.encode(index))
 
     async def prepared(self) -> Prepared | None:
         return await self._read(PREPARED, Prepared)

@@ -141,10 +141,19 @@ class Database:
         if not self._lite:
             return
         with storage_errors("database"):
+            await self._merge_index()
             async with self._engine.connect() as connection:
                 await connection.execution_options(bare=True)
                 for pragma in ("busy_timeout=1000", "wal_checkpoint(TRUNCATE)", PATIENCE):
                     await connection.exec_driver_sql(f"PRAGMA {pragma}")
+
+    async def _merge_index(self) -> None:
+        """FTS5 has deleted words until its segments are merged."""
+        async with self.write() as connection:
+            stale = "UPDATE passages_stale SET stale = 0 WHERE stale = 1"
+            if (await connection.exec_driver_sql(stale)).rowcount:
+                merge = "INSERT INTO passages_index (passages_index) VALUES ('optimize')"
+                await connection.exec_driver_sql(merge)
 
     async def migrate(self) -> None:
         """Bring the tables up to date, once; one process at a time."""

@@ -110,6 +110,8 @@ class Job(NamedTuple):
     """The id of the key that submitted it."""
     heard_s: float = 0.0
     """Seconds of the recording that have been transcribed."""
+    revision: int = 0
+    """The newest correction of the result; 0: as the recogniser heard it."""
 
     @classmethod
     def of(cls, row: Any) -> "Job":
@@ -123,9 +125,19 @@ class Job(NamedTuple):
     def ended(self) -> bool:
         return self.state in ENDED
 
+    @property
+    def result_name(self) -> str:
+        """Of the object with the newest result."""
+        return result_name(self.revision)
+
     def path(self, name: str) -> str:
         """The path of one of its objects."""
         return f"{self.tenant}/{self.id}/{name}"
+
+
+def result_name(revision: int) -> str:
+    """Of the object with the result, or with a correction of it."""
+    return f"revisions/{revision:06}/result" if revision else "result"
 
 
 class Standing(NamedTuple):
@@ -157,6 +169,7 @@ def view(job: Job, standing: Standing | None, now: float) -> dict[str, Any]:
         "options": job.options.model_dump(),
         "engine": job.engine,
         "cached": job.cached,
+        "revision": job.revision,
         "warnings": job.warnings,
         "error": error,
     }

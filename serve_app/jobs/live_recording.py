@@ -118,6 +118,7 @@ class LiveRecordings:
         ending = Ending(JobState.COMPLETED)
         try:
             await persistently(lambda: self._jobs.queue.end(job, ending, **changes))
+            await persistently(lambda: self._jobs.search.index(job))
         except LeaseLost:  # it was deleted meanwhile
             await self._jobs.objects.delete(f"{name.tenant}/{name.id}")
             raise

@@ -93,6 +93,10 @@ class Objects:
             return None
         return self._keys.seal(encryption.new_key(), path)
 
+    @property
+    def encrypts(self) -> bool:
+        return self._encrypt
+
     def check_room(self, wanted: int) -> None:
         """Raises `ClientError` if a local disk has no room for `wanted` bytes."""
         free = self._store.free_bytes()

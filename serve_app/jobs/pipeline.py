@@ -88,6 +88,7 @@ class Pipeline:
         bounds = Bounds(config.max_audio_s, cpu_s, split, background=True, wait_s=DECODER_WAIT_S)
         preparation = Preparation(await self._checkpoints.recording(), bounds)
         await self._checkpoints.put_speech(self._blocks(preparation))
+        await self._checkpoints.put_playback(preparation.playback())
         return preparation.prepared()
 
     async def _blocks(self, preparation: Preparation) -> AsyncGenerator[bytes]:

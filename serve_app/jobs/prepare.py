@@ -18,6 +18,8 @@ from deployments.interfaces import BYTES_PER_SAMPLE
 from deployments.vad import FRAME_SAMPLES, voiced
 from serve_app.jobs import blocks
 from serve_app.jobs.blocks import BLOCK_SAMPLES, Blocks
+from serve_app.jobs.peaks import Peaks
+from serve_app.jobs.playback import Index
 from serve_app.jobs.quality import Quality, QualityMeter
 
 VAD_AGGRESSIVENESS = 2
@@ -106,6 +108,11 @@ class Preparation:
         info = self._info
         return Prepared(quality, info.format, info.codec, spans, self._blocks.sizes)
 
+    def playback(self) -> Index:
+        """After the last second: of the blocks, as the playback copy."""
+        channels, sizes = self._info.channels, self._blocks.sizes
+        return Index(channels, self._samples, sizes, self._peaks.finish())
+
     def _begin(self, info: Info) -> None:
         import webrtcvad
 
@@ -115,6 +122,7 @@ class Preparation:
         self._spans = [Spans() for _ in range(info.channels)]
         self._blocks = Blocks(info.channels)
         self._meter = QualityMeter()
+        self._peaks = Peaks(info.channels)
         self._samples = 0
 
     def _second(self, pcm: bytes) -> Second:
@@ -128,6 +136,7 @@ class Preparation:
         for spans, (_, flags) in zip(self._spans, stretch, strict=True):
             spans.push(flags)
         self._meter.push(pcm, stretch)
+        self._peaks.push(pcm)
         self._samples += len(channels[0]) // BYTES_PER_SAMPLE
         return Second(stretch, self._blocks.push(pcm), self._samples)
 

@@ -179,6 +179,14 @@ class Queue:
             rows = (await connection.execute(wanted)).mappings().all()
         return [self._private.job(row) for row in rows[: asked.limit]], len(rows) > asked.limit
 
+    async def those(self, tenant: str, ids: Sequence[str]) -> list[Job]:
+        """Those of the tenant that exist, the newest first."""
+        mine = (jobs.c.tenant == tenant) & jobs.c.id.in_(ids)
+        async with self._database.read() as connection:
+            newest = jobs.select().where(mine).order_by(jobs.c.sequence.desc())
+            rows = (await connection.execute(newest)).mappings().all()
+        return [self._private.job(row) for row in rows]
+
     async def standings(self, waiting: Sequence[Job]) -> dict[str, Standing]:
         """The queue positions of those jobs that wait."""
         queued = [job for job in waiting if job.state is JobState.QUEUED]

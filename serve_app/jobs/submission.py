@@ -10,12 +10,13 @@ from serve_app.config import JobsConfig, StorageConfig
 from serve_app.errors import ClientError
 from serve_app.identity.principal import Principal
 from serve_app.jobs.database import Database
-from serve_app.jobs.job import Job, JobOptions, JobState
+from serve_app.jobs.job import Job, JobOptions
 from serve_app.jobs.media import HEAD_BYTES, media_type
 from serve_app.jobs.objects import Objects
 from serve_app.jobs.queue import Queue, Submitted, new_id
-from serve_app.jobs.result import Result
+from serve_app.jobs.revisions import Revisions
 from serve_app.jobs.room import Room, check_size
+from serve_app.jobs.search_index import SearchIndex
 from serve_app.jobs.storage_keys import private_of
 from serve_app.jobs.webhooks.delivery import Webhooks
 from serve_app.security.scanning import Scanner
@@ -98,6 +99,8 @@ class Jobs:
         private = private_of(storage)
         self.queue = Queue(self.database, config.lease_s, private)
         self.webhooks = Webhooks(self.database, config.webhook, private)
+        self.revisions = Revisions(self.database, self.objects)
+        self.search = SearchIndex(self.database, self.objects, private)
 
     async def submit(self, upload: Upload) -> tuple[Job, bool]:
         """The job, and whether it is new."""
@@ -146,15 +149,6 @@ class Jobs:
         if after is None or after.ended:
             await self.objects.delete(f"{job.tenant}/{job.id}")
         return after
-
-    async def result(self, job: Job) -> Result:
-        """The result of a completed job."""
-        if job.state is not JobState.COMPLETED:
-            raise ClientError("job_not_completed", f"the job is {job.state} and has no result")
-        body = await self.objects.read(job, "result")
-        if body is None:
-            raise ClientError("storage_damaged", "the stored result is missing")
-        return Result.model_validate_json(body)
 
     async def close(self) -> None:
         await self.database.close()

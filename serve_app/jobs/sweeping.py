@@ -17,6 +17,7 @@ from serve_app.jobs.objects import OF_A_JOB, Objects
 from serve_app.jobs.queue import Ending, LeaseLost, Queue
 from serve_app.jobs.result_cache import ResultCache
 from serve_app.jobs.retention import Kept
+from serve_app.jobs.search_index import SearchIndex
 from serve_app.jobs.webhooks.delivery import Webhooks
 from serve_app.observability.audit import audit
 
@@ -63,7 +64,9 @@ class Sweeping:
         cache: ResultCache,
         objects: Objects,
         webhooks: Webhooks,
+        search: SearchIndex,
     ) -> None:
+        self._search = search
         self._config = config
         self._max_session_s = max_session_s
         self._retention = retention
@@ -95,6 +98,7 @@ class Sweeping:
             with contextlib.suppress(LeaseLost):
                 reason = "the session ended without a transcript"
                 await self._queue.end(job, Ending(JobState.FAILED, "session_lost", reason))
+        await self._search.index_some()
         await self._queue.forget_shares()
         await self._cache.forget(self._config.cache_entries)
         await self._tidy_usage()

@@ -50,10 +50,36 @@ jobs = sa.Table(
     sa.Column("private", sa.LargeBinary),
     sa.Column("key", Plain(80), nullable=False, default=""),
     sa.Column("heard_s", sa.Double, nullable=False, default=0.0),
+    sa.Column("indexed", sa.Boolean, nullable=False, default=False),
+    sa.Column("revision", sa.Integer, nullable=False, default=0),
     sa.UniqueConstraint("tenant", "idempotency_key", name="jobs_idempotency"),
     sa.Index("jobs_waiting", "state", "priority", "sequence"),
     sa.Index("jobs_of_tenant", "tenant", "sequence"),
 )
+
+passages = sa.Table(
+    "passages",
+    metadata,
+    sa.Column("id", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True),
+    sa.Column("job_id", Plain(40), sa.ForeignKey("jobs.id", ondelete="CASCADE"), nullable=False),
+    sa.Column("tenant", Plain(80), nullable=False),
+    sa.Column("start_ms", sa.BigInteger, nullable=False),
+    sa.Column("text", Plain, nullable=False),
+    sa.Index("passages_of_job", "job_id"),
+)
+"""Of transcripts that can be searched; what finds them is in the migration."""
+
+revisions = sa.Table(
+    "revisions",
+    metadata,
+    sa.Column("job_id", Plain(40), sa.ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("number", sa.Integer, primary_key=True),
+    sa.Column("parent", sa.Integer, nullable=False),
+    sa.Column("created", sa.Double, nullable=False),
+    sa.Column("key", Plain(80), nullable=False),
+    sa.Column("edits", sa.Integer, nullable=False),
+)
+"""Corrections of results; the result of each is an object."""
 
 cache = sa.Table(
     "cache",

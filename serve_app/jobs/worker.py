@@ -26,6 +26,7 @@ from serve_app.jobs.prepare import Prepared
 from serve_app.jobs.queue import MOST_LOSSES, Ending, LeaseLost, Queue
 from serve_app.jobs.recogniser import Recogniser, TranscriptionFailed
 from serve_app.jobs.result_cache import ResultCache
+from serve_app.jobs.search_index import SearchIndex
 from serve_app.jobs.storage_keys import private_of
 from serve_app.jobs.sweeping import Retention, Sweeping
 from serve_app.jobs.webhooks.delivery import Webhooks
@@ -78,6 +79,7 @@ class Worker:
         self._queue = Queue(self._database, jobs.lease_s, private, self._weight_of)
         self._cache = ResultCache(self._database, private)
         self._webhooks = Webhooks(self._database, jobs.webhook, private)
+        self._search = SearchIndex(self._database, self._objects, private)
         self._sweeping = Sweeping(
             jobs,
             config.max_session_s,
@@ -88,6 +90,7 @@ class Worker:
             self._cache,
             self._objects,
             self._webhooks,
+            self._search,
         )
         listening = LaneTimings(config.transcriber.batch_interval_ms / 1000)
         telling_apart = LaneTimings(config.diarizer.batch_interval_ms / 1000)
@@ -292,6 +295,8 @@ class Worker:
         log.info("job_ended", extra=fields)
         self._metrics.count(JOBS_ENDED, ending.state.value)
         self._metrics.observe(JOB_SECONDS, run_s)
+        if ending.state is JobState.COMPLETED:
+            await persistently(lambda: self._search.index(job))
         if ending.state is JobState.CANCELLED:
             await persistently(lambda: self._objects.delete(f"{job.tenant}/{job.id}"))
         else:

@@ -210,11 +210,13 @@ def test_a_file_name_that_is_a_path_or_a_header_harms_nothing(
         assert answer.status_code == 202
         job = client.until(answer.json()["id"], *ENDED)
         assert job["state"] == "completed" and len(job["file"]["name"]) <= 255
-        told = client.get(f"/v1/jobs/{job['id']}/audio").headers["content-disposition"]
+        told = client.get(f"/v1/jobs/{job['id']}/audio?original=true").headers[
+            "content-disposition"
+        ]
         assert "/" not in told.split("''")[1] and "\n" not in told
 
 
 def test_a_job_id_that_is_a_path_or_sql_is_simply_unknown(client: Client) -> None:
     for id_ in ("..%2f..%2fvoxray.db", "%2e%2e", "job_%00", "'; DROP TABLE jobs; --"):
-        answer = httpx.get(f"{client.url}/v1/jobs/{id_}/audio")
+        answer = httpx.get(f"{client.url}/v1/jobs/{id_}/audio?original=true")
         assert answer.status_code == 404, answer.text

@@ -239,7 +239,7 @@ def test_unknown_exports_and_jobs(client: Client, talk: bytes) -> None:
 
 def test_the_audio_comes_back_in_ranges(client: Client, talk: bytes) -> None:
     body = wav(talk)
-    path = f"/v1/jobs/{client.submit(body).json()['id']}/audio"
+    path = f"/v1/jobs/{client.submit(body).json()['id']}/audio?original=true"
     whole = client.get(path)
     assert whole.content == body and whole.headers["content-type"] == "audio/wav"
     for asked, start, end in (
@@ -386,7 +386,7 @@ def test_what_no_job_has_is_swept_and_nobody_elses_files(tmp_path: Path, talk: b
     with running(config(tmp_path)) as client:
         wait_for(lambda: not broken_off.exists() and not killed.parent.exists())
         assert all(file.exists() for file in others)
-        assert client.get(f"/v1/jobs/{id_}/audio").content == wav(talk)
+        assert client.get(f"/v1/jobs/{id_}/audio?original=true").content == wav(talk)
 
 
 def slow_upload(url: str, path: str, drips: bool) -> bytes:
@@ -464,7 +464,7 @@ def test_a_waiting_job_is_cancelled_at_once(tmp_path: Path, talk: bytes) -> None
         assert (answer.status_code, answer.json()["state"]) == (200, "cancelled")
         refused = client.get(f"/v1/jobs/{id_}/results")
         assert (refused.status_code, code_of(refused)) == (409, "job_not_completed")
-        assert code_of(client.get(f"/v1/jobs/{id_}/audio")) == "not_found"
+        assert code_of(client.get(f"/v1/jobs/{id_}/audio?original=true")) == "not_found"
         assert client.delete(id_).status_code == 204
 
 

@@ -70,7 +70,7 @@ class LegacyRoutes:
         job = await self._submission.get(caller, id_)
         if not job.ended:
             return JSONResponse(views.status(job), 202, {"Retry-After": "1"})
-        return JSONResponse(views.results(await self._submission.jobs.result(job)))
+        return JSONResponse(views.results(await self._submission.jobs.revisions.result(job)))
 
     async def list_jobs(
         self, caller: Caller, after: str | None = None, limit: PageSize = 20
@@ -105,7 +105,7 @@ class LegacyRoutes:
         job = await self._submission.get(caller, id_)
         (view,) = await self._submission.views(job)
         is_completed = job.state is JobState.COMPLETED
-        result = await self._submission.jobs.result(job) if is_completed else None
+        result = await self._submission.jobs.revisions.result(job) if is_completed else None
         return {**view, "result": result.model_dump() if result else None}
 
     async def delete_transcription(self, caller: Caller, id_: Id) -> Response:

@@ -128,6 +128,10 @@ CODES: dict[str, Code] = {
         409, None, "The server keeps no keys in its database; see `auth.mode`."
     ),
     "job_not_found": Code(404, None, "There is no such job."),
+    "upload_not_found": Code(404, None, "There is no such upload (any more)."),
+    "upload_offset_conflict": Code(409, None, "`Upload-Offset` is not how far the upload is."),
+    "too_many_uploads": Code(429, None, "Too many unfinished uploads, or parts of one."),
+    "tus_version": Code(412, None, "`Tus-Resumable` is missing, or another version of tus."),
     "if_match_missing": Code(428, None, "A correction needs `If-Match`."),
     "revision_conflict": Code(
         412, None, "The result was corrected meanwhile; read it and try again."

@@ -23,6 +23,7 @@ from serve_app.api import (
     speech,
     status,
     transcriptions,
+    tus,
     usage,
     web,
 )
@@ -147,6 +148,7 @@ def _add_recording_routes(app: FastAPI, server: Server) -> None:
         ).router()
     )
     app.include_router(job_revisions.router(submission))
+    app.include_router(tus.TusRoutes(submission).router())
     app.include_router(jobs.webhook_router(submission))
     app.include_router(deletion.router(Deletion(submission.jobs.database, submission.jobs.objects)))
     app.include_router(paths.LegacyRoutes(submission, server.live_recordings).router())

@@ -1,7 +1,8 @@
 """Jobs from the forms of requests: the recording, its options, the idempotency key."""
 
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 from fastapi import Request
@@ -24,7 +25,7 @@ from serve_app.security.bodies import declared_bytes
 from serve_app.security.concurrency import ConcurrencyLimit
 from serve_app.usage.meter import Counted
 
-MAX_KEY_CHARS = 255
+MAX_KEY_CHARS = MAX_NAME_CHARS = 255
 HOTWORDS = ("hotwords", "hotwords[]")
 
 BODY = form_body(
@@ -76,6 +77,36 @@ class Submission:
         upload = Upload(caller, form.file(), expected, particulars, rooms)
         with self._uploads.slot(caller.tenant):
             return await self.jobs.submit(upload)
+
+    async def check_size(self, caller: Principal, size: int) -> None:
+        """Whether a recording of so many bytes may come. Raises `ClientError`."""
+        self._limiter.check_quota(caller, Counted.AUDIO)
+        most = self.jobs.config.max_upload_bytes
+        if size > most:
+            reason = f"the recording is larger than the limit of {most} bytes"
+            raise ClientError("upload_too_large", reason)
+        self.jobs.objects.check_room(size)
+        await self.jobs.queue.free(caller.tenant, self._limiter.rooms(caller), size)
+
+    def receiving(self, caller: Principal) -> AbstractContextManager[None]:
+        """A place among those who upload. Raises `ClientError`."""
+        return self._uploads.slot(caller.tenant)
+
+    async def submit_stored(
+        self,
+        caller: Principal,
+        pieces: AsyncIterator[bytes],
+        size: int,
+        filename: str,
+        options: JobOptions,
+        idempotency_key: str,
+    ) -> Job:
+        """The job of a recording that is here already. Raises `ClientError`."""
+        particulars = Particulars(filename[-MAX_NAME_CHARS:] or "upload", options, idempotency_key)
+        rooms = self._limiter.rooms(caller)
+        upload = Upload(caller, pieces, size, lambda: particulars, rooms)
+        job, _ = await self.jobs.submit(upload)
+        return job
 
     def checked(self, fields: dict[str, Any]) -> JobOptions:
         """Raises `ClientError` for options that are unknown or that the engine does not support."""

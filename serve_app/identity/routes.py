@@ -93,6 +93,8 @@ ROUTES = {
     "/v1/jobs/{id}/export/{form}": JOBS,
     "/v1/jobs/{id}/audio": JOBS,
     "/v1/jobs/{id}/peaks": JOBS,
+    "/v1/uploads": JOBS,
+    "/v1/uploads/{id}": JOBS,
     "/v1/webhooks": JOBS,
     "/v1/webhooks/{id}/retry": JOBS,
     "/api/upload": JOBS,

@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from serve_app.jobs.database import Database, now
 from serve_app.jobs.job import CLAIMED, JobState
 from serve_app.jobs.objects import OF_A_JOB, Objects
+from serve_app.jobs.resumable import ResumableUploads
 from serve_app.jobs.tables import cache, deletions, deliveries, histories, jobs
 
 AT_ONCE = 500
@@ -36,6 +37,7 @@ class Deletion:
     def __init__(self, database: Database, objects: Objects) -> None:
         self._database = database
         self._objects = objects
+        self._uploads = ResumableUploads(database, objects)
 
     async def request(self, tenant: str) -> Deleted:
         """Everything of the tenant that is there now; what comes later is not meant."""
@@ -59,6 +61,7 @@ class Deletion:
         if before is None:  # a sweep was faster
             return Deleted(Counter(), 0)
         counts = await self._rows(tenant, before)
+        await self._uploads.delete_of(tenant, before)
         counts["objects"] += await self._objects_of_no_job(tenant, before)
         running = await self._running(tenant, before)
         if not running:

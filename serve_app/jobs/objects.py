@@ -6,6 +6,7 @@ An object appears whole or not at all. Objects of a job are under `tenant/job/`.
 import re
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Protocol
 
 from serve_app.config import StorageConfig
 from serve_app.errors import ClientError
@@ -13,7 +14,6 @@ from serve_app.jobs import encryption
 from serve_app.jobs.database import FULL, away, full
 from serve_app.jobs.encryption import CHUNK_BYTES, HEADER_BYTES, Damaged, Encryption, Seal
 from serve_app.jobs.folder_store import FolderStore
-from serve_app.jobs.job import Job
 from serve_app.jobs.keyring import KeyMissing, id_of
 from serve_app.jobs.remote_store import RemoteStore
 from serve_app.jobs.storage_keys import keys_of
@@ -36,6 +36,16 @@ def failure(error: Exception) -> ClientError:
     """A store's error, for a client."""
     message = str(error).lower()
     return full() if any(text in message for text in FULL) else away("object store")
+
+
+class Owner(Protocol):
+    """Whose objects they are: a job, or an upload."""
+
+    @property
+    def sealed_key(self) -> bytes | None: ...
+
+    def path(self, name: str) -> str:
+        """Of one of its objects: `tenant/id/name`."""
 
 
 class Stored:
@@ -103,7 +113,7 @@ class Objects:
         if free is not None and free < wanted + SPARE_BYTES:
             raise full()
 
-    async def put(self, job: Job, name: str, body: bytes) -> None:
+    async def put(self, job: Owner, name: str, body: bytes) -> None:
         async def pieces() -> AsyncIterator[bytes]:
             yield body
 
@@ -128,7 +138,7 @@ class Objects:
         except OSError as error:
             raise raised[0] if raised else failure(error) from error
 
-    async def open(self, job: Job, name: str) -> Stored | None:
+    async def open(self, job: Owner, name: str) -> Stored | None:
         """None if there is no such object."""
         path = job.path(name)
         try:
@@ -142,7 +152,7 @@ class Objects:
         except OSError as error:
             raise failure(error) from error
 
-    async def read(self, job: Job, name: str) -> bytes | None:
+    async def read(self, job: Owner, name: str) -> bytes | None:
         """A small object, whole."""
         stored = await self.open(job, name)
         return await stored.read(0, stored.size) if stored else None
@@ -186,7 +196,7 @@ class Objects:
                 yield chunk
         yield encryption_.finish()
 
-    async def _seal_of(self, job: Job, path: str) -> Seal:
+    async def _seal_of(self, job: Owner, path: str) -> Seal:
         assert job.sealed_key
         header = await _range(self._store, path, 0, HEADER_BYTES)
         return Seal.of(self._job_key(path, job.sealed_key), path, header)

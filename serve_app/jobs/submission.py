@@ -14,6 +14,7 @@ from serve_app.jobs.job import Job, JobOptions
 from serve_app.jobs.media import HEAD_BYTES, media_type
 from serve_app.jobs.objects import Objects
 from serve_app.jobs.queue import Queue, Submitted, new_id
+from serve_app.jobs.resumable import ResumableUploads
 from serve_app.jobs.revisions import Revisions
 from serve_app.jobs.room import Room, check_size
 from serve_app.jobs.search_index import SearchIndex
@@ -100,6 +101,7 @@ class Jobs:
         self.queue = Queue(self.database, config.lease_s, private)
         self.webhooks = Webhooks(self.database, config.webhook, private)
         self.revisions = Revisions(self.database, self.objects)
+        self.uploads = ResumableUploads(self.database, self.objects)
         self.search = SearchIndex(self.database, self.objects, private)
 
     async def submit(self, upload: Upload) -> tuple[Job, bool]:

@@ -16,6 +16,7 @@ from serve_app.jobs.job import JobState
 from serve_app.jobs.objects import OF_A_JOB, Objects
 from serve_app.jobs.queue import Ending, LeaseLost, Queue
 from serve_app.jobs.result_cache import ResultCache
+from serve_app.jobs.resumable import ResumableUploads
 from serve_app.jobs.retention import Kept
 from serve_app.jobs.search_index import SearchIndex
 from serve_app.jobs.webhooks.delivery import Webhooks
@@ -73,6 +74,7 @@ class Sweeping:
         self._tidy_usage = tidy_usage
         self._database = database
         self._deletion = Deletion(database, objects)
+        self._uploads = ResumableUploads(database, objects)
         self._queue = queue
         self._cache = cache
         self._objects = objects
@@ -99,6 +101,7 @@ class Sweeping:
                 reason = "the session ended without a transcript"
                 await self._queue.end(job, Ending(JobState.FAILED, "session_lost", reason))
         await self._search.index_some()
+        await self._uploads.forget()
         await self._queue.forget_shares()
         await self._cache.forget(self._config.cache_entries)
         await self._tidy_usage()

@@ -81,6 +81,23 @@ revisions = sa.Table(
 )
 """Corrections of results; the result of each is an object."""
 
+uploads = sa.Table(
+    "uploads",
+    metadata,
+    sa.Column("id", Plain(40), primary_key=True),
+    sa.Column("tenant", Plain(80), nullable=False),
+    sa.Column("key", Plain(80), nullable=False),
+    sa.Column("size", sa.BigInteger, nullable=False),
+    sa.Column("received", sa.BigInteger, nullable=False),
+    sa.Column("parts", sa.Text, nullable=False),
+    sa.Column("sealed_key", sa.LargeBinary),
+    sa.Column("created", sa.Double, nullable=False),
+    sa.Column("expires", sa.Double, nullable=False),
+    sa.Column("job_id", Plain(40)),
+    sa.Index("uploads_of_tenant", "tenant"),
+)
+"""Recordings that arrive in several requests; `parts`: the names of their objects, as JSON."""
+
 cache = sa.Table(
     "cache",
     metadata,

@@ -17,6 +17,9 @@ from serve_app.observability.metrics import Metrics
 from serve_app.security.bodies import Body, bounds_of_json, bounds_of_uploads, declared_bytes, whole
 from serve_app.security.json_bounds import check_json
 
+PARTS = "/v1/uploads/"
+"""Below it are uploads that arrive in parts."""
+
 LIVE = "/transcribe/stream"
 """Its body is a live session, which has other limits."""
 
@@ -28,6 +31,7 @@ class RequestMiddleware:
         self._app = app
         self._json = bounds_of_json(limits)
         self._uploads = bounds_of_uploads(limits, jobs)
+        self._parts = self._uploads["/v1/jobs"]
         self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -49,10 +53,11 @@ class RequestMiddleware:
 
     async def _bounded(self, path: str, headers: Headers, receive: Receive) -> Receive:
         """An upload as it arrives; any other body read completely. Raises `ClientError`."""
-        bounds = self._uploads.get(path, self._json)
+        streamed = self._parts if path.startswith(PARTS) else self._uploads.get(path)
+        bounds = streamed or self._json
         bounds.check(declared_bytes(headers))
         body = Body(receive, bounds)
-        if path in self._uploads:
+        if streamed:
             return body
         read = await whole(body)
         check_json(read)

@@ -188,3 +188,138 @@ export const server = {
   more: "More",
   reference: "API reference",
 };
+
+const MEBIBYTE = 1 << 20;
+const mebibytes = (bytes) => (bytes / MEBIBYTE).toFixed(1);
+/** `1:02:03` or `2:03`. @param {number} ms */
+export const clock = (ms) => {
+  const seconds = Math.max(0, Math.floor(ms / 1000));
+  const [hours, minutes, rest] = [Math.floor(seconds / 3600), Math.floor(seconds / 60) % 60, seconds % 60];
+  const two = (number) => String(number).padStart(2, "0");
+  return hours ? `${hours}:${two(minutes)}:${two(rest)}` : `${minutes}:${two(rest)}`;
+};
+
+export const recordings = {
+  title: "Recordings",
+  drop: "Drop audio or video files or folders here, paste them, or",
+  pick: "Choose files",
+  pickFolder: "Choose a folder",
+  uploads: "Uploads",
+  options: "Options",
+  language: "Language",
+  anyLanguage: "Automatic",
+  speakers: "Speakers",
+  anySpeakers: "find out",
+  hotwords: "Expected words, separated by commas",
+  denoise: "Reduce noise",
+  uploadState: (state, sent, size, speed) =>
+    ({
+      waiting: "waits",
+      paused: `paused at ${mebibytes(sent)} of ${mebibytes(size)} MiB`,
+      retrying: "the connection is lost; trying again…",
+      failed: "not sent",
+      done: "sent",
+    })[state] ?? `${mebibytes(sent)} of ${mebibytes(size)} MiB${speed ? `, ${mebibytes(speed)} MiB/s` : ""}`,
+  uploaded: "The recording is there, and is being transcribed.",
+  pause: "Pause",
+  resume: "Continue",
+  cancel: "Cancel",
+  cancelUpload: (name) => `Cancel the upload of ${name}`,
+  search: "Search in names and transcripts",
+  hits: (count, more) => (count ? `${more ? "The newest " : ""}${count} found` : "Nothing found"),
+  namesOnly: "Only names were searched, because transcripts are stored encrypted.",
+  empty: "There are no recordings yet. Drop a file above, or let the server make a sample on the first page.",
+  more: "Show older ones",
+  unnamed: "Live recording",
+  states: {
+    queued: "waits",
+    running: "is transcribed",
+    cancelling: "is cancelled",
+    cancelled: "cancelled",
+    completed: "ready",
+    failed: "failed",
+  },
+  details: ({ created_at, file, kind }) =>
+    [
+      new Date(created_at * 1000).toLocaleString(),
+      file.duration_s ? clock(file.duration_s * 1000) : "",
+      kind === "live" ? "live" : `${mebibytes(file.bytes)} MiB`,
+    ]
+      .filter(Boolean)
+      .join(" · "),
+  position: (position) => (position ? `Number ${position} in the queue` : "Waits"),
+  step: (step, progress, left) => {
+    const steps = {
+      prepare: "Reading the file",
+      transcribe: "Transcribing",
+      diarize: "Finding the speakers",
+      align: "Putting it together",
+    };
+    return `${steps[step] ?? "Working"}: ${Math.round(progress)} %${left ? `, about ${clock(left * 1000)} left` : ""}`;
+  },
+  problem: ({ code, message }) => ({ unreadable_audio: "This file has no sound that the server can read." })[code] ?? message,
+  retry: "Try again",
+  delete: "Delete",
+  deleteNamed: (name) => `Delete ${name}`,
+  deleted: (name) => `${name || "The recording"} is deleted.`,
+  undo: "Undo",
+  clock,
+};
+
+export const recording = {
+  title: "Recording",
+  all: "All recordings",
+  progress: "Progress",
+  player: "Player",
+  play: "Play",
+  pause: "Pause",
+  of: (now, whole) => `${now} of ${whole}`,
+  speed: "Speed",
+  position: "Position",
+  lanes: (speakers) => (speakers.length ? `Who speaks when: ${speakers.join(", ")}` : "Nobody’s turns are known"),
+  noWave: "There is no picture of this recording: it was made before this server kept one, or live.",
+  keys: "Space: play or pause. Arrows: 5 s back or on; with Shift a segment. < and >: slower or faster. Click a word to hear it.",
+  transcript: "Transcript",
+  noWords: "No words were found in it.",
+  back: "Back to what is played",
+  playFrom: (time) => `Play from ${time}`,
+  edit: "Edit",
+  editAt: (time) => `Edit what is said at ${time}`,
+  text: "Words",
+  speaker: "Speaker",
+  save: "Save",
+  cancel: "Cancel",
+  split: "Split at the caret",
+  merge: "Join with the next",
+  undo: "Undo",
+  redo: "Redo",
+  unsure: "Mark unsure words",
+  conflict: "Somebody else has corrected this recording. You see the newest words now.",
+  conflictKept:
+    "Somebody else has corrected this recording meanwhile. You see the newest words now, and yours are still in the field: save them again, or cancel.",
+  understood: "Understood",
+  speakers: "Speakers",
+  nameOf: (name) => `Name of ${name}`,
+  rename: "Rename",
+  exports: "Download",
+  original: "the recording",
+  quality: "Quality of the recording",
+  warnings: {
+    clipping: "It is too loud in places: the sound is cut off.",
+    low_level: "It is very quiet.",
+    noisy: "There is much noise.",
+    little_speech: "There is hardly any speech in it.",
+    music: "There is music in it.",
+  },
+  /** @type {Record<string, [string, (value: number) => string]>} */
+  measures: {
+    level_db: ["Level of speech", (value) => `${value.toFixed(0)} dBFS`],
+    noise_db: ["Noise", (value) => `${value.toFixed(0)} dBFS`],
+    snr_db: ["Speech above noise", (value) => `${value.toFixed(0)} dB`],
+    clipping: ["Cut off", (value) => `${(value * 100).toFixed(2)} %`],
+    speech: ["Share of speech", (value) => `${(value * 100).toFixed(0)} %`],
+  },
+  engine: "Recognised by",
+  language: "Language",
+  unknown: "not known",
+};

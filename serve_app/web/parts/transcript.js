@@ -186,7 +186,7 @@ class TranscriptText extends Element {
     this.active = at;
     const row = this.rowOf(at);
     row?.classList.add("active");
-    if (this.following) row?.scrollIntoView({ block: "nearest" });
+    if (this.following && row && !isSeen(row)) row.scrollIntoView({ block: "center" });
   }
 
   rowOf(at) {
@@ -201,6 +201,11 @@ class TranscriptText extends Element {
     this.following = true;
     this.rowOf(this.active)?.scrollIntoView({ block: "center" });
   }
+}
+
+function isSeen(row) {
+  const { top, bottom } = row.getBoundingClientRect();
+  return top >= 0 && bottom <= innerHeight;
 }
 
 const unsureIn = ({ words }) => words.map((_, i) => i).filter((i) => words[i].confidence < UNSURE);

@@ -1,0 +1,164 @@
+"""Conversations in a browser: a microphone that plays a file, a reply that is interrupted."""
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from deployments.chat.sim import SimChat
+from deployments.interfaces import ChatDelta, ChatRequest
+from deployments.speaker.sim import SimSpeaker
+from loadtest.speech import wav
+from serve_app.config import Config, StorageConfig
+from tests.browser import Browser, Tab, microphone, running
+from tests.fakes import FakeTranscriber, LocalReplicaSet, models, served
+from tests.web.page import accessible, click, opened, text_of, typed
+
+HOSTILE = "<img src=x onerror=document.title='hacked'>"
+STATE = "document.querySelector('.state').dataset.state"
+TALK = "document.querySelector('conversation-view').talk"
+
+
+class Wordy(SimChat):
+    """Replies with much, and with markup."""
+
+    def __init__(self) -> None:
+        super().__init__(5, 1, 40)
+
+    async def reply(self, request: ChatRequest) -> AsyncIterator[ChatDelta]:
+        yield ChatDelta(f"{HOSTILE}. ")
+        async for delta in super().reply(request):
+            yield delta
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory, speech: bytes) -> Iterator[Browser]:
+    """Speech, a reply's time of silence, and speech over the reply."""
+    pause = np.zeros(16_000 * 3, np.int16).tobytes()
+    file = tmp_path_factory.mktemp("microphone") / "talk.wav"
+    file.write_bytes(wav(speech + pause + speech + pause * 4))
+    with running(*microphone(file)) as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    storage = StorageConfig(directory=str(tmp_path_factory.mktemp("storage")))
+    says = LocalReplicaSet(sim=FakeTranscriber(f"hello {HOSTILE}"))
+    there = models(transcriber=says, chat_engine=Wordy(), speaker_engine=SimSpeaker(5, 10.0, 50.0))
+    with served(Config(profile="sim", storage=storage), there) as address:
+        yield address
+
+
+@pytest.fixture
+def tab(browser: Browser, address: str) -> Iterator[Tab]:
+    with browser.tab() as tab:
+        opened(tab, address, "conversation")
+        yield tab
+
+
+def begun(tab: Tab) -> None:
+    click(tab, "#begin")
+    tab.until(f"return ['listening', 'hearing'].includes({STATE})")
+
+
+def test_a_spoken_turn_and_an_interruption(tab: Tab) -> None:
+    accessible(tab)
+    begun(tab)
+    tab.until("return !!document.querySelector('.item.user')", 30)
+    tab.until(f"return {STATE} == 'speaking'", 30)
+    assert HOSTILE in text_of(tab, ".item.user"), "what was said is text"
+    accessible(tab)
+    tab.until(f"return {TALK}.silenced.at > 0", 30)
+    took = tab.run(f"return {TALK}.silenced.at - {TALK}.silenced.asked")
+    assert took < 200, "silent at once"
+    tab.until("return !!document.querySelector('.unheard')", 30)
+    assert tab.run("return document.title") == "Conversation – voxray"
+    tab.until("return !!document.querySelector('.waterfall td')", 30)
+    accessible(tab)
+    click(tab, "#end")
+    tab.until(f"return {STATE} == 'over'")
+    assert tab.run(
+        f"return {TALK}.capture.stream.getTracks().every((it) => it.readyState == 'ended')"
+    )
+    click(tab, "#keep")
+    tab.until("return document.querySelector('a[href^=\"#/recordings/\"]')?.hash")
+    assert tab.problems == []
+
+
+def test_what_is_truncated_is_what_was_played(tab: Tab) -> None:
+    tab.run(
+        """window.sent = [];
+        const send = WebSocket.prototype.send;
+        WebSocket.prototype.send = function (data) {
+          const event = JSON.parse(data);
+          if (event.type == 'conversation.item.truncate') sent.push(event);
+          return send.call(this, data);
+        };"""
+    )
+    begun(tab)
+    typed(tab, "#type input", "Tell me much.")
+    click(tab, "#type button")
+    tab.until(f"return {STATE} == 'speaking'", 30)
+    tab.run("await new Promise((done) => setTimeout(done, 700))")
+    click(tab, "#interrupt")
+    sent = tab.until("return window.sent[0]")
+    played = tab.run(f"return {TALK}.player.playedMs({sent['item_id']!r})")
+    assert 300 < sent["audio_end_ms"] <= played + 1
+    assert played - sent["audio_end_ms"] < 30, "nothing is played after it"
+    click(tab, "#end")
+
+
+def test_a_muted_microphone_sends_silence_so_that_turns_end(tab: Tab) -> None:
+    tab.run(
+        """window.loud = 0;
+        const send = WebSocket.prototype.send;
+        WebSocket.prototype.send = function (data) {
+          const event = JSON.parse(data);
+          if (event.audio) { window.appended = (window.appended ?? 0) + 1; if (/[^A]/.test(event.audio.slice(0, 4000))) loud += 1; }
+          return send.call(this, data);
+        };"""
+    )
+    begun(tab)
+    click(tab, "#mute")
+    tab.run("await new Promise((done) => setTimeout(done, 500)); loud = 0; appended = 0")
+    tab.until("return appended > 10")
+    assert tab.run("return loud") == 0
+    assert tab.run("return document.querySelector('#mute').getAttribute('aria-pressed')") == "true"
+    click(tab, "#end")
+
+
+def test_push_to_talk(tab: Tab) -> None:
+    tab.run("document.querySelector('[name=push]').click()")
+    begun(tab)
+    tab.run(f"{TALK}.hold(true)")
+    tab.until(f"return {STATE} == 'hearing'")
+    tab.run("await new Promise((done) => setTimeout(done, 2000))")
+    tab.run(f"{TALK}.hold(false)")
+    tab.until("return !!document.querySelector('.item.assistant')", 30)
+    accessible(tab)
+    click(tab, "#end")
+    assert tab.problems == []
+
+
+def test_wrong_tools_are_said(tab: Tab) -> None:
+    typed(tab, "[name=tools]", "{not json")
+    tab.run("document.querySelector('details').open = true")
+    click(tab, "#begin")
+    tab.until("return document.querySelector('.problem')?.innerText.includes('not a JSON list')")
+    assert tab.run("return document.querySelector('conversation-view').talk") is None
+
+
+def test_a_lost_server_is_explained_and_the_text_stays(browser: Browser, tmp_path: Path) -> None:
+    storage = StorageConfig(directory=str(tmp_path))
+    with browser.tab() as tab:
+        with served(Config(profile="sim", storage=storage)) as address:
+            opened(tab, address, "conversation")
+            begun(tab)
+            typed(tab, "#type input", "Hello.")
+            click(tab, "#type button")
+            tab.until("return !!document.querySelector('.item.assistant')", 30)
+        tab.until(f"return {STATE} == 'over'", 60)
+        assert text_of(tab, ".notice[role=alert]")
+        assert tab.run("return !!document.querySelector('.item.user')")

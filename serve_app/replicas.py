@@ -415,7 +415,7 @@ class Ingress(Replica):
         return await self._ask_all("snapshot") or [self._metrics.snapshot()]
 
     async def histories(self) -> list[list[Sample]]:
-        return await broadcast(self._ingresses, "history")
+        return await broadcast(self._ingresses, "history") or [await self.history()]
 
     async def history(self) -> list[Sample]:
         return list(self._backend.samples)

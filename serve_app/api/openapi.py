@@ -66,6 +66,9 @@ REFUSALS: dict[tuple[str, str], set[int]] = {
     ("get", "/api/results/{id}"): {409, 500},
     ("get", "/api/export/{id}/{form}"): {409, 500, 501},
     ("post", "/v1/webhooks/{id}/retry"): {409},
+    ("get", "/v1/keys"): {409},
+    ("post", "/v1/keys"): {409},
+    ("delete", "/v1/keys/{id}"): {409},
 }
 """In addition to the statuses of every route."""
 

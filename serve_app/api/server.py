@@ -46,7 +46,7 @@ from serve_app.limits.shared_store import SharedStore
 from serve_app.live.driver import LiveSessions, watch_lanes
 from serve_app.live.takeovers import Takeovers
 from serve_app.observability.audit import audited, lost
-from serve_app.observability.history import History
+from serve_app.observability.history import Sampler
 from serve_app.observability.metrics import Metrics
 from serve_app.observability.table import (
     AUDIT_LOST,
@@ -152,7 +152,7 @@ class Server:
             self.submission.jobs.database, config.storage, config.resume, metrics
         )
         jobs_now = partial(job_counts, self.submission.jobs.queue)
-        self.history = History(backend.samples, metrics, jobs_now)
+        self.sampler = Sampler(backend.samples, metrics, jobs_now)
         self.ledger = Ledger(self.meter, self.submission.jobs.database)
         self._watch_usage()
         transcriber = backend.engines.transcriber.name
@@ -198,7 +198,7 @@ class Server:
             tasks.start_soon(self.ledger.run)
             tasks.start_soon(self.limiter.run, self.ledger)
             tasks.start_soon(self._known_settings.run)
-            tasks.start_soon(self.history.run)
+            tasks.start_soon(self.sampler.run)
             tasks.start_soon(self.feed.run)
             if self.certificate:
                 tasks.start_soon(self.certificate.follow)

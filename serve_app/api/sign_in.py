@@ -41,8 +41,11 @@ class SignInRoutes:
         """Who the caller is, by key or cookie, and whether a key is needed at all."""
         if not self._gate.needs_keys:
             return self._told(EVERYBODY)
+        came = arrival(request.scope)
         try:
-            return self._told(await self._gate.admitted(ANY_KEY, arrival(request.scope)))
+            if not self._gate.shows_anything(came):  # asking is no attempt to get in
+                return self._told(None)
+            return self._told(await self._gate.admitted(ANY_KEY, came))
         except ClientError as error:
             if error.status != 401:
                 raise

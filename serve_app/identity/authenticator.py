@@ -67,11 +67,18 @@ class Authenticator:
 
     def still_valid(self, key: str) -> bool:
         """Whether a caller whose `Principal.key` this is may go on. Raises `ClientError`."""
-        if key in {it.key for keys in self._all_static() for it in keys.values()}:
+        if self._static_named(key):
             return True
         if key.startswith(subject.PREFIX):  # what a token has made expires with it
             return self._tokens is not None
         return bool(self._keys and self._keys.still_valid(key))
+
+    def still_so(self, who: Principal) -> bool:
+        """Whether that key is still of this tenant, and may do all of this: a key in the file may
+        have lost a scope. Raises `ClientError`."""
+        if now := self._static_named(who.key):
+            return now.tenant == who.tenant and who.scopes <= now.scopes
+        return self.still_valid(who.key)
 
     def follow_revoked(self, follower: Ended) -> None:
         """It gets the ids of keys that were revoked, have expired or have changed, soon after."""
@@ -97,6 +104,10 @@ class Authenticator:
     def _static(self, key: bytes) -> Principal | None:
         found = [keys[key] for keys in self._all_static() if key in keys]
         return found[0] if found else None
+
+    def _static_named(self, id_: str) -> Principal | None:
+        named = (it for keys in self._all_static() for it in keys.values() if it.key == id_)
+        return next(named, None)
 
     def _all_static(self) -> list[StaticKeys]:
         return [self._own, *([self._file.keys] if self._file else [])]

@@ -45,6 +45,9 @@ class Authenticates(Protocol):
     def still_valid(self, key: str) -> bool:
         """Whether the key with this id may still be used."""
 
+    def still_so(self, who: Principal) -> bool:
+        """Whether that key is still of this tenant, and may do all of this."""
+
     def follow_revoked(self, follower: Revoked) -> None: ...
 
     async def refreshed(self) -> None: ...
@@ -114,6 +117,10 @@ class Gate:
         with self._noted(came):
             return self.needs_keys and bool(credential(came.headers.items(), came.query))
 
+    def shows_anything(self, came: Arrival) -> bool:
+        """Whether there is a key or a sign-in, right or wrong."""
+        return self.shows_key(came) or bool(sign_in.shown(came.headers))
+
     def secret(self, headers: Mapping[str, str]) -> ClientSecret | None:
         """The client secret of a request, if it has one. Raises `ClientError`."""
         shown = next((key for key in lenient(headers.items()) if key.startswith(PREFIX)), "")
@@ -151,7 +158,7 @@ class Gate:
             raise ClientError("missing_api_key", f"a key is needed; {SEND}")
         sign_in.check_page(came.headers, came.method)
         who = sign_in.opened(self._signing, shown, time.time())
-        if not keys.still_valid(who.key):
+        if not keys.still_so(who):
             raise sign_in.ended()
         return who
 

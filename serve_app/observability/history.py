@@ -5,6 +5,7 @@ replicas fit together. Plain data, because it goes from replica to replica.
 """
 
 import asyncio
+import logging
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -14,7 +15,12 @@ from serve_app.observability import node, table
 from serve_app.observability.histogram import Histogram, State
 from serve_app.observability.metrics import Metrics, Total
 
+log = logging.getLogger("voxray.observability")
+
 INTERVAL_S = 10
+LATE_S = 0.05
+"""Timers may fire a little early; a sample would then be of the interval before, a second time."""
+
 KEPT = 360
 """Samples: an hour."""
 
@@ -33,7 +39,7 @@ def ring() -> Ring:
     return deque(maxlen=KEPT)
 
 
-class History:
+class Sampler:
     """Fills the ring while `run` runs."""
 
     def __init__(self, samples: Ring, metrics: Metrics, jobs: Jobs) -> None:
@@ -42,11 +48,22 @@ class History:
         self._jobs = jobs
         self._refused = 0.0
         self._finals = Histogram()
+        self._failed = False
 
     async def run(self) -> None:
         while True:
-            await asyncio.sleep(INTERVAL_S - time.time() % INTERVAL_S)
-            await self.take(int(time.time()) // INTERVAL_S * INTERVAL_S)
+            await asyncio.sleep(INTERVAL_S - time.time() % INTERVAL_S + LATE_S)
+            await self._take_or_go_on(int(time.time()) // INTERVAL_S * INTERVAL_S)
+
+    async def _take_or_go_on(self, at: int) -> None:
+        try:
+            await self.take(at)
+        except Exception as error:  # a GPU that gives no numbers must not end the server
+            if not self._failed:
+                log.warning("sample_failed", extra={"cause": type(error).__name__})
+            self._failed = True
+        else:
+            self._failed = False
 
     async def take(self, at: int) -> None:
         usage, jobs = await asyncio.gather(asyncio.to_thread(node.usage), self._jobs())

@@ -35,6 +35,7 @@ _event("warning", "batch_too_large", "A batch does not fit into memory; run one 
 _event("warning", "utterance_cut_short", "The model ended before the audio did.", "tokens")
 _event("warning", "lines_dropped", "Lines for stdout were dropped: nobody read them.", "lines")
 _event("warning", "head_silent", "Ray's head does not answer.", "cause")
+_event("warning", "sample_failed", "A sample of the last hour could not be taken.", "cause")
 _event("info", "settings_changed", "Settings were changed at run time.", "keys")
 
 # The server's certificate.

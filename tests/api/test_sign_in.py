@@ -1,12 +1,13 @@
 """`/v1/sign_in`: a key for a cookie, and what that opens from where."""
 
 import json
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx2 as httpx
 import pytest
-from websockets.exceptions import InvalidStatus
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 from serve_app.config import Config, StorageConfig
@@ -167,6 +168,64 @@ def test_a_sign_in_ends_with_its_key(address: str, config: Config, tmp_path: Pat
     keyed(tmp_path, bolt={Scope.JOBS})
     wait_for(lambda: client.get("/v1/jobs").status_code == 401, 30)
     assert client.get("/v1/sign_in").json()["signed_in"] is False
+
+
+def test_a_sign_in_loses_what_its_key_loses(address: str, tmp_path: Path) -> None:
+    client = signed_in(address)
+    assert client.get("/v1/metrics").status_code == 200
+    keyed(tmp_path, acme={Scope.JOBS})
+    wait_for(lambda: client.get("/v1/metrics").status_code == 401, 30)
+
+
+def test_what_a_cookie_has_opened_ends_with_its_key(address: str, tmp_path: Path) -> None:
+    cookie = {"Cookie": f"{COOKIE}={signed_in(address).cookies[COOKIE]}"}
+    url = f"ws://{address}/v1/transcribe/stream"
+    own = f"http://{address}"
+    with connect(url, origin=own, additional_headers=cookie) as socket:  # type: ignore[arg-type]
+        assert json.loads(socket.recv())["type"]
+        keyed(tmp_path, bolt={Scope.JOBS})
+        with pytest.raises(ConnectionClosed) as closed:
+            while True:
+                socket.recv(timeout=30)
+    assert closed.value.rcvd and closed.value.rcvd.code == 1008
+
+
+def test_a_cookie_mints_client_secrets_which_cannot_sign_in(address: str) -> None:
+    client = signed_in(address)
+    body = {"session": {"type": "transcription"}}
+    secret = client.post("/v1/realtime/client_secrets", json=body).json()["value"]
+    shown = {"Authorization": f"Bearer {secret}"}
+    with connect(f"ws://{address}/v1/transcribe/stream", additional_headers=shown) as socket:
+        assert json.loads(socket.recv())["type"]
+    assert code(page(address).post("/v1/sign_in", json={"key": secret})) == (401, "invalid_api_key")
+
+
+def test_to_ask_is_no_attempt_to_get_in(address: str, config: Config) -> None:
+    log = Path(config.audit_file)
+    assert page(address).get("/v1/sign_in").json()["signed_in"] is False
+    page(address, Authorization="Bearer no-such-key-0123456789").get("/v1/sign_in")
+    wait_for(lambda: log.exists() and "unknown" in log.read_text(), 10)
+    assert "missing" not in log.read_text()
+
+
+def test_no_log_has_the_cookie_or_the_key(
+    address: str, config: Config, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, "voxray")
+    client = signed_in(address)
+    client.get("/v1/jobs")
+    client.get("/v1/jobs", headers={"Origin": "http://evil.example"})
+    value = client.cookies[COOKIE]
+    client.delete("/v1/sign_in")
+    client.cookies.clear()
+    client.cookies.set(COOKIE, value[:-3])
+    assert client.get("/v1/jobs").status_code == 401
+    log = Path(config.audit_file)
+    wait_for(lambda: log.exists() and "login_refused" in log.read_text(), 10)
+    written = [vars(it) for it in caplog.records if it.name.startswith("voxray")]
+    assert written, "requests are logged"
+    for secret in (value[:-3], key_of("acme")):
+        assert secret not in log.read_text() and secret not in str(written)
 
 
 def test_a_cookie_cannot_be_made_or_changed(address: str) -> None:

@@ -65,6 +65,9 @@ class KnownKeys:
     def still_valid(self, key: str) -> bool:
         return key in {caller.key for caller in self.keys.values()}
 
+    def still_so(self, who: Principal) -> bool:
+        return who in self.keys.values()
+
     def follow_revoked(self, follower: Revoked) -> None:
         raise NotImplementedError
 

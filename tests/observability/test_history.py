@@ -7,7 +7,7 @@ import httpx2 as httpx
 import pytest
 
 from serve_app.observability import history
-from serve_app.observability.history import KEPT, History, merged, ring
+from serve_app.observability.history import KEPT, Sampler, merged, ring
 from serve_app.observability.metrics import Metrics
 from serve_app.observability.table import FINAL_SECONDS, LEVEL, SESSIONS_REFUSED
 from tests.fakes import served
@@ -21,7 +21,7 @@ async def jobs() -> dict[str, int | None]:
 def test_a_sample_has_what_came_since_the_one_before() -> None:
     async def story() -> None:
         samples, metrics = ring(), Metrics()
-        taken = History(samples, metrics, jobs)
+        taken = Sampler(samples, metrics, jobs)
         metrics.count(SESSIONS_REFUSED, by=2)
         metrics.observe(FINAL_SECONDS, 0.1)
         await taken.take(10)
@@ -45,8 +45,8 @@ def test_replicas_are_added_up_and_machines_counted_once() -> None:
             metrics.watch(LEVEL, lambda: 2)
             metrics.count(SESSIONS_REFUSED, by=2)
             metrics.observe(FINAL_SECONDS, 0.1)
-            await History(samples, metrics, jobs).take(10)
-        await History(both[1], Metrics(), jobs).take(20)  # a replica that began later, or ended
+            await Sampler(samples, metrics, jobs).take(10)
+        await Sampler(both[1], Metrics(), jobs).take(20)  # a replica that began later, or ended
         together, alone = merged(both, 0)
         assert (together["refused"], together["quality_level"]) == (4, 2)
         assert together["jobs_queued"] == 3, "all replicas count the same jobs"
@@ -65,7 +65,7 @@ def test_an_hour_is_all_that_is_kept() -> None:
 
 def test_a_sample_takes_no_time_of_the_event_loop() -> None:
     async def story() -> float:
-        taken = History(ring(), Metrics(), jobs)
+        taken = Sampler(ring(), Metrics(), jobs)
         await taken.take(0)
         began = time.thread_time()
         for at in range(20):
@@ -73,6 +73,34 @@ def test_a_sample_takes_no_time_of_the_event_loop() -> None:
         return (time.thread_time() - began) / 20
 
     assert asyncio.run(story()) < 0.005
+
+
+def test_a_machine_that_gives_no_numbers_leaves_a_gap(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As a GPU does that is shared (MIG): NVML raises. The server goes on, and says so once."""
+    usage, failures = history.node.usage, 2
+
+    def fails_twice() -> dict[str, object]:
+        nonlocal failures
+        failures -= 1
+        if failures >= 0:
+            raise RuntimeError("not supported")
+        return usage()
+
+    monkeypatch.setattr(history, "INTERVAL_S", 1)
+    monkeypatch.setattr(history.node, "usage", fails_twice)
+
+    async def story() -> None:
+        samples = ring()
+        running = asyncio.create_task(Sampler(samples, Metrics(), jobs).run())
+        async with asyncio.timeout(20):
+            while not samples:
+                await asyncio.sleep(0.05)
+        running.cancel()
+
+    asyncio.run(story())
+    assert [record.message for record in caplog.records] == ["sample_failed"]
 
 
 def test_it_is_served(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -181,7 +181,7 @@ def test_what_a_cookie_has_opened_ends_with_its_key(address: str, tmp_path: Path
     cookie = {"Cookie": f"{COOKIE}={signed_in(address).cookies[COOKIE]}"}
     url = f"ws://{address}/v1/transcribe/stream"
     own = f"http://{address}"
-    with connect(url, origin=own, additional_headers=cookie) as socket:  # type: ignore[arg-type]
+    with connect(url, origin=own, additional_headers=cookie) as socket:  # type: ignore[call-overload]
         assert json.loads(socket.recv())["type"]
         keyed(tmp_path, bolt={Scope.JOBS})
         with pytest.raises(ConnectionClosed) as closed:

@@ -2,11 +2,12 @@
 
 import asyncio
 import time
+from typing import Any
 
 import httpx2 as httpx
 import pytest
 
-from serve_app.observability import history
+from serve_app.observability import history, node
 from serve_app.observability.history import KEPT, Sampler, merged, ring
 from serve_app.observability.metrics import Metrics
 from serve_app.observability.table import FINAL_SECONDS, LEVEL, SESSIONS_REFUSED
@@ -79,9 +80,9 @@ def test_a_machine_that_gives_no_numbers_leaves_a_gap(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """As a GPU does that is shared (MIG): NVML raises. The server goes on, and says so once."""
-    usage, failures = history.node.usage, 2
+    usage, failures = node.usage, 2
 
-    def fails_twice() -> dict[str, object]:
+    def fails_twice() -> dict[str, Any]:
         nonlocal failures
         failures -= 1
         if failures >= 0:
@@ -89,7 +90,7 @@ def test_a_machine_that_gives_no_numbers_leaves_a_gap(
         return usage()
 
     monkeypatch.setattr(history, "INTERVAL_S", 1)
-    monkeypatch.setattr(history.node, "usage", fails_twice)
+    monkeypatch.setattr(node, "usage", fails_twice)
 
     async def story() -> None:
         samples = ring()

@@ -1,7 +1,10 @@
 """HEAD for every path, and the `Allow` header."""
 
+from collections.abc import Iterable, Iterator
+from typing import Any
+
 from fastapi import Request
-from starlette.routing import Match
+from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
@@ -16,7 +19,23 @@ def allowed(request: Request) -> str:
 
 def _supports(request: Request, method: str) -> bool:
     scope = {**request.scope, "method": method}
-    return any(route.matches(scope)[0] is Match.FULL for route in request.app.routes)
+    return any(route.matches(scope)[0] is Match.FULL for route in _routes(request))
+
+
+def _routes(request: Request) -> list[BaseRoute]:
+    """Those of exactly this path, where there are some: `/v1/jobs/events` is no job's id."""
+    routes = list(flat(request.app.routes))
+    exact = [it for it in routes if getattr(it, "path", "") == request.scope["path"]]
+    return exact or routes
+
+
+def flat(routes: Iterable[Any]) -> Iterator[BaseRoute]:
+    """FastAPI keeps included routers as they are."""
+    for route in routes:
+        if hasattr(route, "original_router"):
+            yield from flat(route.original_router.routes)
+        else:
+            yield route
 
 
 class _HeadSent(Exception):

@@ -71,8 +71,9 @@ def router(backend: Backend, conversations: Conversations, limit: ConcurrencyLim
 
     @routes.get("/voices")
     async def voices(language: str | None = None) -> dict[str, Any]:
-        """Every voice with its language and gender, aliases of voices, the default voice, what
-        the engine can do (`speed`, `blend`), and the formats of speech. `language` is a BCP 47 tag or its beginning."""
+        """Every voice with its language and gender, aliases of voices, the default voice, what the
+        engine can do (`speed`, `blend`), and the formats of speech. `language` is a BCP 47 tag or
+        its beginning."""
         wanted = (language or "").lower()
         listed = [
             voice._asdict()

@@ -17,7 +17,7 @@ from starlette.requests import ClientDisconnect
 from serve_app.api.submission import Submission
 from serve_app.errors import ClientError
 from serve_app.identity.principal import Caller, Principal
-from serve_app.jobs.resumable import Resumable, offset_conflict
+from serve_app.jobs.resumable import PartialUpload, offset_conflict
 
 VERSION = "1.0.0"
 CONTENT = "application/offset+octet-stream"
@@ -107,7 +107,7 @@ class TusRoutes:
         await self._uploads.delete(await self._uploads.get(caller.tenant, id_))
         return _answer(204, {})
 
-    async def _submitted(self, caller: Principal, upload: Resumable) -> Resumable:
+    async def _submitted(self, caller: Principal, upload: PartialUpload) -> PartialUpload:
         """One that was submitted before, when this server died, is the same job again."""
         fields = await self._uploads.fields(upload)
         name, options = fields.get("filename", ""), self._submission.checked(_options(fields))
@@ -133,7 +133,7 @@ def _answer(status: int, headers: dict[str, str]) -> Response:
     return Response(status_code=status, headers={"Tus-Resumable": VERSION, **headers})
 
 
-def _state(upload: Resumable) -> dict[str, str]:
+def _state(upload: PartialUpload) -> dict[str, str]:
     state = {
         "Upload-Offset": str(upload.received),
         "Upload-Expires": formatdate(upload.expires, usegmt=True),
@@ -143,7 +143,9 @@ def _state(upload: Resumable) -> dict[str, str]:
 
 def _check_version(request: Request) -> None:
     if (version := request.headers.get("tus-resumable")) != VERSION:
-        reason = f"`Tus-Resumable` is {(version or 'missing')[:20]!r}; this server has {VERSION}"
+        reason = (
+            f"`Tus-Resumable` is {(version or 'missing')[:20]!r}; this server has {VERSION}"
+        )
         raise ClientError("tus_version", reason)
 
 

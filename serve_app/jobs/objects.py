@@ -38,7 +38,7 @@ def failure(error: Exception) -> ClientError:
     return full() if any(text in message for text in FULL) else away("object store")
 
 
-class Owner(Protocol):
+class HasObjects(Protocol):
     """Whose objects they are: a job, or an upload."""
 
     @property
@@ -113,7 +113,7 @@ class Objects:
         if free is not None and free < wanted + SPARE_BYTES:
             raise full()
 
-    async def put(self, job: Owner, name: str, body: bytes) -> None:
+    async def put(self, job: HasObjects, name: str, body: bytes) -> None:
         async def pieces() -> AsyncIterator[bytes]:
             yield body
 
@@ -138,7 +138,7 @@ class Objects:
         except OSError as error:
             raise raised[0] if raised else failure(error) from error
 
-    async def open(self, job: Owner, name: str) -> Stored | None:
+    async def open(self, job: HasObjects, name: str) -> Stored | None:
         """None if there is no such object."""
         path = job.path(name)
         try:
@@ -152,7 +152,7 @@ class Objects:
         except OSError as error:
             raise failure(error) from error
 
-    async def read(self, job: Owner, name: str) -> bytes | None:
+    async def read(self, job: HasObjects, name: str) -> bytes | None:
         """A small object, whole."""
         stored = await self.open(job, name)
         return await stored.read(0, stored.size) if stored else None
@@ -196,7 +196,7 @@ class Objects:
                 yield chunk
         yield encryption_.finish()
 
-    async def _seal_of(self, job: Owner, path: str) -> Seal:
+    async def _seal_of(self, job: HasObjects, path: str) -> Seal:
         assert job.sealed_key
         header = await _range(self._store, path, 0, HEADER_BYTES)
         return Seal.of(self._job_key(path, job.sealed_key), path, header)

@@ -27,7 +27,7 @@ MOST_PARTS = 10_000
 METADATA = "metadata"
 
 
-class Resumable(NamedTuple):
+class PartialUpload(NamedTuple):
     """An upload. Times are seconds since 1970."""
 
     id: str
@@ -56,7 +56,7 @@ class ResumableUploads:
         self._database = database
         self._objects = objects
 
-    async def create(self, owner: Principal, size: int, fields: Mapping[str, str]) -> Resumable:
+    async def create(self, owner: Principal, size: int, fields: Mapping[str, str]) -> PartialUpload:
         id_ = f"upload_{uuid.uuid4().hex}"
         sealed = self._objects.new_key(f"{owner.tenant}/{id_}")
         row = {"id": id_, "tenant": owner.tenant, "key": owner.key, "size": size}
@@ -73,7 +73,7 @@ class ResumableUploads:
         await self._objects.put(made, METADATA, json.dumps(dict(fields)).encode())
         return made
 
-    async def get(self, tenant: str, id_: str) -> Resumable:
+    async def get(self, tenant: str, id_: str) -> PartialUpload:
         """Raises `ClientError` `upload_not_found`, also for another tenant's, and one that is
         over."""
         known = (uploads.c.tenant == tenant) & (uploads.c.id == id_) & (uploads.c.expires > now())
@@ -83,7 +83,7 @@ class ResumableUploads:
             raise ClientError("upload_not_found", "there is no such upload (any more)")
         return _upload(row)
 
-    async def fields(self, upload: Resumable) -> dict[str, str]:
+    async def fields(self, upload: PartialUpload) -> dict[str, str]:
         """What was said of the recording when the upload began."""
         body = await self._objects.read(upload, METADATA)
         if body is None:
@@ -91,7 +91,7 @@ class ResumableUploads:
         fields: dict[str, str] = json.loads(body)
         return fields
 
-    async def append(self, upload: Resumable, pieces: AsyncIterator[bytes]) -> Resumable:
+    async def append(self, upload: PartialUpload, pieces: AsyncIterator[bytes]) -> PartialUpload:
         """Stores the pieces as the next part. Raises `ClientError` `upload_offset_conflict` if
         another request was faster; and `upload_too_large` for more than was announced."""
         if len(upload.parts) >= MOST_PARTS:
@@ -107,7 +107,7 @@ class ResumableUploads:
             await self._objects.delete(upload.path(name))
         return grown
 
-    async def _advance(self, before: Resumable, after: Resumable) -> bool:
+    async def _advance(self, before: PartialUpload, after: PartialUpload) -> bool:
         same = (uploads.c.id == before.id) & (uploads.c.received == before.received)
         values: dict[str, Any] = {"received": after.received, "parts": json.dumps(after.parts)}
         async with self._database.write() as connection:
@@ -116,7 +116,7 @@ class ResumableUploads:
             raise offset_conflict()
         return True
 
-    async def content(self, upload: Resumable) -> AsyncIterator[bytes]:
+    async def content(self, upload: PartialUpload) -> AsyncIterator[bytes]:
         """The whole recording, part by part."""
         for name in upload.parts:
             stored = await self._objects.open(upload, name)
@@ -125,14 +125,14 @@ class ResumableUploads:
             async for piece in stored.pieces(0, stored.size):
                 yield piece
 
-    async def become(self, upload: Resumable, job_id: str) -> None:
+    async def become(self, upload: PartialUpload, job_id: str) -> None:
         """It is a job now: its parts are not needed any more."""
         async with self._database.write() as connection:
             mine = uploads.update().where(uploads.c.id == upload.id)
             await connection.execute(mine.values(job_id=job_id, parts="[]"))
         await self._objects.delete(upload.path("parts"))
 
-    async def delete(self, upload: Resumable) -> None:
+    async def delete(self, upload: PartialUpload) -> None:
         await self._objects.delete(f"{upload.tenant}/{upload.id}")
         async with self._database.write() as connection:
             await connection.execute(uploads.delete().where(uploads.c.id == upload.id))
@@ -175,9 +175,9 @@ def offset_conflict() -> ClientError:
     return ClientError("upload_offset_conflict", reason)
 
 
-_COLUMNS = [uploads.c[name] for name in Resumable._fields]
+_COLUMNS = [uploads.c[name] for name in PartialUpload._fields]
 
 
-def _upload(row: Any) -> Resumable:
-    fields = {name: row[name] for name in Resumable._fields}
-    return Resumable(**{**fields, "parts": tuple(json.loads(fields["parts"]))})
+def _upload(row: Any) -> PartialUpload:
+    fields = {name: row[name] for name in PartialUpload._fields}
+    return PartialUpload(**{**fields, "parts": tuple(json.loads(fields["parts"]))})

@@ -8,7 +8,7 @@ import httpx2 as httpx
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, Phase, settings
-from schemathesis.specs.openapi.checks import positive_data_acceptance
+from schemathesis.specs.openapi.checks import negative_data_rejection, positive_data_acceptance
 
 from serve_app.api import create_app
 from serve_app.config import Config
@@ -41,9 +41,10 @@ schema = schemathesis.openapi.from_dict(
 )
 def test_schemathesis_finds_nothing(case: Any, address: str) -> None:
     """A schema cannot say what is a recording, a voice or a word: what it allows may be refused."""
-    case.call_and_validate(
-        base_url=f"http://{address}", timeout=30, excluded_checks=[positive_data_acceptance]
-    )
+    excluded = [positive_data_acceptance]
+    if case.path.startswith("/v1/uploads"):  # tus wants 412 for what a schema finds wrong
+        excluded.append(negative_data_rejection)
+    case.call_and_validate(base_url=f"http://{address}", timeout=30, excluded_checks=excluded)
 
 
 def test_every_error_has_a_schema(address: str) -> None:

@@ -25,6 +25,11 @@ UNREAD = {
     "/v1/webhooks/{id}/retry": "no body",
     "/v1/audio/translations": "always refused",
     "/transcribe/stream": "samples",
+    "/v1/sign_in": "a key, and nothing else",
+    "/v1/keys": "an order of an admin, who may name a tenant",
+    "/v1/jobs/{id}/result": "edits, and nothing else",
+    "/v1/uploads": "no body; what its metadata may say is what options may be",
+    "/v1/uploads/{id}": "bytes of a recording",
 }
 WITH_SECTIONS = ("/config/update",)
 """Its error is that the value is no section."""

@@ -27,7 +27,7 @@ class Wordy(SimChat):
         super().__init__(5, 1, 40)
 
     async def reply(self, request: ChatRequest) -> AsyncIterator[ChatDelta]:
-        yield ChatDelta(f"{HOSTILE}. ")
+        yield ChatDelta(request.session, f"{HOSTILE}. ")
         async for delta in super().reply(request):
             yield delta
 
@@ -143,8 +143,8 @@ def test_push_to_talk(tab: Tab) -> None:
 
 
 def test_wrong_tools_are_said(tab: Tab) -> None:
-    typed(tab, "[name=tools]", "{not json")
     tab.run("document.querySelector('details').open = true")
+    typed(tab, "[name=tools]", "{not json")
     click(tab, "#begin")
     tab.until("return document.querySelector('.problem')?.innerText.includes('not a JSON list')")
     assert tab.run("return document.querySelector('conversation-view').talk") is None

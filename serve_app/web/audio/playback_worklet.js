@@ -21,7 +21,10 @@ class Playback extends AudioWorkletProcessor {
   }
 
   told({ samples, tag, flush }) {
-    if (samples) this.queue.push({ samples, tag });
+    if (samples) {
+      this.queue.push({ samples, tag });
+      this.wasPlaying = true; // its end is told, however short it is
+    }
     if (!flush) return;
     this.queue = [];
     this.at = 0;

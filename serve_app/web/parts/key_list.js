@@ -61,8 +61,8 @@ class KeyList extends Element {
 
   table() {
     return html`
-      <div class="scroll" tabindex="0" role="region" aria-label=${strings.keys}>
-        <table id="keys">
+      <div class="scroll" tabindex="0" role="group" aria-label=${strings.keys}>
+        <table id="key-table">
           <thead>
             <tr>${strings.keyColumns.map((it) => html`<th scope="col">${it}</th>`)}<th><span class="sr">${strings.revoke}</span></th></tr>
           </thead>

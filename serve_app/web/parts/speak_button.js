@@ -59,6 +59,7 @@ class SpeakButton extends Element {
       player.add(samples);
     }
     await new Promise((done) => {
+      if (!player.playing) done(undefined);
       player.onChange = () => player.playing || done(undefined);
       signal.addEventListener("abort", done, { once: true });
     });

@@ -26,7 +26,7 @@ class UsageTable extends Element {
     if (this.error) return html`<error-notice .error=${this.error}></error-notice>`;
     if (!this.rows.length) return html`<p class="soft">${strings.noUsage}</p>`;
     return html`
-      <div class="scroll" tabindex="0" role="region" aria-label=${strings.usage}>
+      <div class="scroll" tabindex="0" role="group" aria-label=${strings.usage}>
         <table>
           <thead>
             <tr>${strings.usageColumns.map((it) => html`<th scope="col">${it}</th>`)}</tr>

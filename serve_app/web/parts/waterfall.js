@@ -21,7 +21,7 @@ class WaterFall extends Element {
     return html`
       <section class="card" aria-labelledby="stages-title">
         <h2 id="stages-title">${strings.stages}</h2>
-        <div class="scroll" tabindex="0" role="region" aria-labelledby="stages-title">
+        <div class="scroll" tabindex="0" role="group" aria-labelledby="stages-title">
           <table class="waterfall">
             <thead>
               <tr><th scope="col">${strings.turn}</th>${STAGES.map((name) => html`<th scope="col">${strings.stage[name]}</th>`)}</tr>

@@ -6,7 +6,7 @@ RUN ?=
 # `--no-compile` leaves alone what nothing imports; what is imported is compiled once, so let it be kept.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: run test coverage test-models test-container check bench-live bench-overload bench-talk bench-jobs bench-idle bench-fair bench-engines docs web-vendor lock clean
+.PHONY: run test coverage test-models test-container check bench-live bench-overload bench-talk bench-jobs bench-idle bench-fair bench-engines docs web-vendor screenshots lock clean
 
 run: $(VENV)/run.done
 	@PATH="$(abspath $(BIN)):$$PATH" exec $(BIN)/voxray run $(RUN)
@@ -61,6 +61,10 @@ docs: $(VENV)/test.done
 # Puts the libraries of tests/web/package.json into the page.
 web-vendor: $(VENV)/web.done
 	node tests/web/vendor.mjs
+
+# The pictures of README and docs, with Chromium.
+screenshots: $(VENV)/test.done
+	$(BIN)/python -m docs.screenshots
 
 clean:
 	rm -rf $(VENV) tests/clients/node_modules tests/web/node_modules

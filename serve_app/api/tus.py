@@ -143,9 +143,7 @@ def _state(upload: PartialUpload) -> dict[str, str]:
 
 def _check_version(request: Request) -> None:
     if (version := request.headers.get("tus-resumable")) != VERSION:
-        reason = (
-            f"`Tus-Resumable` is {(version or 'missing')[:20]!r}; this server has {VERSION}"
-        )
+        reason = f"`Tus-Resumable` is {(version or 'missing')[:20]!r}; this server has {VERSION}"
         raise ClientError("tus_version", reason)
 
 

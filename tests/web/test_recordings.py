@@ -310,18 +310,20 @@ def test_five_thousand_segments_stay_smooth(
     tab.until(f"return document.querySelectorAll('.transcript li').length == {MANY}", 60)
     assert tab.run(f"return find('the last of {MANY - 1} words')"), "find-in-page reaches the end"
     tab.run(
-        """window.longest = 0;
+        """Object.assign(window, {frame: 0, script: 0});
         new PerformanceObserver((list) => {
-          for (const it of list.getEntries()) longest = Math.max(longest, it.duration);
-        }).observe({type: 'longtask'});
+          for (const it of list.getEntries()) {
+            frame = Math.max(frame, it.duration);
+            script = Math.max(script, ...it.scripts.map((one) => one.duration));
+          }
+        }).observe({type: 'long-animation-frame'});
         await document.querySelector('one-recording').player.play();"""
     )
     tab.until("return CSS.highlights.get('spoken')?.size == 1")
     tab.run("await new Promise((done) => setTimeout(done, 3000))")
     assert tab.run("return document.querySelectorAll('.transcript li.active').length") == 1
-    longest = tab.run("return longest")
-    print(f"longest task while playing: {longest:.0f} ms")
-    assert longest < 150, "50 ms on a machine of its own"
+    print(f"longest frame while playing: {tab.run('return frame'):.0f} ms")
+    assert tab.run("return script") < 50, "the rest is drawing, without a GPU and beside others"
 
 
 def segment(n: int) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 /** One live session: audio from its source to the server, and what the server says. */
 import { Capture, CaptureError, microphone, tabAudio } from "../audio/capture.js";
 import { Tape } from "../audio/wav.js";
-import { base, request, ServerError } from "../server/http.js";
+import { base, request, ServerError, SIGNED_OUT } from "../server/http.js";
 import { secret } from "../server/identity.js";
 import { LiveTranscription } from "../voxray.js";
 import { Captions } from "./captions.js";
@@ -132,6 +132,7 @@ export class Session {
   async #fail(error) {
     this.error =
       error instanceof CaptureError || error instanceof ServerError ? error : new ServerError(error.code ?? "error", error.message);
+    if (this.error.code === "invalid_api_key") dispatchEvent(new Event(SIGNED_OUT));
     await this.#end();
   }
 

@@ -8,7 +8,6 @@ changes are on disk. What is deleted is overwritten.
 import asyncio
 import contextlib
 import fcntl
-import sqlite3
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -83,16 +82,6 @@ def _now_in_postgresql(*_: Any, **__: Any) -> str:
     return "CAST(EXTRACT(EPOCH FROM clock_timestamp()) AS DOUBLE PRECISION)"
 
 
-class _Lite(sqlite3.Connection):
-    """Rolls back when it is closed: SQLite keeps the transaction and its lock while anything, for
-    example a cancelled task's traceback, references a statement of a closed connection."""
-
-    def close(self) -> None:
-        with contextlib.suppress(sqlite3.Error):
-            self.rollback()
-        super().close()
-
-
 class Database:
     """Connections to the database of `url`, migrated before it is first used."""
 
@@ -104,7 +93,9 @@ class Database:
         # An error's text is for logs; parameters may be clients' words.
         options: dict[str, Any] = {"pool_pre_ping": True, "hide_parameters": True}
         if self._lite:
-            options["connect_args"] = {"timeout": LOCK_TIMEOUT_S, "factory": _Lite}
+            from serve_app.jobs.lite_connection import connection  # not every server has the driver
+
+            options["connect_args"] = {"timeout": LOCK_TIMEOUT_S, "async_creator_fn": connection}
         else:
             options["connect_args"] = {
                 "timeout": CONNECT_TIMEOUT_S,

@@ -7,6 +7,7 @@ import signal
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, suppress
+from typing import Any
 
 import httpx2 as httpx
 import pytest
@@ -72,6 +73,23 @@ def is_open(socket: ClientConnection) -> bool:
     except ConnectionClosed as closed:
         assert closed.rcvd and closed.rcvd.code == 1008, closed
         return False
+
+
+def test_a_cookie_and_the_last_hour_are_those_of_both_replicas(server: Server) -> None:
+    own = {"Origin": server.url}
+    with httpx.Client(base_url=server.url, headers=own, timeout=30) as page:
+        page.post("/v1/sign_in", json={"key": key_of("other")}).raise_for_status()
+        for _ in range(10):  # whichever replica HAProxy chooses
+            assert page.get("/v1/sign_in").json()["tenant"] == "other"
+        history = wait_for(lambda: last_hour(page), 60, every_s=1)
+    assert history["replicas"] == 2
+    assert history["samples"][-1]["memory_bytes"] > 0
+
+
+def last_hour(page: httpx.Client) -> dict[str, Any]:
+    """Once there is a sample."""
+    found: dict[str, Any] = page.get("/v1/metrics/history").json()
+    return found if found.get("samples") else {}
 
 
 def test_sessions_are_limited_over_both_replicas(server: Server) -> None:

@@ -15,6 +15,8 @@ from tests.browser import Browser, Tab, microphone, running
 from tests.fakes import FakeTranscriber, LocalReplicaSet, models, served
 from tests.web.page import accessible, click, opened, text_of, typed
 
+pytestmark = pytest.mark.browser
+
 HOSTILE = "<img src=x onerror=document.title='hacked'>"
 STATE = "document.querySelector('.state').dataset.state"
 TALK = "document.querySelector('conversation-view').talk"

@@ -14,6 +14,8 @@ from tests.browser import Browser, Tab, microphone, running
 from tests.fakes import FakeTranscriber, LocalReplicaSet, models, served
 from tests.web.page import accessible, click, opened, text_of, typed
 
+pytestmark = pytest.mark.browser
+
 HOSTILE = "<img src=x onerror=document.title='hacked'>"
 SAYS = f"hello {HOSTILE} world"
 SENTENCES = 4

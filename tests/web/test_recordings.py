@@ -16,6 +16,8 @@ from tests.jobs.test_jobs import ENDED, Client, config
 from tests.waiting import wait_for
 from tests.web.page import accessible, click, opened, text_of, typed
 
+pytestmark = pytest.mark.browser
+
 HOSTILE = "<img src=x onerror=document.title='hacked'>"
 SAYS = f"one two {HOSTILE} four five six seven eight nine ten eleven twelve"
 

@@ -17,6 +17,8 @@ from tests.identity.keys import key_of, keyed, with_keys
 from tests.waiting import wait_for
 from tests.web.page import accessible, click, opened, text_of, typed
 
+pytestmark = pytest.mark.browser
+
 ADMIN = "an-admin-of-the-environment-0123456789"
 
 

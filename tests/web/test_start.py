@@ -13,6 +13,8 @@ from tests.browser import Browser, running
 from tests.fakes import served
 from tests.web.page import accessible, click, opened, text_of
 
+pytestmark = pytest.mark.browser
+
 WEB = Path(__file__).parents[2] / "serve_app/web"
 VIEWS = ("start", "live", "recordings", "conversation", "voices", "server")
 FIRST_LOAD_BYTES = 200_000

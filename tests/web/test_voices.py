@@ -13,6 +13,8 @@ from tests.browser import Browser, Tab, running
 from tests.fakes import models, served
 from tests.web.page import accessible, click, opened, text_of, typed
 
+pytestmark = pytest.mark.browser
+
 HOSTILE = "It's <img src=x onerror=document.title='hacked'> \"quoted\" $HOME `date`"
 
 

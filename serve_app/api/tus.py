@@ -28,7 +28,9 @@ LISTS = ("hotwords",)
 
 Id = Annotated[str, Path(alias="id", max_length=80)]
 Length = Annotated[int, Header(ge=1, le=1 << 50, description="Bytes of the recording.")]
-Offset = Annotated[int, Header(ge=0, le=1 << 50, description="How far the upload is, in bytes.")]
+Offset = Annotated[
+    int | None, Header(ge=0, le=1 << 50, description="How far the upload is, in bytes; needed.")
+]
 Metadata = Annotated[
     str,
     Header(
@@ -86,13 +88,15 @@ class TusRoutes:
         return _answer(200, {**_state(upload), "Upload-Length": str(upload.size)})
 
     async def append(
-        self, caller: Caller, id_: Id, request: Request, upload_offset: Offset
+        self, caller: Caller, id_: Id, request: Request, upload_offset: Offset = None
     ) -> Response:
         """The next bytes. What has arrived when the connection breaks is kept."""
+        upload = await self._uploads.get(caller.tenant, id_)
         _check_version(request)
+        if upload_offset is None:
+            raise ClientError("invalid_request", "`Upload-Offset` is missing")
         if request.headers.get("content-type") != CONTENT:
             raise ClientError("unsupported_media", f"send the bytes as {CONTENT}")
-        upload = await self._uploads.get(caller.tenant, id_)
         if upload_offset != upload.received:
             raise offset_conflict()
         with self._submission.receiving(caller):

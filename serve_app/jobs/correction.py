@@ -27,7 +27,8 @@ def _one_line(text: str) -> str:
     return " ".join(text.split())
 
 
-Id = Annotated[int, Field(ge=0, description="The segment's `id`.")]
+MOST_SEGMENTS = 10_000_000
+Id = Annotated[int, Field(ge=0, le=MOST_SEGMENTS, description="The segment's `id`.")]
 Text = Annotated[str, AfterValidator(_one_line), Field(max_length=MOST_TEXT)]
 Name = Annotated[str, AfterValidator(_one_line), Field(min_length=1, max_length=MOST_NAME)]
 
@@ -65,7 +66,7 @@ class Split(Edit):
 
     op: Literal["split"]
     segment: Id
-    word: int = Field(ge=1)
+    word: int = Field(ge=1, le=MOST_SEGMENTS)
 
 
 class Merge(Edit):
@@ -85,7 +86,10 @@ class Correction(BaseModel):
 
     edits: list[AnyEdit] = Field([], max_length=MOST_EDITS)
     revert_to: int | None = Field(
-        None, ge=0, description="The revision whose words count again; 0: the recogniser's."
+        None,
+        ge=0,
+        le=1_000_000,
+        description="The revision whose words count again; 0: the recogniser's.",
     )
 
 

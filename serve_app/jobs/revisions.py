@@ -106,6 +106,7 @@ class Revisions:
 def _row(job: Job, by: Principal, asked: Correction) -> dict[str, Any]:
     return {
         "job_id": job.id,
+        "tenant": job.tenant,
         "number": job.revision + 1,
         "parent": job.revision if asked.revert_to is None else asked.revert_to,
         "created": now(),

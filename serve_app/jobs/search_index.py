@@ -116,7 +116,7 @@ class SearchIndex:
         except ClientError as error:
             if error.code != "storage_damaged":
                 raise
-            log.warning("not_indexed", extra={"job": job.id, "code": error.code})
+            log.warning("not_indexed", extra={"code": error.code, "job": job.id})
             return []
         result = Result.model_validate_json(body) if body else None
         return [

@@ -64,7 +64,7 @@ passages = sa.Table(
     sa.Column("job_id", Plain(40), sa.ForeignKey("jobs.id", ondelete="CASCADE"), nullable=False),
     sa.Column("tenant", Plain(80), nullable=False),
     sa.Column("start_ms", sa.BigInteger, nullable=False),
-    sa.Column("text", Plain, nullable=False),
+    sa.Column("text", sa.Text, nullable=False),
     sa.Index("passages_of_job", "job_id"),
 )
 """Of transcripts that can be searched; what finds them is in the migration."""
@@ -74,6 +74,7 @@ revisions = sa.Table(
     metadata,
     sa.Column("job_id", Plain(40), sa.ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True),
     sa.Column("number", sa.Integer, primary_key=True),
+    sa.Column("tenant", Plain(80), nullable=False),
     sa.Column("parent", sa.Integer, nullable=False),
     sa.Column("created", sa.Double, nullable=False),
     sa.Column("key", Plain(80), nullable=False),

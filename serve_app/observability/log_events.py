@@ -133,6 +133,7 @@ _event("warning", "window_retried", "The engine failed on a piece of a recording
 _event("warning", "claim_failed", "The queue of jobs cannot be read.", "code")
 _event("warning", "storage_failed", "The store is unavailable; tried again.", "code", "delay_s")
 _event("warning", "file_exposed", "Others may read a file of the storage.", "path", "cause")
+_event("warning", "not_indexed", "A result cannot be read; a search does not find it.", "code")
 _event("warning", "sweep_failed", "Old data cannot be deleted now; tried again.", "code")
 
 # Webhooks.

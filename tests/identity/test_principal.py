@@ -22,10 +22,11 @@ def test_tenants_do_not_see_each_other(tmp_path: Path, talk: bytes) -> None:
         with mine, theirs:
             id_ = mine.post("/v1/jobs", files={"file": ("a.wav", wav(talk))}).json()["id"]
             live = mine.post("/api/transcribe/start").json()["id"]
-            assert [it["id"] for it in mine.get("/v1/jobs").json()["data"]] == [id_]
+            assert [it["id"] for it in mine.get("/v1/jobs").json()["data"]] == [live, id_]
             assert theirs.get("/v1/jobs").json()["data"] == []
             assert theirs.get("/api/transcriptions").json()["transcriptions"] == []
-            for path in (f"/v1/jobs/{id_}", f"/v1/jobs/{id_}/audio", f"/api/transcription/{live}"):
+            audio = f"/v1/jobs/{id_}/audio?original=true"
+            for path in (f"/v1/jobs/{id_}", audio, f"/api/transcription/{live}"):
                 assert (mine.get(path).status_code, theirs.get(path).status_code) == (200, 404)
             assert theirs.delete(f"/v1/jobs/{id_}").status_code == 404
             assert list(tmp_path.glob(f"objects/acme/{id_}/audio"))

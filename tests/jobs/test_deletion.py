@@ -154,7 +154,7 @@ def test_on_request_no_word_of_a_tenant_is_left_on_the_disk(tmp_path: Path, talk
             "recordings": 1,
             "webhooks": 1,
             "conversations": 1,
-            "objects": 2,
+            "objects": 4,  # the upload, the result, the playback copy and its index
         }
         assert code_of(client.get(f"/v1/jobs/{id_}")) == "job_not_found"
         wait_for(lambda: emptied(client, tmp_path))

@@ -416,12 +416,20 @@ def test_the_tables_are_what_the_migrations_make(database_url: str) -> None:
         database = Database(database_url)
         async with database.read() as connection:
             difference = await connection.run_sync(
-                lambda it: compare_metadata(MigrationContext.configure(it), metadata)
+                lambda it: compare_metadata(
+                    MigrationContext.configure(it, opts={"include_name": _is_ours}), metadata
+                )
             )
         assert difference == []
         await database.close()
 
     asyncio.run(go())
+
+
+def _is_ours(name: str | None, kind: str, _: Any) -> bool:
+    """What finds passages is another thing in each database; tests/jobs/test_search.py tests it."""
+    own = name in ("passages_of_job", "passages") or kind.endswith("constraint")
+    return own or not (name == "words" or (name or "").startswith("passages_"))
 
 
 def test_the_longest_wait_is_that_of_the_first_job_that_no_worker_has(database_url: str) -> None:

@@ -221,7 +221,7 @@ def test_a_refused_job_is_none(server: Served, speech: bytes) -> None:
 def test_what_is_stored_is_what_was_sent(server: Served, speech: bytes) -> None:
     sent = wav(speech * 3)
     job = server.send("/v1/jobs", sent).json()["id"]
-    assert httpx.get(f"{server.url}/v1/jobs/{job}/audio").content == sent
+    assert httpx.get(f"{server.url}/v1/jobs/{job}/audio?original=true").content == sent
 
 
 def test_clamav_finds_eicar(tmp_path: Path, speech: bytes) -> None:

@@ -91,6 +91,11 @@ def texts(tab: Tab) -> list[str]:
     return found
 
 
+def reloaded(tab: Tab) -> None:
+    tab.run("window.isOld = true; setTimeout(() => location.reload())")
+    tab.until("return !window.isOld && document.readyState == 'complete'")
+
+
 def edited(tab: Tab, text: str) -> None:
     """The first segment."""
     click(tab, ".transcript .edit")
@@ -150,7 +155,7 @@ def test_words_are_corrected_undone_and_kept(tab: Tab, client: Client, talk: byt
     before = texts(tab)
     edited(tab, "these are better words")
     tab.until("return document.querySelector('.transcript .text').innerText.includes('better')")
-    tab.run("location.reload()")
+    reloaded(tab)
     tab.until("return document.querySelector('.transcript .text')?.innerText.includes('better')")
     accessible(tab)
     click(tab, "#undo")
@@ -206,7 +211,7 @@ def test_what_was_typed_survives_a_reload(tab: Tab, client: Client, talk: bytes)
     shown(tab, client, completed(client, talk))
     click(tab, ".transcript .edit")
     typed(tab, ".editor textarea", "not saved yet")
-    tab.run("location.reload()")
+    reloaded(tab)
     tab.until("return document.querySelector('.editor textarea')?.value == 'not saved yet'")
 
 

@@ -16,6 +16,7 @@ def upgrade() -> None:
             "job_id", sa.String(40), sa.ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True
         ),
         sa.Column("number", sa.Integer, primary_key=True),
+        sa.Column("tenant", sa.String(80), nullable=False),
         sa.Column("parent", sa.Integer, nullable=False),
         sa.Column("created", sa.Double, nullable=False),
         sa.Column("key", sa.String(80), nullable=False),

@@ -193,8 +193,8 @@ WITH_TOKEN = (
 """A method of each of Ray's services."""
 
 OPEN = {
-    "ProxyActor: 404": "Serve's proxy: the application, whose own gate asks for keys",
-    "Ingress: 404": "an ingress replica: the same",
+    "ProxyActor: 200": "Serve's proxy: the page, which is for everybody; the rest asks for keys",
+    "Ingress: 200": "an ingress replica: the same",
     "DashboardAgent: 200": "Ray's metrics",
     "haproxy: 503": "its metrics",
 }

@@ -349,7 +349,7 @@ export const conversation = {
   unheard: "Not heard, because it was interrupted",
   calls: (name) => `asks the tool ${name}`,
   answer: "Your answer for it",
-  answered: "answered",
+  answered: "You answered:",
   send: "Send",
   type: "Or type",
   asText: "Download the text",

@@ -1,5 +1,6 @@
 """Conversations in a browser: a microphone that plays a file, a reply that is interrupted."""
 
+import json
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -164,3 +165,73 @@ def test_a_lost_server_is_explained_and_the_text_stays(browser: Browser, tmp_pat
         tab.until(f"return {STATE} == 'over'", 60)
         assert text_of(tab, ".notice[role=alert]")
         assert tab.run("return !!document.querySelector('.item.user')")
+        before = text_of(tab, ".said")
+        click(tab, "#begin")
+        tab.until(f"return {STATE} == 'over'", 60)
+        assert "Hello." in before
+        assert text_of(tab, ".said") == before, "starting again keeps the text"
+
+
+def test_a_tool_is_answered_by_hand(tab: Tab) -> None:
+    tab.run("document.querySelector('details').open = true")
+    tools = [{"type": "function", "name": "weather", "parameters": {"type": "object"}}]
+    typed(tab, "[name=tools]", json.dumps(tools))
+    begun(tab)
+    click(tab, "#mute")
+    typed(tab, "#type input", "How is the weather?")
+    click(tab, "#type button")
+    tab.until("return !!document.querySelector('.item.tool [name=output]')", 30)
+    typed(tab, ".item.tool [name=output]", HOSTILE)
+    click(tab, ".item.tool button")
+    tab.until("return !!document.querySelector('.item.tool ~ .item.assistant')", 30)
+    assert HOSTILE in text_of(tab, ".item.tool"), "the answer is text"
+    assert f"tool: weather({{}}) = {HOSTILE}" in tab.run(f"return {TALK}.turns.text")
+    accessible(tab)
+    click(tab, "#end")
+    assert tab.problems == []
+
+
+def test_late_sound_of_a_cancelled_reply_is_not_played(tab: Tab) -> None:
+    """What was on its way when the person stopped the reply is given to the page after it."""
+    begun(tab)
+    click(tab, "#mute")
+    tab.run(
+        f"""const {{realtime}} = {TALK}; const take = realtime.onEvent;
+        window.late = null;
+        realtime.onEvent = (event) => {{
+          if (event.type == 'response.output_audio.delta' && !late) {{
+            window.late = event;
+            {TALK}.stopReply();
+            take(event);
+          }} else take(event);
+        }};"""
+    )
+    typed(tab, "#type input", "Tell me much.")
+    click(tab, "#type button")
+    tab.until("return !!window.late", 30)
+    tab.run("await new Promise((done) => setTimeout(done, 500))")
+    assert tab.run(f"return {TALK}.player.playedMs(late.item_id)") == 0
+    click(tab, "#end")
+    assert tab.problems == []
+
+
+def test_the_space_bar_talks_even_from_the_focused_button(tab: Tab) -> None:
+    tab.run("document.querySelector('[name=push]').click()")
+    begun(tab)
+    tab.run("document.querySelector('#push').focus()")
+    key = {"key": " ", "code": "Space", "windowsVirtualKeyCode": 32}
+    tab.call("Input.dispatchKeyEvent", type="keyDown", text=" ", **key)
+    tab.until(f"return {STATE} == 'hearing'")
+    tab.run("await new Promise((done) => setTimeout(done, 500))")
+    tab.call("Input.dispatchKeyEvent", type="keyUp", **key)
+    tab.until(f"return !{TALK}.held")
+    click(tab, "#end")
+
+
+def test_a_denied_microphone_is_explained(tab: Tab) -> None:
+    failing = "() => Promise.reject(new DOMException('', 'NotAllowedError'))"
+    tab.run(f"navigator.mediaDevices.getUserMedia = {failing}")
+    click(tab, "#begin")
+    tab.until(f"return {STATE} == 'over'")
+    assert "does not permit" in text_of(tab, ".notice")
+    assert tab.problems == []

@@ -91,10 +91,11 @@ def test_the_curl_that_is_copied_works(tab: Tab, tmp_path: Path) -> None:
 def test_a_copied_program_has_the_key_of_the_environment(tab: Tab) -> None:
     code = tab.run(
         """const {curl, python, javascript} = await import('/web/voices/snippets.js');
-        const wanted = {input: 'a', response_format: 'mp3'};
+        const wanted = {input: 'a', response_format: 'mp3', style: 'calm'};
         return [curl, python, javascript].map((make) => make('http://x/', wanted, true));"""
     )
     assert all("VOXRAY_API_KEY" in it for it in code)
+    assert all("calm" in it for it in code), "no setting is lost"
     compile(code[1], "snippet", "exec")
 
 

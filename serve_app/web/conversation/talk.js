@@ -23,12 +23,20 @@ export class Talk {
   tape = new Tape(RATE, 2);
   /** When the last interruption was asked for and when it was silent, in ms; for who measures it. */
   silenced = { asked: 0, at: 0 };
+  /** The newest response, and whether more of it may come. */
+  #response = { id: "", going: false };
+  /** The item that is played. */
   #reply = "";
+  /** Responses whose late sound is not played. */
   #dropped = new Set();
   #heard = [];
 
-  /** @param {Wanted} wanted @param {boolean} needsKey @param {() => void} onChange */
-  constructor(wanted, needsKey, onChange) {
+  /** @param {Wanted} wanted @param {boolean} needsKey @param {() => void} onChange @param {Talk | null} [earlier] goes on here */
+  constructor(wanted, needsKey, onChange, earlier = null) {
+    if (earlier) {
+      this.turns = earlier.turns.ended();
+      this.tape = earlier.tape;
+    }
     this.wanted = wanted;
     this.needsKey = needsKey;
     this.onChange = onChange;
@@ -84,7 +92,8 @@ export class Talk {
     this.turns.take(event, now);
     if (event.type === "input_audio_buffer.speech_started") this.#interrupt("hearing");
     if (event.type === "input_audio_buffer.speech_stopped" || event.type === "response.created") this.#become("thinking");
-    if (event.type === "response.output_audio.delta" && !this.#dropped.has(event.item_id)) this.#play(event);
+    if (event.type === "response.created") this.#response = { id: event.response.id, going: true };
+    if (event.type === "response.output_audio.delta" && !this.#dropped.has(event.response_id)) this.#play(event);
     if (event.type === "conversation.item.retrieved") this.#told(event.item);
     if (event.type === "response.done") this.#ended(event.response);
     if (event.type === "error") this.error = event.error;
@@ -98,7 +107,8 @@ export class Talk {
   }
 
   /** A reply is over when it has been played; one without sound at once. */
-  #ended({ status }) {
+  #ended({ id, status }) {
+    if (id === this.#response.id) this.#response.going = false;
     if (status === "failed") this.error = new CaptureError("reply_failed");
     if (!this.player.playing && this.state !== "hearing") this.#become("listening");
   }
@@ -110,11 +120,11 @@ export class Talk {
   /** Silence at once; then the server learns how much of the reply was heard. */
   async #interrupt(next) {
     const item = this.#reply;
-    const wasPlaying = this.player.playing;
+    const { id, going } = this.#response;
     this.#become(next);
-    if (!item || !wasPlaying) return;
-    this.#dropped.add(item);
+    if (going) this.#dropped.add(id);
     this.#reply = "";
+    if (!item || !(going || this.player.playing)) return;
     this.silenced.asked = performance.now();
     await this.player.flush();
     this.silenced.at = performance.now();
@@ -171,7 +181,7 @@ export class Talk {
 
   /** @param {any} item with a call of a tool @param {string} output */
   answer(item, output) {
-    item.call.answered = true;
+    item.call.output = output;
     this.realtime.send({ type: "conversation.item.create", item: { type: "function_call_output", call_id: item.call.id, output } });
     this.realtime.send({ type: "response.create" });
     this.#become("thinking");

@@ -2,8 +2,8 @@
 
 /**
  * @typedef {{id: string, role: "user" | "assistant" | "tool", text: string, done: boolean, failed?: boolean,
- *   heard?: string | null, call?: {id: string, name: string, arguments: string, answered: boolean}}} Item
- * `heard`: of an interrupted reply, what was heard of it
+ *   heard?: string | null, past?: boolean, call?: {id: string, name: string, arguments: string, output?: string}}} Item
+ * `heard`: of an interrupted reply, what was heard of it; `past`: of a conversation that is over
  * @typedef {{ended: number, words?: number, token?: number, audio?: number}} Stages times in ms of one clock
  */
 
@@ -41,11 +41,22 @@ export class Turns {
     item.done = true;
   }
 
+  /** What a next conversation begins with: nothing more comes to these items. @returns {Turns} */
+  ended() {
+    const turns = new Turns();
+    turns.items = this.items.map((it) => ({ ...it, done: true, past: true }));
+    turns.stages = [...this.stages];
+    return turns;
+  }
+
   /** @returns {string} as a text file */
   get text() {
-    return this.items.map((it) => `${it.role}: ${it.heard ?? it.text}\n`).join("");
+    return this.items.map((it) => `${it.role}: ${it.call ? called(it.call) : (it.heard ?? it.text)}\n`).join("");
   }
 }
+
+/** @param {NonNullable<Item["call"]>} call */
+const called = ({ name, arguments: given, output }) => `${name}(${given}) = ${output ?? "?"}`;
 
 const said = (turns, { item_id, delta }) => {
   turns.item(item_id, "assistant").text += delta;
@@ -79,12 +90,12 @@ const TAKES = {
   },
   "response.output_audio.delta": (turns, _, now) => turns.reached("audio", now),
   "response.function_call_arguments.done": (turns, { item_id, call_id, name, arguments: given }) => {
-    turns.item(item_id, "tool").call = { id: call_id, name, arguments: given, answered: false };
+    turns.item(item_id, "tool").call = { id: call_id, name, arguments: given };
   },
   "response.output_item.done": (turns, { item }) => {
     if (item.type === "function_call") {
       const known = turns.item(item.id, "tool");
-      known.call ??= { id: item.call_id, name: item.name, arguments: item.arguments, answered: false };
+      known.call ??= { id: item.call_id, name: item.name, arguments: item.arguments };
       known.call.name ||= item.name;
     } else turns.item(item.id, "assistant").done = true;
   },

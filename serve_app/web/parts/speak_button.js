@@ -63,7 +63,7 @@ class SpeakButton extends Element {
       player.onChange = () => player.playing || done(undefined);
       signal.addEventListener("abort", done, { once: true });
     });
-    this.dispatchEvent(new CustomEvent("spoken"));
+    if (!signal.aborted) this.dispatchEvent(new CustomEvent("spoken"));
   }
 
   stop() {

@@ -12,7 +12,7 @@ import "../parts/waterfall.js";
 
 const EXAMPLE =
   '[{"type": "function", "name": "weather", "description": "The weather in a town", "parameters": {"type": "object", "properties": {"town": {"type": "string"}}}}]';
-const TYPING = "input, textarea, select, button, a";
+const TYPING = "input, textarea, select, button:not(#push), a";
 
 class ConversationView extends Element {
   static properties = {
@@ -81,7 +81,7 @@ class ConversationView extends Element {
       deviceId: text("deviceId"),
     };
     this.kept = null;
-    this.talk = new Talk(wanted, this.who.needs_key, () => this.requestUpdate());
+    this.talk = new Talk(wanted, this.who.needs_key, () => this.requestUpdate(), this.talk);
     this.talk.start().then(() => this.load());
     this.requestUpdate();
   }
@@ -176,11 +176,11 @@ class ConversationView extends Element {
   }
 
   call(it) {
-    const { name, arguments: given, answered } = it.call;
+    const { name, arguments: given, output } = it.call;
     return html`
       <form class="item tool" data-role="tool" @submit=${(event) => this.answer(event, it)}>
         <p><b>${strings.calls(name)}</b> <code dir="ltr">${given}</code></p>
-        ${answered ? html`<p class="soft">${strings.answered}</p>` : html`<div class="row end"><label class="field">${strings.answer}<input name="output" required autocomplete="off" /></label><button>${strings.send}</button></div>`}
+        ${output !== undefined ? html`<p class="soft" dir="auto">${strings.answered} ${output}</p>` : it.past ? nothing : html`<div class="row end"><label class="field">${strings.answer}<input name="output" required autocomplete="off" /></label><button>${strings.send}</button></div>`}
       </form>
     `;
   }

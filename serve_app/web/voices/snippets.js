@@ -12,11 +12,12 @@ export function curl(server, wanted, needsKey) {
 
 /** With OpenAI's library. */
 export function python(server, wanted, needsKey) {
-  const { input, voice, response_format, speed } = wanted;
+  const { input, voice, response_format, speed, style } = wanted;
   const key = needsKey ? `os.environ["${KEY}"]` : '"unused"';
   const given = { voice: voice ?? "default", input, response_format, ...(speed ? { speed } : {}) };
   const fields = Object.entries(given).map(([name, value]) => `    ${name}=${JSON.stringify(value)},\n`);
-  return `${needsKey ? "import os\n\n" : ""}from openai import OpenAI\n\nclient = OpenAI(base_url="${server}v1", api_key=${key})\nspeech = client.audio.speech.create(\n    model="voxray",\n${fields.join("")})\nspeech.write_to_file("speech.${response_format}")\n`;
+  const extra = style ? `    extra_body={"style": ${JSON.stringify(style)}},\n` : ""; // not a field of OpenAI's
+  return `${needsKey ? "import os\n\n" : ""}from openai import OpenAI\n\nclient = OpenAI(base_url="${server}v1", api_key=${key})\nspeech = client.audio.speech.create(\n    model="voxray",\n${fields.join("")}${extra})\nspeech.write_to_file("speech.${response_format}")\n`;
 }
 
 /** For Node, without a library. */

@@ -11,9 +11,11 @@ from deployments.chat.sim import SimChat
 from deployments.interfaces import ChatDelta, ChatRequest
 from deployments.speaker.sim import SimSpeaker
 from loadtest.speech import wav
-from serve_app.config import Config, StorageConfig
+from serve_app.config import Config, Limits, StorageConfig
+from serve_app.identity.principal import Scope
 from tests.browser import Browser, Tab, microphone, running
 from tests.fakes import FakeTranscriber, LocalReplicaSet, models, served
+from tests.identity.keys import key_of, keyed, with_keys
 from tests.web.page import accessible, click, opened, text_of, typed
 
 pytestmark = pytest.mark.browser
@@ -235,3 +237,39 @@ def test_a_denied_microphone_is_explained(tab: Tab) -> None:
     tab.until(f"return {STATE} == 'over'")
     assert "does not permit" in text_of(tab, ".notice")
     assert tab.problems == []
+
+
+def test_a_full_server_is_waited_for(browser: Browser, tmp_path: Path) -> None:
+    limits = Limits(max_sessions=1, retry_after_s=2)
+    storage = StorageConfig(directory=str(tmp_path))
+    with served(Config(profile="sim", storage=storage, limits=limits)) as address:
+        with browser.tab() as tab:
+            opened(tab, address, "conversation")
+            with browser.tab() as first:
+                opened(first, address, "conversation")
+                begun(first)
+                click(tab, "#begin")
+                tab.until("return document.querySelector('.countdown')?.innerText")
+                assert text_of(tab, ".notice p")
+                click(first, "#end")
+            tab.until(f"return ['listening', 'hearing'].includes({STATE})", 30)
+            assert not tab.run("return !!document.querySelector('.notice[role=alert]')")
+            click(tab, "#end")
+
+
+def test_words_stay_when_the_key_is_revoked_in_the_middle(browser: Browser, tmp_path: Path) -> None:
+    config = Config(profile="sim", storage=StorageConfig(directory=str(tmp_path)))
+    with served(with_keys(config, "acme")) as address, browser.tab() as tab:
+        tab.open(f"http://{address}/#/conversation")
+        tab.until("return !!document.querySelector('[name=key]')")
+        typed(tab, "[name=key]", key_of("acme"))
+        click(tab, "form .primary")
+        begun(tab)
+        click(tab, "#mute")
+        typed(tab, "#type input", "Hello.")
+        click(tab, "#type button")
+        tab.until("return !!document.querySelector('.item.assistant')", 30)
+        keyed(tmp_path, bolt={Scope.JOBS})
+        tab.until(f"return {STATE} == 'over'", 60)
+        tab.until("return !!document.querySelector('[name=key]')")
+        assert "Hello." in text_of(tab, ".said")

@@ -80,6 +80,11 @@ class ConversationView extends Element {
       pushToTalk: form.has("push"),
       deviceId: text("deviceId"),
     };
+    this.open(wanted);
+  }
+
+  /** Goes on below what was said before. @param {import("../conversation/talk.js").Wanted} wanted */
+  open(wanted) {
     this.kept = null;
     this.talk = new Talk(wanted, this.who.needs_key, () => this.requestUpdate(), this.talk);
     this.talk.start().then(() => this.load());
@@ -146,7 +151,8 @@ class ConversationView extends Element {
       this.toldOf = error;
       this.said = { code: error.code, message, retryAfterS: error.retryAfterS };
     }
-    return html`<error-notice .error=${this.said}></error-notice>`;
+    const again = this.active ? null : () => this.open(this.talk.wanted);
+    return html`<error-notice .error=${this.said} .retry=${again}></error-notice>`;
   }
 
   items() {

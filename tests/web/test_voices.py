@@ -111,3 +111,21 @@ def test_speech_is_downloaded(browser: Browser, address: str, tmp_path: Path) ->
                 break
             tab.run("await new Promise((done) => setTimeout(done, 50))")
         assert any(name.startswith("speech.mp3") for name in os.listdir(tmp_path))
+
+
+def test_a_download_that_failed_is_tried_again_as_it_was(tab: Tab) -> None:
+    tab.run(
+        "const it = document.querySelector('#format'); it.value = 'wav'; it.dispatchEvent(new Event('change'))"
+    )
+    tab.run(
+        """const real = window.fetch; window.asked = [];
+        window.fetch = (url, options) => {
+          asked.push(options?.body ?? null);
+          return asked.length == 1 ? Promise.reject(new TypeError('offline')) : real(url, options);
+        };"""
+    )
+    click(tab, "#download")
+    click(tab, ".notice button")
+    tab.until("return asked.length == 2 && !document.querySelector('.notice[role=alert]')")
+    first, second = tab.run("return asked.map((it) => JSON.parse(it))")
+    assert first == second and first["response_format"] == "wav"

@@ -30,6 +30,8 @@ class VoicesView extends Element {
     /** @type {any} what GET v1/audio/voices says */
     this.known = null;
     this.error = null;
+    /** What failed, once more. */
+    this.again = () => this.load();
     this.wanted = { text: strings.sample, voice: "", second: "", share: 50, speed: 1, language: "", style: "", format: "mp3" };
     /** @type {string[] | null} two voices in an order that only chance knows */
     this.pair = null;
@@ -82,7 +84,7 @@ class VoicesView extends Element {
   render() {
     return html`
       <h1>${strings.title}</h1>
-      ${this.error ? html`<error-notice .error=${this.error} .retry=${() => this.load()}></error-notice>` : nothing}
+      ${this.error ? html`<error-notice .error=${this.error} .retry=${this.again}></error-notice>` : nothing}
       ${this.known ? html`<div class="columns"><div>${this.text()} ${this.compare()}</div><div>${this.options()} ${this.code()}</div></div>` : nothing}
     `;
   }
@@ -216,6 +218,7 @@ class VoicesView extends Element {
       download(await speech(this.asked()), `speech.${this.wanted.format}`);
       this.error = null;
     } catch (error) {
+      this.again = () => this.save();
       this.error = error;
     } finally {
       this.busy = "";

@@ -112,6 +112,8 @@ def test_what_is_truncated_is_what_was_played(tab: Tab) -> None:
     played = tab.run(f"return {TALK}.player.playedMs({sent['item_id']!r})")
     assert 300 < sent["audio_end_ms"] <= played + 1
     assert played - sent["audio_end_ms"] < 30, "nothing is played after it"
+    tab.until("return !!document.querySelector('.unheard')", 30)
+    assert text_of(tab, ".notice[role=alert]") == "", "the server had made all of it: no error"
     click(tab, "#end")
 
 

@@ -6,6 +6,8 @@ import { Realtime } from "./realtime.js";
 import { Turns } from "./turns.js";
 
 const RATE = 24_000;
+/** The reply to be stopped had been made in full, or was not begun: what was asked for holds. */
+const ALREADY_OVER = "response_cancel_not_active";
 
 /**
  * States: `opening`, `listening`, `hearing` the person, `thinking`, `speaking`, `over`.
@@ -96,7 +98,7 @@ export class Talk {
     if (event.type === "response.output_audio.delta" && !this.#dropped.has(event.response_id)) this.#play(event);
     if (event.type === "conversation.item.retrieved") this.#told(event.item);
     if (event.type === "response.done") this.#ended(event.response);
-    if (event.type === "error") this.error = event.error;
+    if (event.type === "error" && event.error.code !== ALREADY_OVER) this.error = event.error;
     this.onChange();
   }
 

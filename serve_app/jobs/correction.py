@@ -104,9 +104,10 @@ def corrected(result: Result, edits: Sequence[Edit]) -> Result:
 def _set_text(segments: list[SpokenSegment], edit: Any) -> list[SpokenSegment]:
     at = _at(segments, edit.segment)
     old, new = segments[at], edit.text.split()
-    words = retimed(old.words, new, old) if old.words else []
+    has_times = any(it.words for it in segments)  # one whose words were all taken away has none now
+    words = retimed(old.words, new, old) if has_times else []
     changed: dict[str, Any] = {"text": " ".join(new), "words": words}
-    if not old.words:
+    if not words:
         changed["confidence"] = 1.0
     return [*segments[:at], _measured(old.model_copy(update=changed)), *segments[at + 1 :]]
 
@@ -134,7 +135,7 @@ def _split(segments: list[SpokenSegment], edit: Any) -> list[SpokenSegment]:
 def _parts(whole: SpokenSegment, word: int, new_id: int) -> tuple[SpokenSegment, SpokenSegment]:
     texts = whole.text.split()
     first, second = " ".join(texts[:word]), " ".join(texts[word:])
-    if whole.words:
+    if len(whole.words) == len(texts):
         until, since = whole.words[word - 1].end_ms, whole.words[word].start_ms
     else:  # no times of words: by the length of the texts
         share = len(first) / len(whole.text)

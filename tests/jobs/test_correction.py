@@ -65,3 +65,20 @@ def test_what_is_split_and_merged_again_is_the_same(before: Result, at: int, wor
     assert after.full_text == before.full_text and after.words == before.words
     plain = [(it.id, it.text, it.start_ms, it.end_ms) for it in before.aligned_segments]
     assert [(it.id, it.text, it.start_ms, it.end_ms) for it in after.aligned_segments] == plain
+
+
+def test_words_that_are_written_where_none_were_left_have_times() -> None:
+    words = [Word(it, n * 40_000, n * 40_000 + 6_000, 0.5) for n, it in enumerate("abcd")]
+    turns = [SpeakerTurn(n % 2, n * 40_000, (n + 1) * 40_000) for n in range(4)]
+    stages = StageResults(words, "en", turns, None)
+    before = result(stages, Quality.unknown(160_000), [], {"transcriber": "sim"}, True)
+    edits = [
+        {"op": "set_text", "segment": 1, "text": ""},
+        {"op": "set_text", "segment": 1, "text": "x y z"},
+        {"op": "merge", "segment": 0},
+        {"op": "split", "segment": 0, "word": 3},
+    ]
+    after = corrected(before, Correction.model_validate({"edits": edits}).edits)
+    first, second = after.aligned_segments[:2]
+    assert (first.text, second.text) == ("a x y", "z")
+    assert [it.word for it in first.words] == ["a", "x", "y"] and len(second.words) == 1

@@ -2,10 +2,11 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Path
+from fastapi import APIRouter, Header
 from fastapi.responses import Response
 
 from serve_app.api.job_answers import etag, result_answer
+from serve_app.api.jobs import Id
 from serve_app.api.submission import Submission
 from serve_app.errors import ClientError
 from serve_app.identity.principal import Caller
@@ -13,7 +14,6 @@ from serve_app.jobs.correction import Correction
 from serve_app.jobs.job import Job
 from serve_app.jobs.revisions import conflict
 
-Id = Annotated[str, Path(alias="id", max_length=80)]
 IfMatch = Annotated[
     str | None,
     Header(max_length=200, description="The `ETag` of the result that was read; it is needed."),

@@ -19,8 +19,7 @@ async def searched(
     their text, as [start, end) in Unicode code points. Raises `ClientError`."""
     asked, jobs = terms(text), submission.jobs
     before = (await jobs.queue.get(tenant, after)).sequence if after else None
-    named = await _named(submission, tenant, asked)
-    ids = await jobs.search.find(tenant, asked, named, before, limit + 1) if asked else []
+    ids = await _found(submission, tenant, asked, before, limit + 1) if asked else []
     found = await jobs.queue.those(tenant, ids[:limit])
     views = await submission.views(*found)
     passages = [await jobs.search.passages_of(job.id, asked) for job in found]
@@ -32,13 +31,20 @@ async def searched(
     }
 
 
+async def _found(
+    submission: Submission, tenant: str, asked: list[Term], before: int | None, most: int
+) -> list[str]:
+    named = await _named(submission, tenant, asked)
+    return await submission.jobs.search.find(tenant, asked, named, before, most)
+
+
 async def _named(submission: Submission, tenant: str, asked: list[Term]) -> list[str]:
     newest, _ = await submission.jobs.queue.find(tenant, Filter(limit=NAMED))
     return [job.id for job in newest if _has_name(job) and in_name(asked, job.filename)]
 
 
 def _has_name(job: Job) -> bool:
-    """A live recording has none of its own."""
+    """A live recording was not a file."""
     return job.kind == "file"
 
 

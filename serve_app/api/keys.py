@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from serve_app.config.auth import AuthConfig
 from serve_app.errors import ClientError
 from serve_app.identity.api_key import Peppers
-from serve_app.identity.api_keys import ApiKey, ApiKeys, NoSuchKey, Order
+from serve_app.identity.api_keys import MOST_NAME, ApiKey, ApiKeys, NoSuchKey, Order, key_name
 from serve_app.identity.peppers import peppers_of
 from serve_app.identity.principal import Scope
 from serve_app.identity.tenant import tenant_name
@@ -17,13 +17,6 @@ from serve_app.jobs.database import Database
 from serve_app.observability.audit import audit
 
 LONGEST_S = 3650 * 86_400
-MOST_NAME = 80
-
-
-def _printable(text: str) -> str:
-    if not text.isprintable():
-        raise ValueError("only printable characters")
-    return text
 
 
 class KeyAsked(BaseModel):
@@ -31,7 +24,7 @@ class KeyAsked(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    name: Annotated[str, AfterValidator(_printable)] = Field("", max_length=MOST_NAME)
+    name: Annotated[str, AfterValidator(key_name)] = Field("", max_length=MOST_NAME)
     tenant: Annotated[str, AfterValidator(tenant_name)] = Field("default", max_length=63)
     scopes: list[Scope] = Field(min_length=1, max_length=len(Scope))
     expires_in_s: int | None = Field(
@@ -84,11 +77,5 @@ def _peppers(auth: AuthConfig) -> Peppers:
 
 
 def _shown(key: ApiKey) -> dict[str, Any]:
-    """Without what is secret. Times are seconds since 1970."""
-    fields = ("id", "tenant", "name", "created", "expires", "revoked", "last_used")
-    return {
-        "object": "key",
-        **{name: getattr(key, name) for name in fields},
-        "scopes": sorted(key.scopes),
-        "state": key.state(time.time()),
-    }
+    """Times are seconds since 1970."""
+    return {"object": "key", **key.shown(time.time())}

@@ -79,7 +79,7 @@ class Submission:
             return await self.jobs.submit(upload)
 
     async def check_size(self, caller: Principal, size: int) -> None:
-        """Whether a recording of so many bytes may come. Raises `ClientError`."""
+        """Raises `ClientError` if a recording of this size, in bytes, is not allowed now."""
         self._limiter.check_quota(caller, Counted.AUDIO)
         most = self.jobs.config.max_upload_bytes
         if size > most:

@@ -10,10 +10,11 @@ from collections.abc import AsyncIterator
 from email.utils import formatdate
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Path, Request
+from fastapi import APIRouter, Header, Request
 from fastapi.responses import Response
 from starlette.requests import ClientDisconnect
 
+from serve_app.api.jobs import Id
 from serve_app.api.submission import Submission
 from serve_app.errors import ClientError
 from serve_app.identity.principal import Caller, Principal
@@ -26,7 +27,6 @@ MOST_METADATA = 8_000
 LISTS = ("hotwords",)
 """Options with several values, one in each line."""
 
-Id = Annotated[str, Path(alias="id", max_length=80)]
 Length = Annotated[int, Header(ge=1, le=1 << 50, description="Bytes of the recording.")]
 Offset = Annotated[
     int | None, Header(ge=0, le=1 << 50, description="How far the upload is, in bytes; needed.")

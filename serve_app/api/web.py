@@ -10,6 +10,7 @@ import hashlib
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
+from typing import NamedTuple
 
 from fastapi import APIRouter, FastAPI, Request, Response
 from starlette.exceptions import HTTPException
@@ -59,25 +60,29 @@ async def file(scope: Scope, receive: Receive, send: Send) -> None:
     await answer(scope, receive, send)
 
 
+class Content(NamedTuple):
+    plain: bytes
+    compressed: bytes
+    tag: str
+    """The `ETag`."""
+
+
 def _answer(request: Request, path: Path) -> Response:
     content = _content(path)
-    tag = f'"{base64.urlsafe_b64encode(hashlib.sha256(content).digest()[:15]).decode()}"'
-    headers = {"ETag": tag, "Vary": "Accept-Encoding", "Cache-Control": "no-cache"}
-    if tag in request.headers.get("if-none-match", ""):
+    headers = {"ETag": content.tag, "Vary": "Accept-Encoding", "Cache-Control": "no-cache"}
+    if content.tag in request.headers.get("if-none-match", ""):
         return Response(status_code=304, headers=headers)
     if "gzip" in request.headers.get("accept-encoding", ""):
-        content, headers["Content-Encoding"] = _compressed(path), "gzip"
-    return Response(content, media_type=TYPES[path.suffix], headers=headers)
+        headers["Content-Encoding"] = "gzip"
+        return Response(content.compressed, media_type=TYPES[path.suffix], headers=headers)
+    return Response(content.plain, media_type=TYPES[path.suffix], headers=headers)
 
 
 @cache
-def _content(path: Path) -> bytes:
-    """Raises `HTTPException` 404."""
+def _content(path: Path) -> Content:
+    """Read, compressed and hashed once. Raises `HTTPException` 404."""
     if path.suffix not in TYPES or FOLDER not in path.resolve().parents or not path.is_file():
         raise HTTPException(404)
-    return path.read_bytes()
-
-
-@cache
-def _compressed(path: Path) -> bytes:
-    return gzip.compress(_content(path), mtime=0)
+    plain = path.read_bytes()
+    tag = base64.urlsafe_b64encode(hashlib.sha256(plain).digest()[:15]).decode()
+    return Content(plain, gzip.compress(plain, mtime=0), f'"{tag}"')

@@ -20,18 +20,17 @@ from serve_app.cli.duration import seconds_of, seconds_or_never
 from serve_app.config import Config
 from serve_app.config.auth import AuthConfig
 from serve_app.identity.api_key import Peppers, parsed_key
-from serve_app.identity.api_keys import ApiKey, ApiKeys, NewKey, NoSuchKey, Order
+from serve_app.identity.api_keys import ApiKey, ApiKeys, NewKey, NoSuchKey, Order, key_name
 from serve_app.identity.peppers import peppers_of
 from serve_app.identity.principal import ALL, EVERYBODY, Scope
 from serve_app.identity.tenant import tenant_name
-
-MOST_NAME = 80
 
 
 def order(tenant: str, scopes: str, expires: str, name: str) -> Order:
     """Raises `WrongUsage`."""
     try:
-        return Order(tenant_name(tenant), _scopes(scopes), seconds_or_never(expires), _name(name))
+        lifetime_s = seconds_or_never(expires)
+        return Order(tenant_name(tenant), _scopes(scopes), lifetime_s, key_name(name))
     except ValueError as error:
         raise WrongUsage(str(error)) from error
 
@@ -49,7 +48,7 @@ def create_key(file: Path, wanted: Order) -> None:
 def list_keys(file: Path, as_json: bool) -> None:
     keys = _ask(configuration(file), lambda keys: keys.all())
     if as_json:
-        print(json.dumps([_plain(key) for key in keys]))
+        print(json.dumps([key.shown(time.time()) for key in keys]))
     else:
         Console(highlight=False).print(_table(keys))
 
@@ -123,12 +122,6 @@ def _scopes(text: str) -> frozenset[Scope]:
     return frozenset(map(Scope, words))
 
 
-def _name(text: str) -> str:
-    if len(text) > MOST_NAME or not text.isprintable():
-        raise ValueError(f"a name has at most {MOST_NAME} printable characters")
-    return text
-
-
 def _show(new: NewKey) -> None:
     print(new.shown)
     _explain(new.row)
@@ -163,13 +156,6 @@ def _table(keys: Sequence[ApiKey]) -> Table:
             key.id, key.tenant, _words(key), key.state(time.time()), *times, escape(key.name)
         )
     return table
-
-
-def _plain(key: ApiKey) -> dict[str, Any]:
-    """Without what is secret."""
-    shown = ("id", "tenant", "name", "created", "expires", "revoked", "last_used")
-    fields = {name: getattr(key, name) for name in shown}
-    return {**fields, "scopes": sorted(key.scopes), "state": key.state(time.time())}
 
 
 def _tell_created(config: Config, new: NewKey) -> None:

@@ -19,6 +19,7 @@ from serve_app.jobs.database import Database, now
 from serve_app.jobs.tables import api_keys
 
 PAGE = 500
+MOST_NAME = 80
 USED_EVERY_S = 60.0
 """How exactly it is known when a key was last used."""
 
@@ -49,10 +50,26 @@ class ApiKey(NamedTuple):
     def lifetime_s(self) -> float | None:
         return None if self.expires is None else self.expires - self.created
 
+    def shown(self, at: float) -> dict[str, Any]:
+        """As JSON, without what is secret; `at`: now."""
+        fields = ("id", "tenant", "name", "created", "expires", "revoked", "last_used")
+        return {
+            **{name: getattr(self, name) for name in fields},
+            "scopes": sorted(self.scopes),
+            "state": self.state(at),
+        }
+
     def state(self, at: float) -> str:
         if self.revoked is not None:
             return "revoked"
         return "expired" if self.expires is not None and self.expires <= at else "valid"
+
+
+def key_name(text: str) -> str:
+    """Raises `ValueError` for what is no name of a key."""
+    if len(text) > MOST_NAME or not text.isprintable():
+        raise ValueError(f"a name has at most {MOST_NAME} printable characters")
+    return text
 
 
 class Order(NamedTuple):

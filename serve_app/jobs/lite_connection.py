@@ -19,10 +19,11 @@ class _Lite(sqlite3.Connection):
 
 
 class _StopsOnce(aiosqlite.Connection):
-    """Its thread is told once to end: who tells a thread that has ended waits for ever.
+    """Asks its thread to end only once: a second request would wait forever for a thread that has
+    ended.
 
-    SQLAlchemy tells it twice when a task is cancelled while it closes a connection, and then the
-    loop of that task cannot end.
+    SQLAlchemy asks twice when a task is cancelled while it closes a connection. Then the event loop
+    of that task could not end.
     """
 
     _stopping: asyncio.Future[Any] | None = None

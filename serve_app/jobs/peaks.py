@@ -38,6 +38,6 @@ class Peaks:
 
 
 def folded(peaks: bytes, most: int = MOST) -> tuple[list[int], float]:
-    """At most so many, and how many there are for each second."""
+    """At most `most` peaks, and how many of them there are per second."""
     step = max(1, -(-len(peaks) // most))
     return [max(peaks[at : at + step]) for at in range(0, len(peaks), step)], PER_SECOND / step

@@ -2,12 +2,10 @@
 
 Positions in a WAV are exact in every browser, while those in MP3 with a variable rate or in WebM
 drift. It is stored as the FLAC blocks that the job's stages have read: half the size, and each
-block is decoded by itself. 44 bytes of RIFF header (http://soundfile.sapp.org/doc/WaveFormat), then
-the samples.
+block is decoded by itself. First the header (`wav_header`), then the samples.
 """
 
 import asyncio
-import struct
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
@@ -15,6 +13,7 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 
+from deployments.audio import wav_header
 from deployments.decoding import Source
 from deployments.interfaces import BYTES_PER_SAMPLE, RATE
 from serve_app.errors import ClientError
@@ -63,7 +62,7 @@ class Playback:
     async def pieces(self, start: int, end: int) -> AsyncIterator[bytes]:
         """Bytes `start` to `end` of the WAV, a block of ten seconds at a time."""
         if start < HEADER_BYTES:
-            yield header(self.index.samples)[start:end]
+            yield wav_header(RATE, self.index.samples * BYTES_PER_SAMPLE)[start:end]
         first = max(0, start - HEADER_BYTES)
         until = max(0, end - HEADER_BYTES)
         for number in range(first // BLOCK_BYTES, -(-until // BLOCK_BYTES)):
@@ -81,15 +80,15 @@ class Playback:
 
 async def playback_of(objects: Objects, job: Job) -> Playback:
     """Raises `ClientError` `playback_not_ready` while, or where, there is no copy."""
-    body, stored = await objects.read(job, INDEX), await objects.open(job, SOUND)
-    if body is None or stored is None:
-        raise ClientError("playback_not_ready", "there is no playback copy of the recording (yet)")
-    return Playback(msgspec.msgpack.decode(body, type=Index), stored)
+    index, stored = await _index(objects, job), await objects.open(job, SOUND)
+    if stored is None:
+        raise _not_ready()
+    return Playback(index, stored)
 
 
 async def peaks_of(objects: Objects, job: Job) -> dict[str, object]:
     """As the API shows them. Raises `ClientError` as `playback_of`."""
-    index = (await playback_of(objects, job)).index
+    index = await _index(objects, job)
     found, rate = folded(index.peaks)
     return {
         "object": "peaks",
@@ -99,12 +98,14 @@ async def peaks_of(objects: Objects, job: Job) -> dict[str, object]:
     }
 
 
-def header(samples: int) -> bytes:
-    """Of a WAV file of mono pcm_s16le at 16 kHz."""
-    size = samples * BYTES_PER_SAMPLE
-    riff = struct.pack("<4sI4s", b"RIFF", 36 + size, b"WAVE")
-    form = struct.pack("<4sIHHIIHH", b"fmt ", 16, 1, 1, RATE, RATE * BYTES_PER_SAMPLE, 2, 16)
-    return riff + form + struct.pack("<4sI", b"data", size)
+async def _index(objects: Objects, job: Job) -> Index:
+    if (body := await objects.read(job, INDEX)) is None:
+        raise _not_ready()
+    return msgspec.msgpack.decode(body, type=Index)
+
+
+def _not_ready() -> ClientError:
+    return ClientError("playback_not_ready", "there is no playback copy of the recording (yet)")
 
 
 def _mono(block: bytes, channels: int) -> bytes:

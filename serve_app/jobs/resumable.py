@@ -97,24 +97,27 @@ class ResumableUploads:
         if len(upload.parts) >= MOST_PARTS:
             reason = f"an upload has at most {MOST_PARTS} parts: send larger ones"
             raise ClientError("too_many_uploads", reason)
-        name = f"parts/{upload.received:015}-{uuid.uuid4().hex[:8]}"
+        folder = f"parts/{upload.received:015}-{uuid.uuid4().hex[:8]}"
+        name = f"{folder}/bytes"  # what is deleted is a folder
         counted = _Counted(pieces, upload.size - upload.received)
         await self._objects.put_stream(upload.path(name), upload.sealed_key, aiter(counted))
         grown = upload._replace(
             received=upload.received + counted.size, parts=(*upload.parts, name)
         )
-        if not counted.size or not await self._advance(upload, grown):
-            await self._objects.delete(upload.path(name))
-        return grown
+        if counted.size and await self._advanced(upload, grown):
+            return grown
+        await self._objects.delete(upload.path(folder))
+        if counted.size:
+            raise offset_conflict()
+        return upload
 
-    async def _advance(self, before: PartialUpload, after: PartialUpload) -> bool:
+    async def _advanced(self, before: PartialUpload, after: PartialUpload) -> bool:
+        """False if another request was faster."""
         same = (uploads.c.id == before.id) & (uploads.c.received == before.received)
         values: dict[str, Any] = {"received": after.received, "parts": json.dumps(after.parts)}
         async with self._database.write() as connection:
             grown = await connection.execute(uploads.update().where(same).values(**values))
-        if not grown.rowcount:
-            raise offset_conflict()
-        return True
+        return bool(grown.rowcount)
 
     async def content(self, upload: PartialUpload) -> AsyncIterator[bytes]:
         """The whole recording, part by part."""

@@ -1,7 +1,7 @@
 """Corrected results: each correction is a revision with a number, and the newest one counts.
 
 The result of the recogniser is revision 0 and stays as it is. A revision is an object beside it,
-written while its row is locked: of two who correct the same revision, one is told of a conflict.
+written while its row is locked: if two people correct the same revision, the second is told so.
 """
 
 from typing import Any, NamedTuple

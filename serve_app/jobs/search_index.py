@@ -62,7 +62,7 @@ class SearchIndex:
         self._private = private
 
     async def index(self, job: Job) -> None:
-        """Writes a completed job's passages anew."""
+        """Replaces the passages of a completed job."""
         found = [] if job.sealed_key else await self._passages(job)
         async with self._database.write() as connection:
             await connection.execute(passages.delete().where(passages.c.job_id == job.id))
@@ -72,15 +72,14 @@ class SearchIndex:
             done = jobs.update().where(jobs.c.id == job.id).values(indexed=True)
             await connection.execute(done)
 
-    async def index_some(self) -> int:
-        """Jobs that have none yet, the newest first; how many that were."""
+    async def index_some(self) -> None:
+        """Some jobs that have no passages yet, the newest first."""
         missing = (jobs.c.state == JobState.COMPLETED) & jobs.c.indexed.is_(False)
         newest = jobs.select().where(missing).order_by(jobs.c.sequence.desc()).limit(AT_ONCE)
         async with self._database.read() as connection:
             rows = (await connection.execute(newest)).mappings().all()
         for row in rows:
             await self.index(self._private.job(row))
-        return len(rows)
 
     async def find(
         self,

@@ -15,7 +15,7 @@ from serve_app.identity.principal import Scope
 from tests.fakes import serving
 from tests.identity.keys import bearer, keyed, with_keys
 from tests.jobs.test_jobs import running
-from tests.jobs.test_search import config, stored
+from tests.jobs.test_search import config
 
 Event = dict[str, Any]
 
@@ -108,6 +108,3 @@ def test_many_watchers_cost_one_look(tmp_path: Path, count: int, talk: bytes) ->
             until(events, id_, "completed")
         for stream in streams:
             stream.__exit__(None, None, None)
-
-
-__all__ = ["stored"]

@@ -11,7 +11,7 @@ import pytest
 from loadtest.speech import wav
 from serve_app.jobs import revisions
 from tests.jobs.test_jobs import ENDED, Client, code_of, running, without_worker
-from tests.jobs.test_search import config, find, said, stored
+from tests.jobs.test_search import config, find, said
 from tests.waiting import wait_for
 
 SAYS = "one two three four five"
@@ -198,6 +198,3 @@ def test_with_its_job_everything_is_gone(client: Client, url: str, tmp_path: Pat
     assert httpx.delete(url).status_code == 204
     assert not list(tmp_path.rglob("revisions"))
     assert correct(url, "*", edits=[text(0, "a")]).status_code == 404
-
-
-__all__ = ["stored"]

@@ -24,12 +24,6 @@ from tests.waiting import wait_for
 SAYS = "Grüße from the café, zanzibar-hook 2024 <b>bold</b>"
 
 
-@pytest.fixture
-def stored(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In both databases."""
-    monkeypatch.setenv("VOXRAY_DATABASE_URL", database_url)
-
-
 def config(folder: Path, **sections: Any) -> Config:
     storage = {"directory": str(folder)}
     args = {"profile": "sim", "storage": storage, "jobs": {"poll_s": 0.05}, **sections}

@@ -1,8 +1,9 @@
 """Resumable uploads: tus 1.0."""
 
+import asyncio
 import base64
 import socket
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,17 +11,21 @@ import httpx2 as httpx
 import pytest
 
 from loadtest.speech import wav
-from serve_app.config import Config
+from serve_app.config import Config, StorageConfig
+from serve_app.errors import ClientError
+from serve_app.identity.principal import EVERYBODY
 from serve_app.jobs import resumable, sweeping
+from serve_app.jobs.database import Database
+from serve_app.jobs.objects import Objects
+from serve_app.jobs.resumable import ResumableUploads
 from tests.fakes import models, served, working
 from tests.identity.keys import bearer, with_keys
 from tests.jobs.test_jobs import ENDED, Client, code_of, running
-from tests.jobs.test_search import config, stored
+from tests.jobs.test_search import config
 from tests.waiting import wait_for
 
 VERSION = {"Tus-Resumable": "1.0.0"}
 PART = {**VERSION, "Content-Type": "application/offset+octet-stream"}
-__all__ = ["stored"]
 
 
 @pytest.fixture
@@ -118,6 +123,35 @@ def test_offsets_must_fit(client: Client) -> None:
     assert httpx.head(upload).headers["upload-offset"] == "0"
 
 
+def test_what_is_not_kept_leaves_nothing(tmp_path: Path, stored: None) -> None:
+    """Neither a request without bytes, nor one that was slower than another."""
+
+    async def story() -> None:
+        storage = StorageConfig(directory=str(tmp_path))
+        database = Database(storage.database_url)
+        uploads = ResumableUploads(database, Objects(storage))
+        begun = await uploads.create(EVERYBODY, 10, {})
+        assert await uploads.append(begun, pieces()) == begun
+        assert not parts(tmp_path)
+        grown = await uploads.append(begun, pieces(b"abc"))
+        assert (await uploads.get("default", begun.id)) == grown and grown.received == 3
+        with pytest.raises(ClientError, match="Upload-Offset"):
+            await uploads.append(begun, pieces(b"xyz"))
+        assert [it.read_bytes() for it in parts(tmp_path)] == [b"abc"]
+        await database.close()
+
+    asyncio.run(story())
+
+
+async def pieces(*given: bytes) -> AsyncIterator[bytes]:
+    for piece in given:
+        yield piece
+
+
+def parts(folder: Path) -> list[Path]:
+    return [it for it in folder.rglob("bytes") if it.is_file()]
+
+
 def test_what_is_no_recording_is_refused_at_the_end(client: Client) -> None:
     upload = begun(client.url, 100, filename="a.txt")
     answer = send(upload, 0, b"x" * 100)
@@ -195,7 +229,7 @@ def test_nobody_elses_upload_is_there(
         assert send(upload, 0, body[:50], **bearer("bolt")).status_code == 404
         assert httpx.head(upload, headers=bearer("bolt")).status_code == 404
         assert send(upload, 0, body[:50_000], **bearer("acme")).status_code == 204
-        (part,) = [it for it in tmp_path.rglob("parts/*") if it.is_file()]
+        (part,) = parts(tmp_path)
         assert b"RIFF" not in part.read_bytes()
         answer = send(upload, 50_000, body[50_000:], **bearer("acme"))
         assert answer.headers["x-voxray-job"]

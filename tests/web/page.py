@@ -56,6 +56,14 @@ def typed(tab: Tab, selector: str, text: str) -> None:
     tab.call("Input.insertText", text=text)
 
 
+def give(tab: Tab, selector: str, *files: Path) -> None:
+    """Files to a field that takes some."""
+    tab.until(f"return !!document.querySelector({json.dumps(selector)})")
+    root = tab.call("DOM.getDocument")["root"]["nodeId"]
+    node = tab.call("DOM.querySelector", nodeId=root, selector=selector)["nodeId"]
+    tab.call("DOM.setFileInputFiles", nodeId=node, files=[str(it) for it in files])
+
+
 def text_of(tab: Tab, selector: str) -> str:
     said: str = tab.run(f"return document.querySelector({json.dumps(selector)})?.innerText ?? ''")
     return said

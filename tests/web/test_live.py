@@ -12,7 +12,7 @@ from loadtest.speech import wav
 from serve_app.config import Config, Limits, StorageConfig
 from tests.browser import Browser, Tab, microphone, running
 from tests.fakes import FakeTranscriber, LocalReplicaSet, models, served
-from tests.web.page import accessible, click, opened, text_of, typed
+from tests.web.page import accessible, click, give, opened, text_of, typed
 
 pytestmark = pytest.mark.browser
 
@@ -162,21 +162,14 @@ def test_a_file_is_heard_and_another_one_is_refused(
     )
     (tmp_path / "talk.wav").write_bytes(wav(talk))
     (tmp_path / "not.wav").write_text("no audio")
-    give(tab, str(tmp_path / "not.wav"))
+    give(tab, "[name=file]", tmp_path / "not.wav")
     click(tab, "#begin")
     assert problem(tab) == "not_audio"
-    give(tab, str(tmp_path / "talk.wav"))
+    give(tab, "[name=file]", tmp_path / "talk.wav")
     click(tab, "#begin")
     await_finals(tab, SENTENCES)
     tab.until("return document.querySelector('.state').dataset.state == 'over'", 30)
     assert finals(tab) == [SAYS] * SENTENCES
-
-
-def give(tab: Tab, file: str) -> None:
-    tab.until("return !!document.querySelector('[name=file]')")
-    root = tab.call("DOM.getDocument")["root"]["nodeId"]
-    node = tab.call("DOM.querySelector", nodeId=root, selector="[name=file]")["nodeId"]
-    tab.call("DOM.setFileInputFiles", nodeId=node, files=[file])
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from tests.fakes import FakeTranscriber, LocalReplicaSet
 from tests.jobs import test_jobs as jobs
 from tests.jobs.test_jobs import ENDED, Client, config
 from tests.waiting import wait_for
-from tests.web.page import accessible, click, opened, text_of, typed
+from tests.web.page import accessible, click, give, opened, text_of, typed
 
 pytestmark = pytest.mark.browser
 
@@ -54,13 +54,6 @@ def tab(browser: Browser) -> Iterator[Tab]:
 
 def address(client: Client) -> str:
     return client.url.removeprefix("http://")
-
-
-def give(tab: Tab, *files: Path) -> None:
-    tab.until("return !!document.querySelector('#files')")
-    root = tab.call("DOM.getDocument")["root"]["nodeId"]
-    node = tab.call("DOM.querySelector", nodeId=root, selector="#files")["nodeId"]
-    tab.call("DOM.setFileInputFiles", nodeId=node, files=[str(it) for it in files])
 
 
 def completed(client: Client, talk: bytes, name: str = "talk.wav") -> str:
@@ -109,7 +102,7 @@ def test_from_a_file_to_subtitles(tab: Tab, client: Client, talk: bytes, tmp_pat
     file.write_bytes(wav(talk))
     opened(tab, address(client), "recordings")
     accessible(tab)
-    give(tab, file)
+    give(tab, "#files", file)
     tab.until(f"return document.body.innerText.includes({json.dumps(file.name)})")
     wait_for(lambda: listed(tab).get(file.name) == "completed", 60)
     accessible(tab)
@@ -223,7 +216,7 @@ def test_an_upload_goes_on_after_the_connection_broke(
     opened(tab, address(client), "recordings")
     slow = {"latency": 20, "downloadThroughput": -1, "uploadThroughput": 3_000_000}
     tab.call("Network.emulateNetworkConditions", offline=False, **slow)
-    give(tab, file)
+    give(tab, "#files", file)
     tab.until("return document.querySelector('.upload progress')?.value > 0", 60)
     tab.call("Network.emulateNetworkConditions", offline=True, **slow)
     tab.until("return document.querySelector('.upload')?.dataset.state == 'retrying'", 60)
@@ -245,7 +238,7 @@ def test_an_upload_goes_on_after_the_connection_broke(
 def test_a_file_without_sound_is_explained(tab: Tab, client: Client, tmp_path: Path) -> None:
     (tmp_path / "letter.txt").write_text("no sound in it")
     opened(tab, address(client), "recordings")
-    give(tab, tmp_path / "letter.txt")
+    give(tab, "#files", tmp_path / "letter.txt")
     tab.until("return document.querySelector('.upload')?.dataset.state == 'failed'", 30)
     assert "not a recording" in text_of(tab, ".upload")
 

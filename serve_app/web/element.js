@@ -11,4 +11,14 @@ export class Element extends LitElement {
 
   /** @returns {any} */
   render() {}
+
+  /** Does it; `error` is then what went wrong, or null. @param {() => any} act */
+  async attempt(act) {
+    try {
+      await act();
+      this.error = null;
+    } catch (error) {
+      this.error = error;
+    }
+  }
 }

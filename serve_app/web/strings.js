@@ -21,6 +21,8 @@ export const app = {
   retryIn: (seconds) => `Trying again in ${seconds} s`,
   tryAgain: "Try again",
   loading: "Loading…",
+  language: "Language",
+  anyLanguage: "Automatic",
 };
 
 export const signIn = {
@@ -30,6 +32,9 @@ export const signIn = {
   submit: "Sign in",
   where: "Whoever runs this server makes keys with “voxray keys create”.",
 };
+
+/** What each engine is for. */
+export const kinds = { transcriber: "Words", chat: "Replies", speaker: "Voice", diarizer: "Speakers" };
 
 export const start = {
   title: "Speech on your own machines",
@@ -42,7 +47,6 @@ export const start = {
     server: ["Look at the server", "Load, models, usage and keys."],
   },
   engines: "What answers here",
-  kinds: { transcriber: "Words", chat: "Replies", speaker: "Voice", diarizer: "Speakers" },
   /** What an engine is, honestly; others are named only. */
   honesty: {
     pocketsphinx: "embedded demo recogniser: understands little of open speech",
@@ -58,15 +62,21 @@ export const start = {
     kokoro: "Kokoro",
     pyannote: "pyannote",
   },
-  states: { warm: "ready", loading: "loading", absent: "no weights", failed: "failed", starting: "starting" },
   sample: "Try it with a sample",
-  sampleWhy: "No recording at hand? The server’s own voice makes one, and transcribes it.",
+  sampleWhy: "You have no recording yet? The server can make one with its own voice, and transcribe it.",
   sampleMake: "Make a sample recording",
   sampleMaking: "The server speaks…",
   sampleText:
     "Welcome to this short recording. It was spoken by the server that will now write it down. " +
     "You can click any word to hear it, correct what is wrong, and download subtitles.",
   sampleName: "Sample recording.wav",
+};
+
+/** Of what was heard, as a recording. */
+export const keep = {
+  keeping: "Sending…",
+  kept: "It is among your recordings, and is transcribed again with speakers.",
+  show: "Show",
 };
 
 export const live = {
@@ -81,8 +91,6 @@ export const live = {
   defaultDevice: "The system’s default",
   unnamed: (number) => `Microphone ${number}`,
   file: "Audio or video file",
-  language: "Language",
-  anyLanguage: "Automatic",
   hotwords: "Expected words",
   hotwordsHint: "Names and terms, separated by commas. The embedded demo recogniser then hears only these.",
   begin: "Start",
@@ -97,11 +105,8 @@ export const live = {
   leaveLarge: "Leave large type",
   copy: "Copy",
   keep: "Keep this session",
-  keeping: "Sending…",
-  kept: "It is among your recordings, and is transcribed again with speakers.",
-  show: "Show",
   keepName: (stamp) => `Live ${stamp}.wav`,
-  discard: "These words are not stored. Start anew and forget them?",
+  discard: "These words are not saved. Start again and discard them?",
   states: {
     opening: "Waiting for the sound…",
     connecting: "Connecting…",
@@ -156,7 +161,6 @@ export const server = {
   table: "As a table",
   time: "Time",
   models: "Models",
-  kinds: { transcriber: "Words", chat: "Replies", speaker: "Voice", diarizer: "Speakers" },
   states: { warm: "ready", loading: "loading", absent: "no weights", failed: "failed", starting: "starting" },
   replicas: "Replicas",
   replicaStates: (states) =>
@@ -206,8 +210,6 @@ export const recordings = {
   pickFolder: "Choose a folder",
   uploads: "Uploads",
   options: "Options",
-  language: "Language",
-  anyLanguage: "Automatic",
   speakers: "Speakers",
   anySpeakers: "find out",
   hotwords: "Expected words, separated by commas",

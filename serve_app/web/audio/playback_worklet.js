@@ -23,7 +23,7 @@ class Playback extends AudioWorkletProcessor {
   told({ samples, tag, flush }) {
     if (samples) {
       this.queue.push({ samples, tag });
-      this.wasPlaying = true; // its end is told, however short it is
+      this.wasPlaying = true; // so that its end is reported even if it is very short
     }
     if (!flush) return;
     this.queue = [];

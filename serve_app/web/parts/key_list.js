@@ -33,15 +33,6 @@ class KeyList extends Element {
     });
   }
 
-  async attempt(act) {
-    try {
-      await act();
-      this.error = null;
-    } catch (error) {
-      this.error = error;
-    }
-  }
-
   render() {
     return html`
       ${this.error ? html`<error-notice .error=${this.error}></error-notice>` : nothing} ${this.made ? this.secret() : nothing}

@@ -1,7 +1,7 @@
 /** What to listen to, and what helps the recogniser. A button elsewhere submits it; fires `begin` in the click that browsers want to see. */
 import { Element, html, nothing } from "../element.js";
-import { languages } from "../languages.js";
 import { live as strings } from "../strings.js";
+import { languageField } from "./language_field.js";
 
 class LiveOptions extends Element {
   static properties = { devices: {}, disabled: { type: Boolean }, source: { state: true } };
@@ -24,13 +24,7 @@ class LiveOptions extends Element {
           </select>
         </label>
         ${this.source === "microphone" ? this.microphone() : nothing} ${this.source === "file" ? this.file() : nothing}
-        <label class="field">
-          ${strings.language}
-          <select name="language" ?disabled=${this.disabled}>
-            <option value="">${strings.anyLanguage}</option>
-            ${languages().map(([code, name]) => html`<option value=${code}>${name}</option>`)}
-          </select>
-        </label>
+        ${languageField(this.disabled)}
         <label class="field">
           ${strings.hotwords}
           <input name="hotwords" ?disabled=${this.disabled} autocomplete="off" aria-describedby="hotwords-hint" />

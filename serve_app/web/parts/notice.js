@@ -4,6 +4,18 @@ import { app as strings } from "../strings.js";
 
 const TOAST_MS = 4_000;
 const SHOWN_TOASTS = 3;
+const explanations = new WeakMap();
+
+/**
+ * An error for `<error-notice>` with a message in plain words, if its code has some: the same object for the same
+ * error, because a new one would begin the countdown again.
+ * @param {any} error @param {Record<string, string>} problems by code
+ */
+export function explained(error, problems) {
+  const { code, retryAfterS } = error;
+  if (!explanations.has(error)) explanations.set(error, { code, retryAfterS, message: problems[code] ?? error.message });
+  return explanations.get(error);
+}
 
 /** An error in plain words; with `retry` it counts down what the server asked for, or has a button. */
 class ErrorNotice extends Element {

@@ -150,8 +150,8 @@ class OneRecording extends Element {
           <label class="row">${strings.speed}
             <select @change=${(event) => this.setSpeed(Number(event.target.value))}>${SPEEDS.map((it) => html`<option value=${it} ?selected=${it === this.speed}>${it}×</option>`)}</select>
           </label>
-          <button id="undo" ?disabled=${!this.edits.canUndo || this.busy} @click=${() => this.attempt(() => this.edits.undo())}>${strings.undo}</button>
-          <button id="redo" ?disabled=${!this.edits.canRedo || this.busy} @click=${() => this.attempt(() => this.edits.redo())}>${strings.redo}</button>
+          <button id="undo" ?disabled=${!this.edits.canUndo || this.busy} @click=${() => this.correcting(() => this.edits.undo())}>${strings.undo}</button>
+          <button id="redo" ?disabled=${!this.edits.canRedo || this.busy} @click=${() => this.correcting(() => this.edits.redo())}>${strings.redo}</button>
           <label class="check"><input type="checkbox" .checked=${this.unsure} @change=${() => (this.unsure = !this.unsure)} />${strings.unsure}</label>
         </div>
         <p class="hint">${strings.keys}</p>
@@ -312,13 +312,13 @@ class OneRecording extends Element {
   }
 
   save(edits, ends = true) {
-    return this.attempt(async () => {
+    return this.correcting(async () => {
       await this.edits.edit(edits);
       if (ends) this.leave();
     });
   }
 
-  async attempt(act) {
+  async correcting(act) {
     this.busy = true;
     try {
       await act();

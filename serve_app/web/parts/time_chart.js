@@ -2,6 +2,7 @@
 import { Element, html } from "../element.js";
 import { server as strings } from "../strings.js";
 import Plot from "../vendor/uplot.js";
+import { colour } from "./colour.js";
 
 const HEIGHT_PX = 150;
 /** Rows of the table; a curve has more points. */
@@ -96,12 +97,10 @@ class TimeChart extends Element {
   }
 
   get options() {
-    const style = getComputedStyle(this);
-    const [line, soft] = ["--line", "--soft"].map((name) => style.getPropertyValue(name));
-    const axis = { stroke: resolved(this, soft), grid: { stroke: resolved(this, line), width: 1 }, ticks: { show: false } };
+    const axis = { stroke: colour(this, "--soft"), grid: { stroke: colour(this, "--line"), width: 1 }, ticks: { show: false } };
     const curves = this.series.map((it, i) => ({
       label: it.name,
-      stroke: resolved(this, style.getPropertyValue(COLOURS[i % COLOURS.length])),
+      stroke: colour(this, COLOURS[i % COLOURS.length]),
       width: 2,
       points: { show: false },
     }));
@@ -112,16 +111,6 @@ class TimeChart extends Element {
   fit() {
     if (this.plot && this.clientWidth) this.plot.setSize({ width: Math.max(200, this.clientWidth - 2), height: HEIGHT_PX });
   }
-}
-
-/** The colour of a variable that may be `light-dark(…)`: a canvas does not know that. */
-function resolved(element, colour) {
-  const probe = document.createElement("span");
-  probe.style.color = colour;
-  element.append(probe);
-  const found = getComputedStyle(probe).color;
-  probe.remove();
-  return found;
 }
 
 const shown = (value, unit) =>

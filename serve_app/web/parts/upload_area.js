@@ -1,8 +1,8 @@
 /** Where files come in: dropped, pasted or picked; and how far each is. */
 import { Element, html, nothing, repeat } from "../element.js";
-import { languages } from "../languages.js";
 import { UploadQueue } from "../server/uploads.js";
 import { recordings as strings } from "../strings.js";
+import { languageField } from "./language_field.js";
 
 class UploadArea extends Element {
   static properties = { over: { state: true } };
@@ -55,13 +55,7 @@ class UploadArea extends Element {
       <details>
         <summary>${strings.options}</summary>
         <form class="row end" id="job-options" @submit=${(event) => event.preventDefault()}>
-          <label class="field">
-            ${strings.language}
-            <select name="language">
-              <option value="">${strings.anyLanguage}</option>
-              ${languages().map(([code, name]) => html`<option value=${code}>${name}</option>`)}
-            </select>
-          </label>
+          ${languageField()}
           <label class="field">${strings.speakers}<input name="speakers" type="number" min="1" max="20" placeholder=${strings.anySpeakers} /></label>
           <label class="field">${strings.hotwords}<input name="hotwords" autocomplete="off" /></label>
           <label class="check"><input type="checkbox" name="denoise" value="true" />${strings.denoise}</label>

@@ -13,13 +13,11 @@ class UsageTable extends Element {
     this.error = null;
   }
 
-  async connectedCallback() {
+  connectedCallback() {
     super.connectedCallback();
-    try {
+    this.attempt(async () => {
       this.rows = (await usage()).data;
-    } catch (error) {
-      this.error = error;
-    }
+    });
   }
 
   render() {

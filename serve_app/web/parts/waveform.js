@@ -2,6 +2,7 @@
 import { createRef, Element, html, ref } from "../element.js";
 import { clock, recording as strings } from "../strings.js";
 import WaveSurfer from "../vendor/wavesurfer.js";
+import { colour } from "./colour.js";
 
 /** The page's policy has the hash of the style that wavesurfer.js makes for this height (serve_app/api/web.py). */
 const HEIGHT_PX = 96;
@@ -70,8 +71,12 @@ class WaveForm extends Element {
   }
 
   draw() {
-    const colour = (name) => resolved(this, name);
-    const options = { height: HEIGHT_PX, waveColor: colour("--soft"), progressColor: colour("--accent"), cursorColor: colour("--ink") };
+    const options = {
+      height: HEIGHT_PX,
+      waveColor: colour(this, "--soft"),
+      progressColor: colour(this, "--accent"),
+      cursorColor: colour(this, "--ink"),
+    };
     const peaks = [this.peaks.peaks.map((it) => it / 127)];
     this.wave = WaveSurfer.create({
       container: this.place.value,
@@ -93,7 +98,7 @@ class WaveForm extends Element {
     const pen = canvas.getContext("2d");
     const scale = canvas.width / (this.seconds * 1000);
     for (const [lane, speaker] of lanes.entries()) {
-      pen.fillStyle = resolved(this, COLOURS[lane % COLOURS.length]);
+      pen.fillStyle = colour(this, COLOURS[lane % COLOURS.length]);
       for (const it of this.segments) {
         if (it.speaker !== speaker) continue;
         pen.fillRect(
@@ -113,16 +118,6 @@ class WaveForm extends Element {
   seek(seconds) {
     this.dispatchEvent(new CustomEvent("seek", { detail: seconds }));
   }
-}
-
-/** A colour as a canvas takes it. */
-function resolved(element, name) {
-  const probe = document.createElement("span");
-  probe.style.setProperty("color", `var(${name})`);
-  element.append(probe);
-  const found = getComputedStyle(probe).color;
-  probe.remove();
-  return found;
 }
 
 customElements.define("wave-form", WaveForm);

@@ -3,15 +3,17 @@ import { microphones } from "../audio/capture.js";
 import { Talk } from "../conversation/talk.js";
 import { download, stamp } from "../download.js";
 import { Element, html, nothing, repeat } from "../element.js";
-import { toast } from "../parts/notice.js";
-import { submit } from "../server/jobs.js";
+import { explained } from "../parts/notice.js";
 import { voices } from "../server/speech.js";
 import { live, conversation as strings } from "../strings.js";
+import "../parts/keep_tape.js";
 import "../parts/level_meter.js";
 import "../parts/waterfall.js";
 
 const EXAMPLE =
   '[{"type": "function", "name": "weather", "description": "The weather in a town", "parameters": {"type": "object", "properties": {"town": {"type": "string"}}}}]';
+const PROBLEMS = { ...live.problems, ...strings.problems };
+const BOTH_VOICES = { channels: "speakers" };
 const TYPING = "input, textarea, select, button:not(#push), a";
 
 class ConversationView extends Element {
@@ -21,8 +23,6 @@ class ConversationView extends Element {
     known: { state: true },
     devices: { state: true },
     wrong: { state: true },
-    kept: { state: true },
-    keeping: { state: true },
   };
 
   constructor() {
@@ -34,9 +34,6 @@ class ConversationView extends Element {
     /** @type {MediaDeviceInfo[]} */
     this.devices = [];
     this.wrong = "";
-    /** @type {any} */
-    this.kept = null;
-    this.keeping = false;
     /** @type {Talk | null} */
     this.talk = null;
     this.onKeyDown = (event) => this.key(event, true);
@@ -85,7 +82,6 @@ class ConversationView extends Element {
 
   /** Goes on below what was said before. @param {import("../conversation/talk.js").Wanted} wanted */
   open(wanted) {
-    this.kept = null;
     this.talk = new Talk(wanted, this.who.needs_key, () => this.requestUpdate(), this.talk);
     this.talk.start().then(() => this.load());
     this.requestUpdate();
@@ -146,13 +142,8 @@ class ConversationView extends Element {
   problem() {
     const error = this.talk?.error;
     if (!error) return nothing;
-    const message = strings.problems[error.code] ?? live.problems[error.code] ?? (error.message || strings.problems.lost);
-    if (this.toldOf !== error) {
-      this.toldOf = error;
-      this.said = { code: error.code, message, retryAfterS: error.retryAfterS };
-    }
     const again = this.active ? null : () => this.open(this.talk.wanted);
-    return html`<error-notice .error=${this.said} .retry=${again}></error-notice>`;
+    return html`<error-notice .error=${explained(error, PROBLEMS)} .retry=${again}></error-notice>`;
   }
 
   items() {
@@ -218,25 +209,15 @@ class ConversationView extends Element {
       <div class="row">
         <button id="as-text" @click=${() => download(new Blob([this.talk.turns.text], { type: "text/plain" }), `${name}.txt`)}>${strings.asText}</button>
         <button @click=${() => download(new Blob([JSON.stringify(this.talk.turns, null, 2)], { type: "application/json" }), `${name}.json`)}>json</button>
-        ${this.active || !this.who.scopes.includes("jobs") ? nothing : this.keep(name)}
+        ${this.active || !this.who.scopes.includes("jobs") ? nothing : this.keep()}
       </div>
     `;
   }
 
-  keep(name) {
-    if (this.kept) return html`<span>${live.kept} <a href="#/recordings/${this.kept.id}">${live.show}</a></span>`;
-    return html`<button class="primary" id="keep" ?disabled=${this.keeping} @click=${() => this.store(name)}>${this.keeping ? live.keeping : strings.keep}</button>`;
-  }
-
-  async store(name) {
-    this.keeping = true;
-    try {
-      this.kept = await submit(this.talk.tape.file(), `${name}.wav`, { channels: "speakers" });
-    } catch (error) {
-      toast(error.message);
-    } finally {
-      this.keeping = false;
-    }
+  /** Its text goes on in the next conversation, and so does its tape: that is another recording then. */
+  keep() {
+    const name = (at) => `${strings.fileName(at)}.wav`;
+    return html`<keep-tape .tape=${this.talk.tape} .label=${strings.keep} .name=${name} .options=${BOTH_VOICES}></keep-tape>`;
   }
 
   options() {

@@ -3,10 +3,10 @@ import { microphones } from "../audio/capture.js";
 import { copy, download, stamp } from "../download.js";
 import { Element, html, nothing } from "../element.js";
 import { Session } from "../live/session.js";
-import { toast } from "../parts/notice.js";
-import { submit } from "../server/jobs.js";
+import { explained, toast } from "../parts/notice.js";
 import { app, live as strings } from "../strings.js";
 import "../parts/caption_list.js";
+import "../parts/keep_tape.js";
 import "../parts/level_meter.js";
 import "../parts/live_options.js";
 
@@ -20,8 +20,6 @@ class LiveView extends Element {
     devices: { state: true },
     shaded: { state: true },
     large: { state: true },
-    keeping: { state: true },
-    kept: { state: true },
   };
 
   constructor() {
@@ -31,9 +29,7 @@ class LiveView extends Element {
     this.devices = [];
     this.shaded = false;
     this.large = false;
-    this.keeping = false;
-    /** @type {any} the job that a session was kept as */
-    this.kept = null;
+    this.isKept = false;
     /** @type {Session | null} */
     this.session = null;
     this.onDevices = () => this.list();
@@ -65,8 +61,8 @@ class LiveView extends Element {
 
   /** @param {import("../live/session.js").Wanted} wanted */
   async begin(wanted) {
-    if (this.session?.captions.finals.length && !this.kept && !confirm(strings.discard)) return;
-    this.kept = null;
+    if (this.session?.captions.finals.length && !this.isKept && !confirm(strings.discard)) return;
+    this.isKept = false;
     this.wanted = wanted;
     this.session = new Session(wanted, this.who.needs_key, () => this.changed());
     this.requestUpdate();
@@ -121,19 +117,13 @@ class LiveView extends Element {
   problem() {
     const error = this.session?.error;
     if (!error) return nothing;
-    const said = { code: error.code, message: strings.problems[error.code] ?? error.message, retryAfterS: error.retryAfterS };
-    return html`<error-notice .error=${this.told(error, said)} .retry=${this.again ?? null}></error-notice>`;
+    const again = this.isEmpty && error.retryAfterS ? () => this.begin(this.wanted) : null;
+    return html`<error-notice .error=${explained(error, strings.problems)} .retry=${again}></error-notice>`;
   }
 
-  /** The same object for the same error: a new one would begin the countdown again. */
-  told(error, said) {
-    if (this.toldOf !== error) {
-      this.toldOf = error;
-      this.said = said;
-      const isOver = !this.active && !this.session.captions.finals.length;
-      this.again = isOver && error.retryAfterS ? () => this.begin(this.wanted) : null;
-    }
-    return this.said;
+  /** Nothing was said: starting again loses nothing. */
+  get isEmpty() {
+    return !this.active && !this.session.captions.finals.length;
   }
 
   words() {
@@ -162,20 +152,9 @@ class LiveView extends Element {
 
   keep() {
     if (!this.who?.scopes.includes("jobs") || this.active || !this.session?.tape.bytes) return nothing;
-    if (this.kept) return html`<span>${strings.kept} <a href="#/recordings/${this.kept.id}">${strings.show}</a></span>`;
-    return html`<button class="primary" id="keep" ?disabled=${this.keeping} @click=${this.store}>${this.keeping ? strings.keeping : strings.keep}</button>`;
-  }
-
-  async store() {
-    this.keeping = true;
-    try {
-      const { language } = this.wanted;
-      this.kept = await submit(this.session.tape.file(), strings.keepName(stamp()), language ? { language } : {});
-    } catch (error) {
-      toast(error.message);
-    } finally {
-      this.keeping = false;
-    }
+    const { language } = this.wanted;
+    const options = language ? { language } : {};
+    return html`<keep-tape .tape=${this.session.tape} .label=${strings.keep} .name=${strings.keepName} .options=${options} @kept=${() => (this.isKept = true)}></keep-tape>`;
   }
 
   async copied() {

@@ -158,15 +158,6 @@ class RecordingsView extends Element {
     });
   }
 
-  async attempt(act) {
-    try {
-      await act();
-      this.error = null;
-    } catch (error) {
-      this.error = error;
-    }
-  }
-
   cancel({ id }) {
     return this.attempt(() => remove(id));
   }

@@ -1,7 +1,7 @@
 /** The server's pulse: figures now, curves of the last hour, replicas, models, usage and keys. */
 import { Element, html, nothing } from "../element.js";
 import { history, status } from "../server/status.js";
-import { server as strings } from "../strings.js";
+import { kinds, server as strings } from "../strings.js";
 import "../parts/key_list.js";
 import "../parts/time_chart.js";
 import "../parts/usage_table.js";
@@ -51,14 +51,11 @@ class ServerView extends Element {
   /** Again and again while the view is shown; less often while the page is hidden, as timers are. */
   async load() {
     clearTimeout(this.timer);
-    try {
+    await this.attempt(async () => {
       const [now, past] = await Promise.all([status(), history(SHOWN_S)]);
       this.status = now;
       this.samples = past.samples;
-      this.error = null;
-    } catch (error) {
-      this.error = error;
-    }
+    });
     if (this.isConnected) this.timer = setTimeout(() => this.load(), EVERY_MS);
   }
 
@@ -118,7 +115,7 @@ class ServerView extends Element {
         ${this.status.engines.map((it) => {
           const badge = { warm: "good", failed: "bad" }[it.state] ?? "warn";
           const loading = it.state === "loading" ? ` ${it.percent} %` : "";
-          return html`<li>${strings.kinds[it.kind] ?? it.kind}: <b>${it.engine}</b> ${it.model ?? ""} <span class="badge ${badge}">${strings.states[it.state] ?? it.state}${loading}</span></li>`;
+          return html`<li>${kinds[it.kind] ?? it.kind}: <b>${it.engine}</b> ${it.model ?? ""} <span class="badge ${badge}">${strings.states[it.state] ?? it.state}${loading}</span></li>`;
         })}
       </ul>
     `;

@@ -3,7 +3,7 @@ import { Element, html, nothing } from "../element.js";
 import { submit } from "../server/jobs.js";
 import { speech } from "../server/speech.js";
 import { health } from "../server/status.js";
-import { start as strings } from "../strings.js";
+import { kinds, start as strings } from "../strings.js";
 
 class StartView extends Element {
   static properties = { who: {}, path: {}, health: { state: true }, error: { state: true }, making: { state: true } };
@@ -22,13 +22,10 @@ class StartView extends Element {
     this.load();
   }
 
-  async load() {
-    try {
+  load() {
+    return this.attempt(async () => {
       this.health = await health();
-      this.error = null;
-    } catch (error) {
-      this.error = error;
-    }
+    });
   }
 
   render() {
@@ -46,7 +43,7 @@ class StartView extends Element {
     return html`<a class="door" href="#/${view}"><strong>${title}</strong>${what}</a>`;
   }
 
-  /** For who has no recording at hand. */
+  /** For people who have no recording yet. */
   sample() {
     if (!["speak", "jobs"].every((scope) => this.who?.scopes.includes(scope))) return nothing;
     return html`
@@ -62,15 +59,12 @@ class StartView extends Element {
 
   async make() {
     this.making = true;
-    try {
+    await this.attempt(async () => {
       const spoken = await speech({ input: strings.sampleText, response_format: "wav" });
       const job = await submit(spoken, strings.sampleName);
       location.hash = `#/recordings/${job.id}`;
-    } catch (error) {
-      this.error = error;
-    } finally {
-      this.making = false;
-    }
+    });
+    this.making = false;
   }
 
   engines(engines) {
@@ -79,7 +73,7 @@ class StartView extends Element {
         <h2 id="engines">${strings.engines}</h2>
         <dl class="pairs">
           ${Object.entries(engines).map(
-            ([kind, name]) => html`<dt>${strings.kinds[kind] ?? kind}</dt>
+            ([kind, name]) => html`<dt>${kinds[kind] ?? kind}</dt>
               <dd><strong>${name}</strong> <span class="soft">${strings.honesty[name] ?? ""}</span></dd>`,
           )}
         </dl>

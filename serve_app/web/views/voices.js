@@ -45,14 +45,11 @@ class VoicesView extends Element {
     this.load();
   }
 
-  async load() {
-    try {
+  load() {
+    return this.attempt(async () => {
       this.known = await voices();
       this.set({ voice: this.known.default ?? this.known.voices[0]?.id ?? "", format: this.known.formats[0] });
-      this.error = null;
-    } catch (error) {
-      this.error = error;
-    }
+    });
   }
 
   set(changes) {
